@@ -1,0 +1,29 @@
+# make fit: train ConvDeep on MNIST. make test: pass the tests. Both install what they need into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: fit test lint install
+
+fit: .venv/.installed
+	$(BIN)/rnnx fit --config configs/convdeep.yaml
+
+test: .venv/.installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+install: .venv/.installed-test
+
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing rnnx and what it needs into .venv (a few minutes the first time) ..."
+	$(INSTALL) --editable .
+	touch $@
+
+.venv/.installed-test: .venv/.installed
+	$(INSTALL) --editable ".[test]"
+	touch $@

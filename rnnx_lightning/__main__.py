@@ -1,0 +1,51 @@
+"""The `rnnx` command: answers what needs no heavy import at once, and leaves the rest to `cli`."""
+
+import os
+import sys
+
+from rnnx_lightning import __version__
+
+HELP = """\
+rnnx: train recurrent networks on majority-sample sequences and measure how explainable they are.
+
+usage: rnnx COMMAND [options]
+
+commands:
+  fit         train, validate, and test the best checkpoint    rnnx fit --config configs/convdeep.yaml
+  validate    run the validation sequences                     rnnx validate --config ... --ckpt_path ...
+  test        run the test sequences                           rnnx test --config ... --ckpt_path ...
+  predict     write the predictions of the test sequences      rnnx predict --config ... --ckpt_path ...
+
+  rnnx COMMAND --help            all options of a command
+  rnnx COMMAND --print_config    the configuration that would be used
+  rnnx --version                 the version
+
+Several --config files may be given; later ones and command-line options win.
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; exits with code 1 or 2 and one message where something is wrong."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(HELP, end="")
+        return
+    if arguments[0] == "--version":
+        print(f"rnnx {__version__}")
+        return
+    try:
+        from rnnx_lightning.cli import run
+
+        run(arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        if os.environ.get("RNNX_DEBUG") == "1":
+            raise
+        message = str(error).strip() or type(error).__name__
+        print(f"rnnx: error: {message}\n(RNNX_DEBUG=1 shows where this was raised)", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

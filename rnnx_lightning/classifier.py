@@ -1,0 +1,120 @@
+"""The LightningModule that trains any architecture on majority-sample sequences."""
+
+import warnings
+from typing import Any, Literal
+
+import lightning as L
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+from torchmetrics.aggregation import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from rnnx_lightning.architectures import RecurrentNetwork
+from rnnx_lightning.data.loader import SequenceBatch
+
+
+def rejection_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Cross-entropy over the logits and one constant 0, a "none of these" class that is never the target.
+
+    It pushes the true logit above 0, so that there is positive relevance to explain (thesis, section 2).
+
+    Args:
+        logits: (B, K).
+        label: (B,) int64, 0 .. K - 1.
+
+    Returns:
+        The mean loss, a scalar.
+    """
+    return F.cross_entropy(F.pad(logits, (0, 1)), label)
+
+
+def _metrics(stage: str, classes: int) -> MetricCollection:
+    metrics: dict[str, Metric | MetricCollection] = {
+        "loss": MeanMetric(),
+        "accuracy": MulticlassAccuracy(num_classes=classes, average="micro", validate_args=False),
+    }
+    return MetricCollection(metrics, prefix=f"{stage}/", compute_groups=False)
+
+
+class SequenceClassifier(L.LightningModule):
+    """Trains a network to name the majority class of a sequence.
+
+    Args:
+        network: maps pictures (B, 1, 28, W) in [-1, 1] to logits (B, classes). A `RecurrentNetwork` encodes each
+            distinct image of a batch once; any other module is given the assembled pictures.
+        learning_rate: Adam's, at its highest.
+        schedule: "one_cycle" warms up and anneals to zero over the whole run; "constant" as published.
+        classes: number of classes.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        learning_rate: float = 2e-4,
+        schedule: Literal["constant", "one_cycle"] = "one_cycle",
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        if learning_rate <= 0:
+            raise ValueError(f"learning_rate={learning_rate} must be positive")
+        # From the command line these are class paths and numbers; a module given in Python is not stored.
+        with warnings.catch_warnings(action="ignore"):
+            self.save_hyperparameters(logger=False)
+        if isinstance(self.hparams.get("network"), nn.Module):
+            del self.hparams["network"]
+        self.network = network
+        self.learning_rate = learning_rate
+        self.schedule = schedule
+        self.train_metrics = _metrics("train", classes)
+        self.val_metrics = _metrics("val", classes)
+        self.test_metrics = _metrics("test", classes)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 1, 28, W) in [-1, 1] to logits (B, classes)."""
+        return self.network(image)
+
+    def logits(self, batch: SequenceBatch) -> Tensor:
+        """(B, classes) of a batch; each distinct image is encoded once where the network can."""
+        network = self.network
+        if isinstance(network, RecurrentNetwork) and batch.distinct.shape[-1] % network.columns == 0:
+            return network(batch.distinct, batch.order)
+        return network(batch.image)
+
+    def _step(self, batch: SequenceBatch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
+        logits = self.logits(batch)
+        loss = rejection_cross_entropy(logits, batch.label)
+        metrics["loss"].update(loss.detach(), weight=len(batch.label))
+        metrics["accuracy"].update(logits.detach(), batch.label)
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.label))
+        return loss, logits
+
+    def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        return self._step(batch, self.train_metrics)[0]
+
+    def validation_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
+        """Updates the validation metrics; returns the logits for callbacks."""
+        return self._step(batch, self.val_metrics)[1]
+
+    def test_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
+        """Updates the test metrics; returns the logits for callbacks."""
+        return self._step(batch, self.test_metrics)[1]
+
+    def predict_step(self, batch: SequenceBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Prediction, its probability among the classes, and the label, each (B,)."""
+        probability, prediction = self.logits(batch).softmax(dim=1).max(dim=1)
+        return {"prediction": prediction, "probability": probability, "label": batch.label}
+
+    def configure_optimizers(self) -> Any:
+        """Adam, with the schedule stepped after each batch."""
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate, fused=True)
+        if self.schedule == "constant":
+            return optimizer
+        schedule = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer,
+            max_lr=self.learning_rate,
+            total_steps=int(self.trainer.estimated_stepping_batches),
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

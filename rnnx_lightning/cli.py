@@ -1,0 +1,136 @@
+"""LightningCLI as `rnnx` uses it: where runs land, what is printed, and the test after a fit."""
+
+import csv
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from rich.console import Console
+
+import rnnx_lightning.architectures  # noqa: F401  (so that `class_path: ConvDeep` is known)
+from rnnx_lightning.callbacks import EpochLines, ResultTable, SequencePictures, Throughput
+from rnnx_lightning.classifier import SequenceClassifier
+from rnnx_lightning.data import MajoritySequences
+
+CONFIG_ROOT = "configs"
+
+
+def run_name(configs: list[str]) -> str:
+    """The run's folder under `logs`: the configs' names without `configs/` and suffix, joined by "+"."""
+    names = []
+    for config in map(Path, configs):
+        parts = config.with_suffix("").parts
+        start = len(parts) - parts[::-1].index(CONFIG_ROOT) if CONFIG_ROOT in parts else -1
+        names.append("/".join(parts[start:]))
+    return "+".join(names) or "run"
+
+
+class RnnxCLI(LightningCLI):
+    """The commands fit, validate, test and predict."""
+
+    def __init__(self, args: ArgsType) -> None:
+        usage = {
+            command: {"usage": f"rnnx {command} [--config FILE] [options]   (rnnx {command} --help)"}
+            for command in self.subcommands()
+        }
+        super().__init__(
+            SequenceClassifier,
+            MajoritySequences,
+            args=args,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={"prog": "rnnx", **usage},
+            save_config_kwargs={"overwrite": True},
+            # Explanations after validation need gradients, which tensors made under inference mode refuse.
+            trainer_defaults={"inference_mode": False, "max_epochs": 10, "log_every_n_steps": 10},
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The checkpoint callback is always there and has options of its own."""
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/accuracy",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
+            }
+        )
+        parser.link_arguments("data.columns", "model.network.init_args.columns")
+
+    def before_instantiate_classes(self) -> None:
+        """Name the run after its configs, unless the user chose a logger."""
+        config = self.config[self.subcommand]
+        if config.trainer.logger in (None, True):
+            files = [str(path) for path in config.get("config") or []]
+            config.trainer.logger = Namespace(
+                class_path="lightning.pytorch.loggers.TensorBoardLogger",
+                init_args=Namespace(save_dir="logs", name=run_name(files), default_hp_metric=False),
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Add what every run shows: a bar on a terminal, plain lines elsewhere, curves, pictures, a table."""
+        config = self._get(self.config_init, "trainer")
+        callbacks: list[Callback] = [ResultTable(), Throughput(), SequencePictures()]
+        if config.get("logger"):
+            callbacks.append(LearningRateMonitor("step"))
+        if not sys.stdout.isatty() and config.get("enable_progress_bar") is None:
+            kwargs["enable_progress_bar"] = False
+            callbacks.append(EpochLines())
+        kwargs["callbacks"] = [*callbacks, *(config.get("callbacks") or [])]
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint, and note the hyperparameters beside its results."""
+        trainer = self.trainer
+        if getattr(trainer, "fast_dev_run", False) or trainer.interrupted:
+            return
+        trainer.test(datamodule=self.datamodule, ckpt_path="best", verbose=False, weights_only=True)
+        if trainer.logger is not None:
+            final = {f"final/{name}": value for name, value in trainer.callback_metrics.items()}
+            chosen = self.config[self.subcommand]
+            trainer.logger.log_hyperparams({"model": chosen.model.as_dict(), "data": chosen.data.as_dict()}, final)
+            trainer.logger.save()
+
+    def validate(self, **kwargs: Any) -> None:
+        """Our own table is shown instead of Lightning's."""
+        self.trainer.validate(**{**kwargs, "verbose": False})
+
+    def test(self, **kwargs: Any) -> None:
+        """Our own table is shown instead of Lightning's."""
+        self.trainer.test(**{**kwargs, "verbose": False})
+
+    def predict(self, **kwargs: Any) -> None:
+        """Write `predictions.csv`, one row a test sequence."""
+        batches = self.trainer.predict(**{**kwargs, "return_predictions": True})
+        if not batches or self.trainer.log_dir is None:
+            return
+        columns = {key: torch.cat([batch[key] for batch in batches]).tolist() for key in batches[0]}
+        path = Path(self.trainer.log_dir) / "predictions.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["sequence", *columns])
+            writer.writerows(zip(range(len(columns["label"])), *columns.values(), strict=True))
+        Console().print(f"Predictions: {path}")
+
+
+class _NoTips(logging.Filter):
+    """Drops Lightning's advertisements from the log."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "Tip:" not in record.getMessage()
+
+
+def run(arguments: list[str]) -> None:
+    """Parse `arguments` and run the command they name."""
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoTips())
+    sys.argv[1:] = arguments
+    RnnxCLI(args=None)

@@ -1,0 +1,198 @@
+"""The Lightning data module of the majority-sample problem."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+
+from rnnx_lightning.data.images import (
+    IMAGE_SIZE,
+    DatasetName,
+    ImageSet,
+    default_data_dir,
+    fetch_images,
+    load_images,
+)
+from rnnx_lightning.data.loader import SequenceBatch, SequenceLoader
+from rnnx_lightning.data.majority import Plan, check_possible, draw_plan, seeded_generator
+from rnnx_lightning.data.splits import stratified_split
+
+
+class MajoritySequences(L.LightningDataModule):
+    """Majority-sample sequences of MNIST, FashionMNIST or the embedded digits.
+
+    One sequence is made for every image of a split: that image, `majority_size - 1` others of its class, and
+    images of other classes. Batches are `SequenceBatch`es; all pixels stay as one uint8 tensor on the device
+    that trains and are gathered there.
+
+    Args:
+        dataset: mnist, fashion_mnist or digits.
+        data_dir: folder that holds `MNIST/raw` or `FashionMNIST/raw`; fetched into it where missing.
+            Default: `RNNX_DATA_DIR`, else `./data`.
+        samples: images in a sequence.
+        majority_size: images of the majority class, the label.
+        columns: pixel columns that the network reads at each time step.
+        batch_size: sequences a batch and device; the global batch is this times the number of devices.
+        seed: decides the split and every plan, the same on every machine and rank.
+        validation_share: part of the training images that validates.
+        folds: cross-validate: cut the training images into so many stratified folds ...
+        fold: ... and validate on this one, 0 to folds - 1.
+        fresh: draw the training sequences anew each epoch, with partners from the same batch, so that most
+            images of a batch are seen in several of its sequences and need to be encoded only once. False:
+            draw them once, partners from the whole split (as published), and only reshuffle each epoch.
+
+    Raises:
+        ValueError: an argument is out of range.
+        ImpossibleSequencesError: no such sequences can be built; raised by `setup`.
+        DataError: data is missing or damaged; raised by `prepare_data` and `setup`.
+    """
+
+    def __init__(
+        self,
+        dataset: DatasetName = "mnist",
+        data_dir: str | None = None,
+        samples: int = 3,
+        majority_size: int = 2,
+        columns: int = 7,
+        batch_size: int = 100,
+        seed: int = 0,
+        validation_share: float = 0.2,
+        folds: int | None = None,
+        fold: int = 0,
+        fresh: bool = True,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        if samples < 1:
+            raise ValueError(f"samples={samples} must be at least 1")
+        width = samples * IMAGE_SIZE
+        if columns < 1 or width % columns:
+            raise ValueError(
+                f"columns={columns} must divide the width of a sequence, {samples} x {IMAGE_SIZE} = {width} pixels"
+            )
+        self.dataset = dataset
+        self.data_dir = Path(data_dir) if data_dir else default_data_dir()
+        self.samples = samples
+        self.majority_size = majority_size
+        self.columns = columns
+        self.batch_size = batch_size
+        self.seed = seed
+        self.validation_share = validation_share
+        self.folds = folds
+        self.fold = fold
+        self.fresh = fresh
+        self._images: ImageSet | None = None
+        self._pixels = torch.empty(0)
+        self._splits: dict[str, Tensor] = {}
+        # Refuse what is impossible before any file is looked for.
+        stratified_split(torch.zeros(2, dtype=torch.long), seed=seed, **self._split_arguments())
+        check_possible(torch.full((10,), samples), samples, majority_size)
+
+    def _split_arguments(self) -> dict[str, Any]:
+        return {"validation_share": self.validation_share, "folds": self.folds, "fold": self.fold}
+
+    @property
+    def images(self) -> ImageSet:
+        """The data set; available after `setup`."""
+        if self._images is None:
+            raise RuntimeError("call setup() first")
+        return self._images
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes, by label."""
+        return self.images.classes
+
+    def prepare_data(self) -> None:
+        """Fetch what is missing, on one process only."""
+        fetch_images(self.dataset, self.data_dir)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load the images and split them; the same for every stage and rank."""
+        if self._images is not None:
+            return
+        images = load_images(self.dataset, self.data_dir)
+        train, validation = stratified_split(
+            images.labels[: images.test_start], seed=self.seed, **self._split_arguments()
+        )
+        splits = {
+            "train": train,
+            "validation": validation,
+            "test": torch.arange(images.test_start, len(images.labels)),
+        }
+        for name, members in splits.items():
+            counts = torch.bincount(images.labels[members], minlength=len(images.classes))
+            check_possible(counts, self.samples, self.majority_size, f"the {name} split of {self.dataset}")
+        self._images, self._pixels, self._splits = images, images.pixels, splits
+
+    def plan(self, split: str, epoch: int = 0) -> Plan:
+        """The sequences of a split in an epoch, in the order in which they are seen.
+
+        Args:
+            split: "train", "validation" or "test"; the last two are the same in every epoch.
+            epoch: counts from 0.
+
+        Returns:
+            A `Plan` whose indices point into the whole data set.
+        """
+        members = self._splits[split]
+        moving = split == "train"
+        fresh = moving and self.fresh
+        plan = draw_plan(
+            self.images.labels[members],
+            samples=self.samples,
+            majority_size=self.majority_size,
+            generator=seeded_generator("plan", self.seed, split, epoch if fresh else 0),
+            pool_size=self.batch_size * self._world_size if fresh else None,
+            shuffle=fresh,
+        )
+        plan = plan._replace(index=members[plan.index])
+        if moving and not fresh:
+            shuffle = seeded_generator("order", self.seed, epoch)
+            plan = plan.rows(torch.randperm(len(plan.label), generator=shuffle))
+        return plan
+
+    @property
+    def _world_size(self) -> int:
+        return self.trainer.world_size if self.trainer else 1
+
+    def _loader(self, split: str) -> SequenceLoader:
+        return SequenceLoader(
+            lambda epoch: self.plan(split, epoch if split == "train" else 0),
+            self.batch_size,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            world_size=self._world_size,
+            even=split == "train",
+        )
+
+    def train_dataloader(self) -> SequenceLoader:
+        """Training sequences, in another order each epoch."""
+        rows, batch = len(self._splits["train"]), self.batch_size * self._world_size
+        if rows < batch:
+            raise ValueError(
+                f"batch_size={self.batch_size} on {self._world_size} device(s) exceeds the {rows} training "
+                "sequences: choose a smaller batch_size"
+            )
+        return self._loader("train")
+
+    def val_dataloader(self) -> SequenceLoader:
+        """Validation sequences, always the same."""
+        return self._loader("validation")
+
+    def test_dataloader(self) -> SequenceLoader:
+        """Test sequences, always the same."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> SequenceLoader:
+        """The test sequences, for predictions."""
+        return self._loader("test")
+
+    def on_after_batch_transfer(self, batch: SequenceBatch, dataloader_idx: int = 0) -> SequenceBatch:
+        """Gather the pixels of the batch's distinct images on the device, scaled to [-1, 1]."""
+        if self._pixels.device != batch.distinct.device:
+            self._pixels = self._pixels.to(batch.distinct.device)
+        pixels = self._pixels[batch.distinct].unsqueeze(1)
+        return batch._replace(distinct=pixels.float() / 127.5 - 1)

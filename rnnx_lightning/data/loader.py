@@ -1,0 +1,114 @@
+"""Batches of plan rows, sharded over ranks; randomness depends on (seed, epoch) alone."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.data.majority import Plan
+
+
+class SequenceBatch(NamedTuple):
+    """B sequences of S images, U of them distinct.
+
+    The loader fills `distinct` with (U,) positions in the data set; once on the device that trains they are
+    replaced by the pixels, (U, 1, 28, 28) float in [-1, 1].
+
+    Attributes:
+        distinct: each image of the batch once.
+        order: (B, S) int64, which of the distinct images stand side by side.
+        label: (B,) int64, the majority class.
+        majority: (B, S) bool, true where the image is of the majority class.
+    """
+
+    distinct: Tensor
+    order: Tensor
+    label: Tensor
+    majority: Tensor
+
+    @property
+    def image(self) -> Tensor:
+        """(B, 1, 28, 28 * S): the sequences as pictures, samples side by side, in [-1, 1]."""
+        images = self.distinct[self.order]  # (B, S, 1, 28, 28)
+        return images.permute(0, 2, 3, 1, 4).flatten(3)
+
+    def first(self, count: int) -> "SequenceBatch":
+        """The first `count` sequences of the batch."""
+        return self._replace(order=self.order[:count], label=self.label[:count], majority=self.majority[:count])
+
+
+class SequenceLoader:
+    """Hands out a plan in whole batches.
+
+    Rank r of W takes every W-th row from r on, so that W ranks together see just the rows that one rank with
+    W times the batch would. Where `even` is set, an incomplete last global batch is dropped, so that all
+    ranks make the same number of steps; else every row is handed out once and ranks may differ by a batch.
+
+    Args:
+        plan_of_epoch: the plan of an epoch, in the order in which it is to be seen; indices into the data set.
+        batch_size: sequences a batch and rank.
+        rank: this process.
+        world_size: number of processes.
+        even: see above.
+    """
+
+    def __init__(
+        self,
+        plan_of_epoch: Callable[[int], Plan],
+        batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
+        even: bool = False,
+    ) -> None:
+        self._plan_of_epoch = plan_of_epoch
+        self._batch_size = batch_size
+        self._rank = rank
+        self._world_size = world_size
+        self._even = even
+        self._epoch = 0
+        self._next_batch = 0
+        self._cached: tuple[int, Plan] | None = None
+
+    batch_sampler = None  # Lightning looks for one beside `sampler`
+
+    @property
+    def sampler(self) -> "SequenceLoader":
+        """Lightning tells `loader.sampler` which epoch begins."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose plan the next iteration hands out."""
+        if epoch != self._epoch:
+            self._epoch, self._next_batch = epoch, 0
+
+    @property
+    def _plan(self) -> Plan:
+        if self._cached is None or self._cached[0] != self._epoch:
+            self._cached = (self._epoch, self._plan_of_epoch(self._epoch))
+        return self._cached[1]
+
+    def __len__(self) -> int:
+        rows = len(self._plan.label)
+        if self._even:
+            return rows // (self._batch_size * self._world_size)
+        return -(-max(rows - self._rank, 0) // (self._batch_size * self._world_size))
+
+    def __iter__(self) -> Iterator[SequenceBatch]:
+        plan = self._plan.rows(slice(self._rank, None, self._world_size))
+        first, self._next_batch = self._next_batch, 0
+        for number in range(first, len(self)):
+            self._next_batch = number + 1
+            start = number * self._batch_size
+            rows = plan.rows(slice(start, start + self._batch_size))
+            distinct, order = torch.unique(rows.index, return_inverse=True)
+            yield SequenceBatch(distinct, order, rows.label, rows.majority)
+        self._next_batch = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the iteration stands, for an exact resume in the middle of an epoch."""
+        return {"epoch": self._epoch, "next_batch": self._next_batch % max(len(self), 1)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where `state_dict` was taken."""
+        self._epoch, self._next_batch = state["epoch"], state["next_batch"]

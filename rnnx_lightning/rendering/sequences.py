@@ -1,0 +1,60 @@
+"""Pictures of sequences with what is known of them."""
+
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+MAJORITY_COLOUR = "#0072B2"  # blue and vermilion: told apart by the colour-blind, too
+WRONG_COLOUR = "#D55E00"
+
+
+def draw_sequences(
+    image: Tensor,
+    label: Tensor,
+    prediction: Tensor,
+    majority: Tensor,
+    class_names: Sequence[str],
+    columns: int = 3,
+) -> Figure:
+    """Sequences in a grid: majority samples framed, label and prediction above, errors in vermilion.
+
+    Args:
+        image: (B, 1, H, S * W) in [-1, 1].
+        label: (B,) majority class.
+        prediction: (B,) predicted class.
+        majority: (B, S) bool, true where a sample is of the majority class.
+        class_names: by label.
+        columns: sequences in a row of the grid.
+
+    Returns:
+        A matplotlib figure, not registered with pyplot.
+    """
+    rows = -(-len(image) // columns)
+    height, width = image.shape[-2:]
+    sample = width // majority.shape[1]
+    figure = Figure(figsize=(3.2 * columns, (3.2 * height / width + 0.35) * rows + 0.4), dpi=110)
+    figure.suptitle(
+        "majority samples framed in blue; label → prediction, errors in vermilion",
+        fontsize=9,
+        x=0.01,
+        ha="left",
+    )
+    axes = figure.subplots(rows, columns, squeeze=False).flat
+    for number, axis in enumerate(axes):
+        axis.set_axis_off()
+        if number >= len(image):
+            continue
+        axis.imshow(image[number, 0].float().cpu(), cmap="gray", vmin=-1, vmax=1)
+        for position, is_majority in enumerate(majority[number].tolist()):
+            if is_majority:
+                corner = (position * sample, 0)
+                axis.add_patch(
+                    Rectangle(corner, sample - 1, height - 1, fill=False, edgecolor=MAJORITY_COLOUR, linewidth=2)
+                )
+        truth, guess = int(label[number]), int(prediction[number])
+        colour = "black" if truth == guess else WRONG_COLOUR
+        axis.set_title(f"{class_names[truth]} → {class_names[guess]}", fontsize=9, color=colour)
+    figure.tight_layout()
+    return figure

@@ -1,0 +1,151 @@
+import pytest
+import torch
+
+from rnnx_lightning.data import ImpossibleSequencesError, MajoritySequences, SequenceLoader
+from rnnx_lightning.data.splits import stratified_split
+
+
+def digits(**arguments):
+    data = MajoritySequences(dataset="digits", **{"batch_size": 50, **arguments})
+    data.prepare_data()
+    data.setup()
+    return data
+
+
+def test_a_batch_carries_image_label_and_mask():
+    data = digits()
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())))
+    assert batch.image.shape == (50, 1, 28, 84)
+    assert batch.image.dtype == torch.float32
+    assert batch.image.min() == -1
+    assert batch.image.max() <= 1
+    assert batch.label.shape == (50,)
+    assert (batch.majority.sum(1) == 2).all()
+
+
+def test_pixels_stand_where_the_plan_says():
+    data = digits()
+    plan = data.plan("validation")
+    batch = data.on_after_batch_transfer(next(iter(data.val_dataloader())))
+    expected = data.images.pixels[plan.index[:50]].float() / 127.5 - 1  # (B, 3, 28, 28)
+    for position in range(3):
+        shown = batch.image[:, 0, :, 28 * position : 28 * (position + 1)]
+        assert torch.equal(shown, expected[:, position])
+    assert torch.equal(data.images.labels[plan.index] == plan.label[:, None], plan.majority)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"folds": 5, "fold": 3}, {"fresh": False}])
+def test_no_image_crosses_splits(arguments):
+    data = digits(**arguments)
+    seen = {split: set(data.plan(split).index.unique().tolist()) for split in ("train", "validation", "test")}
+    assert not seen["train"] & seen["validation"]
+    assert not (seen["train"] | seen["validation"]) & seen["test"]
+    assert sum(map(len, seen.values())) == len(data.images.labels)
+
+
+def test_training_is_drawn_anew_each_epoch_but_validation_and_test_never():
+    data = digits()
+    assert not torch.equal(data.plan("train", 0).index, data.plan("train", 1).index)
+    for split in ("validation", "test"):
+        assert torch.equal(data.plan(split, 0).index, data.plan(split, 7).index)
+
+
+def test_sequences_drawn_once_are_only_reshuffled():
+    data = digits(fresh=False)
+    one, two = data.plan("train", 0).index, data.plan("train", 1).index
+    assert not torch.equal(one, two)
+    assert sorted(one.tolist()) == sorted(two.tolist())
+
+
+def test_most_images_of_a_fresh_batch_are_shared():
+    data = digits()
+    batches = list(data.train_dataloader())
+    mean = sum(len(batch.distinct) for batch in batches) / len(batches)
+    assert mean < 1.2 * 50
+
+
+def test_folds_are_stratified_and_cover_every_image_once():
+    labels = torch.arange(10).repeat_interleave(50)
+    parts = [stratified_split(labels, seed=0, validation_share=0.5, folds=10, fold=f)[1] for f in range(10)]
+    assert torch.equal(torch.cat(parts).sort().values, torch.arange(500))
+    for part in parts:
+        assert torch.equal(torch.bincount(labels[part]), torch.full((10,), 5))
+
+
+def test_published_split_sizes(real_data_dir):
+    data = MajoritySequences(dataset="mnist", data_dir=str(real_data_dir))
+    data.prepare_data()
+    data.setup()
+    sizes = [len(data.plan(split).label) for split in ("train", "validation", "test")]
+    assert sizes == [48_000, 12_000, 10_000]
+    data = MajoritySequences(dataset="fashion_mnist", data_dir=str(real_data_dir), folds=10, fold=9)
+    data.prepare_data()
+    data.setup()
+    sizes = [len(data.plan(split).label) for split in ("train", "validation", "test")]
+    assert sizes == [54_000, 6_000, 10_000]
+    assert data.class_names[9] == "Ankle boot"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"columns": 5}, "must divide the width"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"validation_share": 1.5}, "validation_share=1.5"),
+        ({"folds": 1}, "folds=1"),
+        ({"folds": 5, "fold": 5}, "fold=5"),
+        ({"samples": 0}, "samples=0"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        digits(**arguments)
+
+
+def test_impossible_lengths_are_refused():
+    with pytest.raises(ImpossibleSequencesError, match="fill only 9"):
+        digits(samples=20, majority_size=2)
+
+
+def test_general_lengths():
+    data = digits(samples=9, majority_size=4, columns=14)
+    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())))
+    assert batch.image.shape == (50, 1, 28, 252)
+    assert (batch.majority.sum(1) == 4).all()
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_ranks_together_see_what_one_rank_sees(ranks):
+    data = digits()
+    rows = {tuple(row) for row in data.plan("validation").index.tolist()}
+    shards = [SequenceLoader(lambda _: data.plan("validation"), 16, rank, ranks) for rank in range(ranks)]
+    seen = [tuple(b.distinct[row].tolist()) for shard in shards for b in shard for row in b.order]
+    assert len(seen) == len(rows)
+    assert set(seen) == rows
+    assert all(len(list(shard)) == len(shard) for shard in shards)
+
+
+def test_training_batches_are_even_over_ranks_and_equal_the_global_batch():
+    data = digits()
+    one = SequenceLoader(lambda _: data.plan("train"), 40, even=True)
+    two = [SequenceLoader(lambda _: data.plan("train"), 20, rank, 2, even=True) for rank in range(2)]
+    assert len(one) == len(two[0]) == len(two[1])
+    for whole, *halves in zip(one, *two, strict=True):
+        together = {tuple(b.distinct[row].tolist()) for b in halves for row in b.order}
+        assert together == {tuple(whole.distinct[row].tolist()) for row in whole.order}
+
+
+def test_loader_goes_on_in_the_middle_of_an_epoch():
+    loader = digits().train_dataloader()
+    loader.set_epoch(2)
+    whole = list(loader)
+    iterator = iter(loader)
+    for _ in range(5):
+        next(iterator)
+    state = loader.state_dict()
+    resumed = digits().train_dataloader()
+    resumed.load_state_dict(state)
+    rest = list(resumed)
+    assert len(rest) == len(whole) - 5
+    assert torch.equal(rest[0].distinct, whole[5].distinct)
+    assert len(list(resumed)) == len(whole)

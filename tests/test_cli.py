@@ -1,0 +1,127 @@
+import re
+import sys
+
+import pytest
+import torch
+import yaml
+from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from rnnx_lightning import __main__, __version__
+
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+QUICK = ["--config", str(ROOT / "configs" / "quick.yaml"), "--trainer.max_epochs", "1"]
+
+
+def test_help_and_version_import_nothing_heavy(capsys):
+    before = set(sys.modules)
+    __main__.main(["--help"])
+    __main__.main(["--version"])
+    assert not {"torch", "lightning"} & (set(sys.modules) - before)
+    printed = capsys.readouterr().out
+    assert "rnnx fit --config" in printed
+    assert __version__ in printed
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
+def test_every_config_runs(config, rnnx):
+    rnnx("fit", "--config", config, "--data.dataset", "digits", "--trainer.fast_dev_run", "1")
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory):
+    """One short fit on digits, shared by the tests that look at what it left."""
+    import os
+    import subprocess
+
+    folder = tmp_path_factory.mktemp("fit")
+    done = subprocess.run(
+        [sys.executable, "-m", "rnnx_lightning", "fit", *QUICK],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder, done.stdout
+
+
+def accuracy_in(output):
+    return re.search(r"test/accuracy\D+([\d.]+)", output)[1]
+
+
+def test_fit_ends_with_a_table_and_the_way_to_look_at_it(finished_run):
+    folder, output = finished_run
+    assert float(accuracy_in(output)) > 0.05
+    assert "Run: logs/quick/version_0" in output
+    assert "tensorboard --logdir logs/quick/version_0" in output
+    assert re.search(r"epoch 1/1 .* val/accuracy", output)
+    assert (folder / "logs/quick/version_0/checkpoints/best.ckpt").is_file()
+    assert (folder / "logs/quick/version_0/checkpoints/last.ckpt").is_file()
+
+
+def test_tensorboard_gets_curves_pictures_and_hyperparameters(finished_run):
+    events = EventAccumulator(
+        str(finished_run[0] / "logs/quick/version_0"), size_guidance={"images": 0, "scalars": 0}
+    ).Reload()
+    tags = events.Tags()
+    for tag in ("train/loss", "train/accuracy", "val/loss", "val/accuracy", "test/accuracy", "lr-Adam"):
+        assert tag in tags["scalars"]
+    assert events.Scalars("train/sequences_per_second")[0].value > 0
+    assert events.Scalars("final/test/accuracy")[0].value == events.Scalars("test/accuracy")[0].value
+    assert {"val/sequences", "test/sequences"} <= set(tags["images"])
+
+
+def test_checkpoint_holds_only_plain_data_and_how_to_rebuild_the_network(finished_run):
+    path = finished_run[0] / "logs/quick/version_0/checkpoints/best.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["hyper_parameters"]["network"]["class_path"].endswith("ConvDeep")
+
+
+def test_the_saved_config_trains_again_to_the_same_numbers(finished_run, rnnx):
+    folder, output = finished_run
+    again = rnnx("fit", "--config", folder / "logs/quick/version_0/config.yaml").stdout
+    assert accuracy_in(again) == accuracy_in(output)
+
+
+def test_a_checkpoint_can_be_tested_and_predicted_with(finished_run, rnnx, tmp_path):
+    folder, output = finished_run
+    checkpoint = folder / "logs/quick/version_0/checkpoints/best.ckpt"
+    tested = rnnx("test", *QUICK, "--ckpt_path", checkpoint).stdout
+    assert accuracy_in(tested) == accuracy_in(output)
+    rnnx("predict", *QUICK, "--ckpt_path", checkpoint)
+    rows = next(tmp_path.rglob("predictions.csv")).read_text().splitlines()
+    assert len(rows) == 361
+    right = sum(row.split(",")[1] == row.split(",")[3] for row in rows[1:])
+    assert f"{right / 360:.4f}" == accuracy_in(output)
+    validated = rnnx("validate", *QUICK, "--ckpt_path", checkpoint).stdout
+    assert "val/accuracy" in validated
+
+
+def test_printed_config_is_complete(rnnx):
+    printed = yaml.safe_load(rnnx("fit", *QUICK, "--data.seed", "5", "--print_config").stdout)
+    assert printed["data"]["seed"] == 5
+    assert printed["trainer"]["max_epochs"] == 1
+    assert printed["checkpoint"]["monitor"] == "val/accuracy"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["fit", *QUICK, "--data.batch_sise", "3"], "batch_sise"),
+        (["fit", *QUICK, "--data.batch_size", "many"], "many"),
+        (["fit", *QUICK, "--data.dataset", "cifar"], "cifar"),
+        (["fit", *QUICK, "--data.columns", "5"], "columns=5 must divide"),
+        (["fit", *QUICK, "--data.batch_size", "5000"], "batch_size=5000"),
+        (["fit", *QUICK, "--model.network", "ConvDeeep"], "ConvDeeep"),
+        (["fit", *QUICK, "--data.samples", "40"], "samples=40"),
+        (["train"], "train"),
+    ],
+)
+def test_bad_options_give_a_clear_message(arguments, words, rnnx):
+    done = rnnx(*arguments, check=False)
+    assert done.returncode != 0
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) < 15
