@@ -28,7 +28,8 @@ class DeepCell(nn.Module):
         self.from_input = bias_free_linear(inputs, hidden, fan_in=inputs + recurrent)
         self.from_recurrent = bias_free_linear(recurrent, hidden, fan_in=inputs + recurrent)
         self.to_recurrent = bias_free_linear(hidden, recurrent)
-        self.relu = nn.ReLU()
+        self.hidden = nn.ReLU()
+        self.recurrent = nn.ReLU()
         self.dropout = SequenceDropout(dropout, stationary)
 
     def forward(self, features: Tensor) -> Tensor:
@@ -40,11 +41,11 @@ class DeepCell(nn.Module):
         hidden = features.new_zeros(())
         for step, drive in enumerate(driven):
             if step > 0:
-                recurrent = self.relu(self.to_recurrent(hidden))
+                recurrent = self.recurrent(self.to_recurrent(hidden))
                 if drop_recurrent is not None:
                     recurrent = recurrent * drop_recurrent[step]
                 drive = drive + self.from_recurrent(recurrent)
-            hidden = self.relu(drive)
+            hidden = self.hidden(drive)
             if drop_hidden is not None:
                 hidden = hidden * drop_hidden[step]
         return hidden

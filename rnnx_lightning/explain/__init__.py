@@ -1,0 +1,39 @@
+"""Explanations of any plain torch network: `relevance = DeepTaylor()(model, x, target)`."""
+
+from rnnx_lightning.explain.attributor import Attributor
+from rnnx_lightning.explain.baselines import Input, Random
+from rnnx_lightning.explain.composite import Composite
+from rnnx_lightning.explain.gradients import (
+    GradientTimesInput,
+    GuidedBackprop,
+    IntegratedGradients,
+    Sensitivity,
+    SmoothGrad,
+)
+from rnnx_lightning.explain.lrp import LRP, DeepTaylor, Explanation
+from rnnx_lightning.explain.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
+from rnnx_lightning.explain.tracing import UnexplainableError
+
+__all__ = [
+    "LRP",
+    "AlphaBeta",
+    "Attributor",
+    "Composite",
+    "DeepTaylor",
+    "Epsilon",
+    "Explanation",
+    "Flat",
+    "Gamma",
+    "GradientTimesInput",
+    "GuidedBackprop",
+    "Input",
+    "IntegratedGradients",
+    "Random",
+    "Rule",
+    "Sensitivity",
+    "SmoothGrad",
+    "UnexplainableError",
+    "WSquare",
+    "ZBox",
+    "ZPlus",
+]

@@ -1,0 +1,146 @@
+"""Sums, products and differences, element by element."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import LinearMap
+from rnnx_lightning.explain.linear_operations import identity_term
+from rnnx_lightning.explain.rules import Epsilon, Rule
+from rnnx_lightning.explain.tracing import Once, PendingSum, RelevanceTracer, Traced, UnexplainableError
+
+Operand = Tensor | float
+
+
+def add(tracer: RelevanceTracer, func: Any, one: Operand, two: Operand, *, alpha: float = 1) -> Tensor:
+    """A sum: a linear map whose weights are one, together with the linear maps that its terms are."""
+    if alpha != 1:
+        tracer.refuse(func, "Its factor alpha has no rule.")
+    with torch.no_grad():
+        value = torch.add(one, two)
+    if tracer.info(one) is not None and tracer.info(two) is not None:
+        return _sum_of_traced(tracer, value, one, two)
+    traced, constant = (one, two) if tracer.info(one) is not None else (two, one)
+    return _plus_constant(tracer, value, traced, constant)
+
+
+def subtract(tracer: RelevanceTracer, func: Any, one: Operand, two: Operand, *, alpha: float = 1) -> Tensor:
+    """A difference: minus a constant, or a constant minus a gate, or the sum with what is negated."""
+    if alpha != 1:
+        tracer.refuse(func, "Its factor alpha has no rule.")
+    if tracer.info(two) is None:
+        return add(tracer, func, one, -two)
+    with torch.no_grad():
+        value = torch.sub(one, two)
+    gate = tracer.info(two)
+    if gate is not None and gate.gate and tracer.info(one) is None:
+        return _plus_constant(tracer, value, two, one, sign=-1)
+    return add(tracer, func, one, negate(tracer, torch.neg, two))
+
+
+def reverse_subtract(tracer: RelevanceTracer, func: Any, one: Operand, two: Operand, **kwargs: Any) -> Tensor:
+    """two - one."""
+    return subtract(tracer, func, two, one, **kwargs)
+
+
+def multiply(tracer: RelevanceTracer, func: Any, one: Operand, two: Operand) -> Tensor:
+    """A gated signal, or a tensor scaled by a constant."""
+    first, second = tracer.info(one), tracer.info(two)
+    with torch.no_grad():
+        value = torch.mul(one, two)
+    if first is None or second is None:
+        return _scaled(tracer, value, one, two) if first is not None else _scaled(tracer, value, two, one)
+    if first.gate == second.gate:
+        what = "two gates" if first.gate else "two signals, neither of which is a gate (a sigmoid's output)"
+        tracer.refuse(func, f"It multiplies {what}: which of them the relevance belongs to is not known.")
+    signal, gate = (two, one) if first.gate else (one, two)
+    factor = gate.detach()
+    return _scaled(tracer, value, signal, factor, nonnegative=tracer.info(gate).nonnegative)
+
+
+def divide(tracer: RelevanceTracer, func: Any, one: Operand, two: Operand, **kwargs: Any) -> Tensor:
+    """A tensor divided by a constant."""
+    if kwargs or tracer.info(two) is not None:
+        tracer.refuse(func, "Only division by a constant has a rule.")
+    return multiply(tracer, func, one, 1 / two)
+
+
+def negate(tracer: RelevanceTracer, func: Any, tensor: Tensor) -> Tensor:
+    """Times minus one."""
+    return multiply(tracer, func, tensor, -1.0)
+
+
+def _rule(tracer: RelevanceTracer) -> Rule:
+    return tracer.composite.rule(tracer.path, reads_pixels=False)
+
+
+def _as_pending(tracer: RelevanceTracer, tensor: Tensor) -> PendingSum:
+    info = tracer.info(tensor)
+    if info is not None and info.pending is not None:
+        return info.pending
+    return tracer.channels_of(identity_term(tracer, tensor))
+
+
+def _sum_of_traced(tracer: RelevanceTracer, value: Tensor, one: Tensor, two: Tensor) -> Tensor:
+    terms = [_as_pending(tracer, one), _as_pending(tracer, two)]
+    tracer.require_same_sharing(terms[0].rule.sharing, terms[1].rule.sharing)
+    channels = Once(lambda: tuple(a + b for a, b in zip(terms[0].channels(), terms[1].channels(), strict=True)))
+    rule = terms[0].rule if terms[0].rule == terms[1].rule else _rule(tracer)
+    infos = (tracer.info(one), tracer.info(two))
+    nonnegative = all(info is not None and info.nonnegative and info.pixels is None for info in infos)
+    return tracer.remember(value, Traced(nonnegative, pending=PendingSum(rule, channels)))
+
+
+def _plus_constant(
+    tracer: RelevanceTracer, value: Tensor, tensor: Tensor, constant: Operand, sign: int = 1
+) -> Tensor:
+    """sign * tensor + constant; sign is -1 for gates alone."""
+    info = tracer.info(tensor)
+    if info.gate:
+        # 1 - gate stays a gate; its relevance, if anybody asks for it, is the gate's own.
+        in_range = isinstance(constant, int | float) and (constant >= 0 if sign > 0 else constant >= 1)
+        plain = value
+        graph = Once(lambda: tracer.passed(tensor, plain))
+        return tracer.remember(value, Traced(info.nonnegative and in_range, gate=True, graph=graph))
+    if info.pixels is not None and info.pending is None:
+        # Scaled and shifted pixels are pixels still: a normalisation takes no relevance.
+        pixels = info.pixels.affine(1.0, constant if isinstance(constant, Tensor) else float(constant))
+        return tracer.remember(tracer.passed(tensor, value), Traced(pixels=pixels))
+    pending = _as_pending(tracer, tensor)
+    like = value.detach()
+    bias = torch.as_tensor(constant, dtype=like.dtype, device=like.device).detach()
+    nothing = torch.zeros((), dtype=torch.bool, device=like.device)
+    alone = LinearMap(like, lambda a, _: a, None, bias, False, None, tracer.parts, where=nothing)
+    channels = Once(
+        lambda: tuple(a + b for a, b in zip(pending.channels(), pending.rule.channels(alone), strict=True))
+    )
+    return tracer.remember(value, Traced(pending=PendingSum(pending.rule, channels)))
+
+
+def _scaled(
+    tracer: RelevanceTracer, value: Tensor, tensor: Tensor, factor: Operand, nonnegative: bool | None = None
+) -> Tensor:
+    """tensor * factor; the factor gets no relevance."""
+    info = tracer.info(tensor)
+    if nonnegative is None:
+        nonnegative = bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0
+    if info.gate:
+        plain = value
+        graph = Once(lambda: tracer.passed(tensor, plain))
+        return tracer.remember(value, Traced(nonnegative, gate=True, graph=graph))
+    if info.pending is not None:
+        if not nonnegative and not isinstance(info.pending.rule, Epsilon):
+            raise UnexplainableError(
+                f"A sum of linear maps{tracer.path} is multiplied by something negative, which swaps its positive "
+                "and negative contributions. Put the sign into the weights."
+            )
+        pending = info.pending
+        channels = Once(lambda: tuple(channel * factor for channel in pending.channels()))
+        return tracer.remember(
+            value, Traced(info.nonnegative and nonnegative, pending=PendingSum(pending.rule, channels))
+        )
+    pixels = None
+    if info.pixels is not None:
+        pixels = info.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
+    return tracer.remember(tracer.passed(tensor, value), Traced(info.nonnegative and nonnegative, pixels))

@@ -1,0 +1,72 @@
+"""Where in a network the forward pass is."""
+
+from types import TracebackType
+
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+COMPILED_PREFIX = "_orig_mod."
+
+
+def layer_names(model: nn.Module) -> dict[nn.Module, str]:
+    """The path of every module; the model itself is ''. A compiled module goes by its own name."""
+    return {module: name.replace(COMPILED_PREFIX, "") for name, module in model.named_modules()}
+
+
+class ModulePath:
+    """Knows the module that runs, and keeps the outputs of some.
+
+    Hooks for all modules of the process are set while the context is entered, none on the model.
+
+    Args:
+        model: the network.
+        keep: paths of the modules whose outputs are kept.
+
+    Raises:
+        ValueError: a path that is kept does not exist.
+    """
+
+    def __init__(self, model: nn.Module, keep: tuple[str, ...] = ()) -> None:
+        self._names = layer_names(model)
+        known = {name for name in self._names.values() if name}
+        if unknown := [name for name in keep if name not in known]:
+            raise ValueError(f"no layer {unknown[0]!r} in the network: choose from {', '.join(sorted(known))}")
+        self._stack: list[nn.Module] = []
+        self.outputs: dict[str, list[Tensor]] = {name: [] for name in keep}
+
+    def __enter__(self) -> "ModulePath":
+        def enter(module: nn.Module, args: object) -> None:
+            if module in self._names:
+                self._stack.append(module)
+
+        def leave(module: nn.Module, args: object, output: object) -> None:
+            if module in self._names:
+                self._stack.pop()
+                name = self._names[module]
+                if name in self.outputs and isinstance(output, Tensor):
+                    self.outputs[name].append(output)
+
+        self._hooks = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for hook in self._hooks:
+            hook.remove()
+
+    @property
+    def module(self) -> nn.Module | None:
+        """The innermost module that runs."""
+        return self._stack[-1] if self._stack else None
+
+    @property
+    def name(self) -> str:
+        """Its path; '' for the model itself."""
+        return self._names[self._stack[-1]] if self._stack else ""
+
+    def __str__(self) -> str:
+        """For messages: " in 'cell.gate' (Linear)"."""
+        if self.module is None:
+            return ""
+        return f" in {self.name!r} ({type(self.module).__name__})" if self.name else " in the network's forward"

@@ -1,0 +1,254 @@
+"""Every torch operation that the explainer knows, by kind.
+
+What is not listed here is refused. Each kind is one function `(tracer, func, *args, **kwargs)`, which computes
+the value of the operation and notes how relevance goes back through it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rnnx_lightning.explain.arithmetic import add, divide, multiply, negate, reverse_subtract, subtract
+from rnnx_lightning.explain.linear_operations import (
+    add_matrix_product,
+    convolve,
+    einsum,
+    linear,
+    matrix_product,
+    total,
+)
+from rnnx_lightning.explain.pixels import joined
+from rnnx_lightning.explain.tracing import Once, PendingSum, RelevanceTracer, Traced
+
+
+def move(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Entries are moved, chosen or repeated: relevance goes with them."""
+    info = tracer.info(tensor)
+    if info is None:
+        tracer.refuse(func, "Only the first argument may depend on the input.")
+
+    def apply(part: Tensor) -> Any:
+        return func(part, *args, **kwargs)
+
+    def note(value: Tensor, number: int | None) -> Tensor:
+        """Remember one output; `number` counts the outputs of an operation that has several."""
+
+        def pick(outputs: Any) -> Tensor:
+            return outputs if number is None else outputs[number]
+
+        pixels = info.pixels and info.pixels.moved(lambda part: pick(apply(part)), tensor.shape)
+        new = Traced(info.nonnegative, pixels, info.gate, aliased=True)
+        if info.pending is not None:
+            new.pending = PendingSum(
+                info.pending.rule, Once(lambda: tuple(pick(outputs) for outputs in moved_channels()))
+            )
+        elif info.graph is not None:
+            new.graph = Once(lambda: pick(moved_graph()))
+        return tracer.remember(value, new)
+
+    moved_channels = Once(lambda: [apply(channel) for channel in info.pending.channels()])
+    moved_graph = Once(lambda: apply(tracer.close(tensor)))
+    if info.pending is None and info.graph is None:
+        value = apply(tensor)
+    else:
+        info.aliased = True
+        with torch.no_grad():
+            value = apply(tensor)
+    if isinstance(value, Tensor):
+        return note(value, None)
+    return type(value)(note(part, number) for number, part in enumerate(value))
+
+
+def join(tracer: RelevanceTracer, func: Any, tensors: Iterable[Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    """Tensors are put together: relevance is split."""
+    tensors = list(tensors)
+    infos = [tracer.info(tensor) for tensor in tensors]
+    pixels = joined([info and info.pixels for info in infos], tensors, lambda parts: func(parts, *args, **kwargs))
+    pending = [info.pending for info in infos if info is not None and info.pending is not None]
+    if len(pending) == len(tensors) and len({part.rule.sharing for part in pending}) == 1:
+        with torch.no_grad():
+            value = func(tensors, *args, **kwargs)
+        channels = Once(
+            lambda: tuple(
+                func(parts, *args, **kwargs) for parts in zip(*(p.channels() for p in pending), strict=True)
+            )
+        )
+        return tracer.remember(value, Traced(pending=PendingSum(pending[0].rule, channels)))
+    nonnegative = all(
+        bool((tensor >= 0).all())
+        if info is None
+        else info.nonnegative or (info.pixels is not None and info.pixels.mask is None)
+        for info, tensor in zip(infos, tensors, strict=True)
+    )
+    gate = all(info is not None and info.gate for info in infos)
+    graph = Once(
+        lambda: func(
+            [
+                tensor if info is None else tracer.close(tensor)
+                for info, tensor in zip(infos, tensors, strict=True)
+            ],
+            *args,
+            **kwargs,
+        )
+    )
+    new = Traced(nonnegative, pixels, gate)
+    if not gate:
+        return tracer.remember(graph(), new)
+    with torch.no_grad():
+        value = func(tensors, *args, **kwargs)
+    new.graph = graph
+    return tracer.remember(value, new)
+
+
+def activate(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """An activation with f(0) = 0 that keeps signs, or ReLU: the relevance of its output is its input's."""
+    if tracer.info(tensor) is None:
+        tracer.refuse(func, "Only the first argument may depend on the input.")
+    with torch.no_grad():
+        value = func(tensor, *args, **kwargs)
+    return tracer.remember(tracer.passed(tensor, value), Traced(nonnegative=func in _NONNEGATIVE))
+
+
+def clamp(
+    tracer: RelevanceTracer, func: Any, tensor: Tensor, min: Any = None, max: Any = None, **kwargs: Any
+) -> Tensor:
+    """ReLU under another name; any other clamping is refused."""
+    if min != 0 or max is not None or kwargs:
+        tracer.refuse(func, "Only clamping to [0, infinity), which is ReLU, has a rule.")
+    return activate(tracer, torch.relu, tensor)
+
+
+def gate(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """A sigmoid: a gate where it scales a signal; elsewhere an activation by the identity rule."""
+    with torch.no_grad():
+        value = func(tensor, *args, **kwargs)
+    plain = value
+    graph = Once(lambda: tracer.passed(tensor, plain))
+    return tracer.remember(value, Traced(nonnegative=True, gate=True, graph=graph))
+
+
+def drop(
+    tracer: RelevanceTracer,
+    func: Any,
+    tensor: Tensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> Tensor:
+    """Dropout: nothing in eval mode; in train mode dropped units get none, as they are 0."""
+    if not training or p == 0:
+        return tensor
+    with torch.no_grad():
+        keep = func(torch.ones_like(tensor), p, True)
+    return multiply(tracer, torch.mul, tensor, keep)
+
+
+def largest(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Max pooling: the winner takes all."""
+    info = tracer.info(tensor)
+    if info is None or kwargs.get("return_indices") or (info.pixels is not None and info.pixels.mask is not None):
+        tracer.refuse(func, "It pools only whole pixels or whole features, without indices.")
+    value = func(tracer.close(tensor), *args, **kwargs)
+    return tracer.remember(value, Traced(info.nonnegative, info.pixels and type(info.pixels)()))
+
+
+def copy(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """A change of memory layout, device or floating-point type."""
+    target = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.dtype)]
+    if target and not target[0].is_floating_point:
+        tracer.refuse(func, "Relevance cannot go back through integers.")
+    return move(tracer, func, tensor, *args, **kwargs)
+
+
+def inplace(kind: Callable[..., Tensor], ordinary: Any) -> Callable[..., Tensor]:
+    """The kind of an in-place operation, from its ordinary form."""
+
+    def apply(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if tracer.info(tensor) is None:
+            tracer.refuse(func, "Collect the parts in a list and use torch.stack or torch.cat.")
+        return tracer.remember_inplace(tensor, kind(tracer, ordinary, tensor, *args, **kwargs))
+
+    return apply
+
+
+def relu(tracer: RelevanceTracer, func: Any, tensor: Tensor, inplace: bool = False) -> Tensor:
+    """F.relu, also in place."""
+    result = activate(tracer, torch.relu, tensor)
+    return tracer.remember_inplace(tensor, result) if inplace else result
+
+
+def _find(names: str) -> list[Any]:
+    """All functions of these names in torch, torch.Tensor and torch.nn.functional."""
+    spaces = (torch, torch.Tensor, F, torch._C._nn)
+    return [getattr(space, name) for name in names.split() for space in spaces if hasattr(space, name)]
+
+
+_BY_KIND: list[tuple[Callable[..., Any], str]] = [
+    (
+        move,
+        "reshape view view_as reshape_as flatten unflatten permute transpose t swapaxes swapdims movedim moveaxis "
+        "squeeze unsqueeze expand expand_as broadcast_to contiguous clone __getitem__ select narrow split chunk "
+        "tensor_split unbind index_select flip roll rot90 repeat tile pad unfold alias mT T",
+    ),
+    (copy, "to float double half bfloat16 type_as cpu cuda"),
+    (join, "cat concat concatenate stack hstack vstack dstack column_stack"),
+    (activate, "relu6 leaky_relu elu selu celu tanh hardtanh softsign"),
+    (relu, "relu"),
+    (clamp, "clamp clip clamp_min"),
+    (gate, "sigmoid hardsigmoid"),
+    (drop, "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout"),
+    (largest, "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d"),
+    (add, "add __add__ __radd__"),
+    (subtract, "sub subtract __sub__"),
+    (reverse_subtract, "rsub __rsub__"),
+    (multiply, "mul multiply __mul__ __rmul__"),
+    (divide, "div divide true_divide __truediv__"),
+    (negate, "neg negative __neg__"),
+    (linear, "linear"),
+    (matrix_product, "matmul mm bmm mv __matmul__ __rmatmul__"),
+    (add_matrix_product, "addmm"),
+    (einsum, "einsum"),
+    (convolve, "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"),
+    (total, "sum mean avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d"),
+]
+
+KINDS: dict[Any, Callable[..., Any]] = {func: kind for kind, names in _BY_KIND for func in _find(names)}
+KINDS |= {getattr(torch.Tensor, name).__get__: move for name in ("T", "mT")}
+KINDS |= {func: inplace(activate, torch.relu) for func in _find("relu_")}
+KINDS |= {func: inplace(add, torch.add) for func in _find("add_ __iadd__")}
+KINDS |= {func: inplace(multiply, torch.mul) for func in _find("mul_ __imul__")}
+
+_NONNEGATIVE = set(_find("relu relu6"))
+
+# These give no tensor that is made of the input's values.
+HARMLESS: set[Any] = {
+    getattr(torch.Tensor, name).__get__
+    for name in "shape dtype device ndim is_cuda requires_grad layout is_leaf names grad_fn is_sparse "
+    "is_quantized is_meta is_nested is_mps itemsize nbytes".split()
+    if hasattr(getattr(torch.Tensor, name, None), "__get__")
+}
+HARMLESS |= set(
+    _find(
+        "size dim ndimension numel nelement stride is_contiguous is_floating_point is_complex __len__ get_device "
+        "element_size storage_offset __repr__ __format__ __hash__ is_same_size is_tensor item tolist __bool__ "
+        "__float__ new_zeros new_ones new_full new_empty new_tensor zeros_like ones_like full_like empty_like "
+        "rand_like randn_like"
+    )
+)
+
+ADVICE = {
+    "lstm": "Write the cell with nn.Linear, or load its weights into rnnx_lightning's LSTM.",
+    "gru": "Write the cell with nn.Linear, or load its weights into rnnx_lightning's GRU.",
+    "lstm_cell": "Write the cell with nn.Linear layers, sigmoid and tanh.",
+    "gru_cell": "Write the cell with nn.Linear layers, sigmoid and tanh.",
+    "rnn_tanh": "Write the cell with nn.Linear layers and tanh.",
+    "rnn_relu": "Write the cell with nn.Linear layers and ReLU.",
+    "batch_norm": "Fold it into the layer before it: torch.nn.utils.fusion.fuse_conv_bn_eval.",
+    "softmax": "Explain the logits: leave the softmax out of the network.",
+    "log_softmax": "Explain the logits: leave the softmax out of the network.",
+    "setitem": "Collect the parts in a list and use torch.stack or torch.cat.",
+    "detach": "It hides from the explainer what its result is made of.",
+}

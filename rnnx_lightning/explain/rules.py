@@ -1,0 +1,157 @@
+"""Rules of layer-wise relevance propagation: how a linear layer shares the relevance of its outputs.
+
+Each rule is a declaration: which products of inputs and weights count as contributions. A unit j with
+relevance R_j gives input i the share of i's contributions in the sum of all.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import LinearMap
+from rnnx_lightning.explain.sharing import Proportional, Sharing, TwoSided
+
+
+class Rule(Protocol):
+    """What the explainer asks of a rule."""
+
+    @property
+    def sharing(self) -> Sharing:
+        """How relevance is shared among the channels; linear maps that are summed must agree in it."""
+        ...
+
+    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+        """The sums of contributions, each of the shape of the layer's output."""
+        ...
+
+
+@dataclass(frozen=True)
+class ZPlus:
+    """z+ (alpha 1, beta 0): R_i = sum_j (a_i w_ij)+ / sum_i' (a_i' w_i'j)+ * R_j [BML+16, MLB+17].
+
+    A positive bias takes its share of the relevance; a negative one counts for nothing.
+    """
+
+    sharing: Proportional = Proportional()
+
+    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+        """The positive contributions."""
+        return (layer.positive(),)
+
+
+@dataclass(frozen=True)
+class AlphaBeta:
+    """R_i = sum_j (alpha (a_i w_ij)+ / z+_j - beta (a_i w_ij)- / z-_j) R_j, alpha - beta = 1 [BML+16].
+
+    A positive bias is part of z+; a negative one counts for nothing. Where z+_j or z-_j has no contribution at
+    all, the other takes R_j whole.
+
+    Attributes:
+        alpha: weight of the positive contributions, >= 1.
+        beta: weight of the negative contributions, >= 0.
+
+    Raises:
+        ValueError: alpha - beta is not 1, or beta is negative.
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        if abs(self.alpha - self.beta - 1) > 1e-9 or self.beta < 0:
+            raise ValueError(f"alpha={self.alpha}, beta={self.beta}: alpha - beta must be 1 and beta >= 0")
+
+    @property
+    def sharing(self) -> Sharing:
+        """Two-sided, or proportional where beta is 0."""
+        return TwoSided(self.alpha, self.beta) if self.beta else Proportional()
+
+    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+        """The positive and the negative contributions."""
+        return (layer.positive(), layer.negative()) if self.beta else (layer.positive(),)
+
+
+@dataclass(frozen=True)
+class Epsilon:
+    """R_i = sum_j a_i w_ij / (z_j + epsilon sign(z_j)) R_j [BML+16]; the bias takes its share.
+
+    Attributes:
+        epsilon: stabiliser >= 0.
+    """
+
+    epsilon: float = 1e-6
+
+    @property
+    def sharing(self) -> Sharing:
+        """Proportional, stabilised."""
+        return Proportional(self.epsilon)
+
+    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+        """All contributions as they are."""
+        return (layer.net(),)
+
+
+@dataclass(frozen=True)
+class Gamma:
+    """R_i = sum_j (a_i w_ij + gamma (a_i w_ij)+) / sum_i' (...) R_j [Montavon et al., 2019].
+
+    Attributes:
+        gamma: how much positive contributions are favoured, >= 0.
+    """
+
+    gamma: float = 0.25
+    sharing: Proportional = Proportional()
+
+    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+        """All contributions, the positive ones once more gamma times."""
+        return (layer.net() + self.gamma * layer.positive(),)
+
+
+@dataclass(frozen=True)
+class ZBox:
+    """z^B for inputs in [low, high]: contributions x_i w_ij - low w+_ij - high w-_ij [MLB+17]; no bias.
+
+    They are (x_i - low) w+_ij + (x_i - high) w-_ij, all of them positive.
+
+    Attributes:
+        low: the least value that an input can have.
+        high: the greatest.
+
+    Raises:
+        ValueError: low is not below high.
+    """
+
+    low: float = -1.0
+    high: float = 1.0
+    sharing: Proportional = Proportional()
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"low={self.low} must be below high={self.high}")
+
+    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+        """The contributions above."""
+        return (layer.boxed(self.low, self.high),)
+
+
+@dataclass(frozen=True)
+class WSquare:
+    """w^2: R_i = sum_j w_ij^2 / sum_i' w_i'j^2 R_j, whatever the inputs are [MLB+17]; no bias."""
+
+    sharing: Proportional = Proportional()
+
+    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+        """The squared weights."""
+        return (layer.squared_weights(),)
+
+
+@dataclass(frozen=True)
+class Flat:
+    """All inputs of a unit get the same share of its relevance, whatever inputs and weights are; no bias."""
+
+    sharing: Proportional = Proportional()
+
+    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+        """One for each input."""
+        return (layer.ones(),)

@@ -1,0 +1,261 @@
+"""The mode that watches a network run and builds, beside its values, the graph that relevance flows through.
+
+Every torch operation that touches something made of the input is seen, functional or inside a layer, each
+time it is performed. Its value is left alone. In the graph that is built, the gradient of a tensor *is* its
+relevance: one ordinary `torch.autograd.grad` from the explained logit gives the heatmap.
+
+An operation falls into one of the kinds of `operations`; what falls into none is refused by name.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from rnnx_lightning.explain.composite import Composite
+from rnnx_lightning.explain.linear import LinearMap, WeightParts
+from rnnx_lightning.explain.module_path import ModulePath
+from rnnx_lightning.explain.pixels import Pixels
+from rnnx_lightning.explain.rules import Rule
+from rnnx_lightning.explain.sharing import Close, Pass, Sharing
+
+T = TypeVar("T")
+
+
+class UnexplainableError(Exception):
+    """The network does something that has no rule; the message names it, its place, and what to do."""
+
+
+class Once(Generic[T]):
+    """A value that is computed when it is first asked for."""
+
+    def __init__(self, compute: Callable[[], T]) -> None:
+        self._compute: Callable[[], T] | None = compute
+        self._value: T
+
+    def __call__(self) -> T:
+        if self._compute is not None:
+            self._value = self._compute()
+            self._compute = None
+        return self._value
+
+    @property
+    def asked(self) -> bool:
+        """Has anybody asked?"""
+        return self._compute is None
+
+
+@dataclass
+class PendingSum:
+    """A sum of linear maps whose last term may not have come yet: W x, and then + U h.
+
+    Attributes:
+        rule: by it the unit's relevance is shared among the channels.
+        channels: the sums of contributions, with their graph.
+    """
+
+    rule: Rule
+    channels: Once[tuple[Tensor, ...]]
+
+
+@dataclass
+class Traced:
+    """What is known of a tensor that is made of the input.
+
+    Attributes:
+        nonnegative: all entries that are no pixels are known to be >= 0.
+        pixels: which entries are pixels.
+        gate: it scales signals (a sigmoid's output, or 1 - it); as a factor it gets no relevance.
+        pending: set where the tensor is a sum of linear maps.
+        graph: the tensor with its graph, where it is not the tensor itself.
+        aliased: shares its memory with another traced tensor.
+    """
+
+    nonnegative: bool = False
+    pixels: Pixels | None = None
+    gate: bool = False
+    pending: PendingSum | None = None
+    graph: Once[Tensor] | None = None
+    aliased: bool = False
+
+
+class _Hidden(torch.autograd.Function):
+    """Marks a value as made of the input before its graph exists, so that no operation can lose it unseen."""
+
+    @staticmethod
+    def forward(ctx: Any, anchor: Tensor, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise UnexplainableError("relevance took a way that the explainer does not know")
+
+
+class RelevanceTracer(TorchFunctionMode):
+    """Watches one forward pass.
+
+    Args:
+        anchor: the input, a leaf that requires grad; all its entries are pixels.
+        composite: which operation gets which rule.
+        path: where in the network we are.
+    """
+
+    def __init__(self, anchor: Tensor, composite: Composite, path: ModulePath) -> None:
+        super().__init__()
+        self.parts = WeightParts()
+        self.composite = composite
+        self.path = path
+        self._anchor = anchor
+        self._traced = WeakTensorKeyDictionary()
+        self._traced[anchor] = Traced(pixels=Pixels())
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Handle one operation according to its kind."""
+        from rnnx_lightning.explain.operations import HARMLESS, KINDS
+
+        kwargs = kwargs or {}
+        tensors = list(_tensors((args, kwargs.values())))
+        if not any(tensor in self._traced for tensor in tensors):
+            return self._run_constant(func, tensors, args, kwargs)
+        if func in HARMLESS:
+            with torch.no_grad():
+                return func(*args, **kwargs)
+        self.refuse_unseen(tensors)
+        if func not in KINDS:
+            self.refuse(func)
+        return KINDS[func](self, func, *args, **kwargs)
+
+    def _run_constant(self, func: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Something that does not depend on the input: as it is, but without gradients for parameters."""
+        if tensors and func.__name__ != "__get__":
+            self.refuse_unseen(tensors)
+        with torch.no_grad():
+            return func(*args, **kwargs)
+
+    # -- what is known of tensors ----------------------------------------------------------------------------
+
+    def info(self, tensor: Any) -> Traced | None:
+        """What is known of a tensor; None for constants and whatever is no tensor."""
+        return self._traced.get(tensor) if isinstance(tensor, Tensor) else None
+
+    def close(self, tensor: Tensor) -> Tensor:
+        """The tensor with its graph; a pending sum is complete now."""
+        info = self._traced[tensor]
+        if info.graph is not None:
+            return info.graph()
+        if info.pending is not None:
+            pending = info.pending
+            value = tensor.detach()
+            info.graph = Once(lambda: Close.apply(pending.rule.sharing, value, *pending.channels()))
+            return info.graph()
+        return tensor
+
+    def passed(self, source: Tensor, value: Tensor) -> Tensor:
+        """`value` in the graph, all its relevance going to `source` (whose pending sum is complete now)."""
+        info = self._traced[source]
+        if info.pending is not None and value.shape == source.shape:
+            return Close.apply(info.pending.rule.sharing, value, *info.pending.channels())
+        return Pass.apply(self.close(source), value)
+
+    def remember(self, tensor: Tensor, info: Traced) -> Tensor:
+        """Note what is known of a new tensor; one whose graph is made later is marked as traced."""
+        if info.pending is not None or info.graph is not None:
+            tensor = _Hidden.apply(self._anchor, tensor)
+        self._traced[tensor] = info
+        return tensor
+
+    def remember_inplace(self, tensor: Tensor, result: Tensor) -> Tensor:
+        """Let `tensor` be what `result` is, as an in-place operation does."""
+        info = self._traced[tensor]
+        if info.pending is None or info.aliased or tensor.shape != result.shape:
+            raise UnexplainableError(
+                f"An in-place operation{self.path} overwrites a value that others may still need. "
+                "Use its ordinary form (for example nn.ReLU(inplace=False))."
+            )
+        with torch.no_grad():
+            tensor.copy_(result)
+        new = self._traced[result]
+        if new.pending is None and new.graph is None:
+            new = Traced(new.nonnegative, new.pixels, new.gate, graph=Once(lambda: result))
+        self._traced[tensor] = new
+        return tensor
+
+    # -- linear maps -----------------------------------------------------------------------------------------
+
+    def channels_of(self, layer: LinearMap) -> PendingSum:
+        """The sums of contributions to the outputs of one linear map, by the rule that it gets."""
+        rule = self.composite.rule(self.path, reads_pixels=layer.pixels is not None)
+        mask = layer.pixels.mask if layer.pixels is not None else None
+        other = self.composite.rule(self.path, reads_pixels=False)
+        if mask is None or other == rule:
+            return PendingSum(rule, Once(lambda: rule.channels(layer)))
+        self.require_same_sharing(rule.sharing, other.sharing)
+        pixels, rest = layer.on(mask, bias=False), layer.on(~mask, bias=True)
+        return PendingSum(
+            other,
+            Once(lambda: tuple(a + b for a, b in zip(rule.channels(pixels), other.channels(rest), strict=True))),
+        )
+
+    def require_same_sharing(self, one: Sharing, other: Sharing) -> None:
+        """Terms of one sum need one denominator."""
+        if one != other:
+            raise UnexplainableError(
+                f"A sum{self.path} adds terms whose rules share relevance in different ways ({one} and {other}). "
+                "Give both terms the same rule."
+            )
+
+    # -- relevance at inner layers ---------------------------------------------------------------------------
+
+    def parts_of(self, tensor: Tensor) -> list[Tensor]:
+        """The tensors of the graph whose gradients tell the relevance of `tensor`; none if it gets none."""
+        info = self._traced.get(tensor)
+        if info is None:
+            return []
+        if info.pending is not None:
+            channels = info.pending.channels() if info.pending.channels.asked else ()
+            return [channel for channel in channels if channel.requires_grad]
+        if info.graph is not None:
+            return [info.graph()] if info.graph.asked else []
+        return [tensor]
+
+    def relevance_at(self, tensor: Tensor, gradients: list[Tensor | None]) -> Tensor:
+        """The relevance of `tensor` from the gradients of its parts: factors for a sum, relevance elsewhere."""
+        info, total = self._traced.get(tensor), torch.zeros_like(tensor)
+        pending = info is not None and info.pending is not None
+        for part, gradient in zip(self.parts_of(tensor), gradients, strict=True):
+            if gradient is not None:
+                total = total + (part * gradient if pending else gradient)
+        return total.detach()
+
+    # -- refusals --------------------------------------------------------------------------------------------
+
+    def refuse(self, func: Any, advice: str | None = None) -> None:
+        """Raise for an operation that has no rule."""
+        from rnnx_lightning.explain.operations import ADVICE
+
+        name = func.__name__.strip("_")
+        advice = advice or ADVICE.get(name) or "Write it with operations that have one: see docs/explaining.md."
+        raise UnexplainableError(
+            f"No relevance rule for the operation {name!r} ({resolve_name(func) or name}){self.path}. {advice}"
+        )
+
+    def refuse_unseen(self, tensors: list[Tensor]) -> None:
+        """Raise for a tensor that depends on the input by a way that was not seen."""
+        for tensor in tensors:
+            if tensor.grad_fn is not None and tensor not in self._traced:
+                raise UnexplainableError(
+                    f"A tensor{self.path} was made by {tensor.grad_fn.name()!r}, which the explainer cannot see "
+                    "into (a custom autograd function or a compiled extension). Write it with torch operations."
+                )
+
+
+def _tensors(arguments: Any) -> Iterator[Tensor]:
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, tuple | list | dict) or type(argument).__name__ == "dict_values":
+            yield from _tensors(argument.values() if isinstance(argument, dict) else argument)
