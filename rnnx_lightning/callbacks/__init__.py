@@ -1,7 +1,8 @@
 """Lightning callbacks: when to look at a run, on what, and where to show it."""
 
+from rnnx_lightning.callbacks.explaining import CosineSimilarity, Heatmaps
 from rnnx_lightning.callbacks.pictures import SequencePictures
 from rnnx_lightning.callbacks.progress import EpochLines, Throughput
 from rnnx_lightning.callbacks.results import ResultTable
 
-__all__ = ["EpochLines", "ResultTable", "SequencePictures", "Throughput"]
+__all__ = ["CosineSimilarity", "EpochLines", "Heatmaps", "ResultTable", "SequencePictures", "Throughput"]

@@ -40,7 +40,7 @@ def subtract(tracer: RelevanceTracer, func: Any, one: Operand, two: Operand, *, 
 
 
 def reverse_subtract(tracer: RelevanceTracer, func: Any, one: Operand, two: Operand, **kwargs: Any) -> Tensor:
-    """two - one."""
+    """Two - one."""
     return subtract(tracer, func, two, one, **kwargs)
 
 
@@ -95,7 +95,7 @@ def _sum_of_traced(tracer: RelevanceTracer, value: Tensor, one: Tensor, two: Ten
 def _plus_constant(
     tracer: RelevanceTracer, value: Tensor, tensor: Tensor, constant: Operand, sign: int = 1
 ) -> Tensor:
-    """sign * tensor + constant; sign is -1 for gates alone."""
+    """Sign * tensor + constant; sign is -1 for gates alone."""
     info = tracer.info(tensor)
     if info.gate:
         # 1 - gate stays a gate; its relevance, if anybody asks for it, is the gate's own.
@@ -121,7 +121,7 @@ def _plus_constant(
 def _scaled(
     tracer: RelevanceTracer, value: Tensor, tensor: Tensor, factor: Operand, nonnegative: bool | None = None
 ) -> Tensor:
-    """tensor * factor; the factor gets no relevance."""
+    """Tensor * factor; the factor gets no relevance."""
     info = tracer.info(tensor)
     if nonnegative is None:
         nonnegative = bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0

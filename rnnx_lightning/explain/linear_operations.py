@@ -66,7 +66,7 @@ def linear(
 
 
 def matrix_product(tracer: RelevanceTracer, func: Any, input: Tensor, other: Tensor, **kwargs: Any) -> Tensor:
-    """x @ W and W @ x."""
+    """X @ W and W @ x."""
     if func is torch.Tensor.__rmatmul__:
         input, other = other, input
     if tracer.info(input) is not None:

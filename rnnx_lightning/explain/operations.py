@@ -226,8 +226,7 @@ _NONNEGATIVE = set(_find("relu relu6"))
 # These give no tensor that is made of the input's values.
 HARMLESS: set[Any] = {
     getattr(torch.Tensor, name).__get__
-    for name in "shape dtype device ndim is_cuda requires_grad layout is_leaf names grad_fn is_sparse "
-    "is_quantized is_meta is_nested is_mps itemsize nbytes".split()
+    for name in ["shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "layout", "is_leaf", "names", "grad_fn", "is_sparse", "is_quantized", "is_meta", "is_nested", "is_mps", "itemsize", "nbytes"]
     if hasattr(getattr(torch.Tensor, name, None), "__get__")
 }
 HARMLESS |= set(

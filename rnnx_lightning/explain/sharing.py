@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def _ratio(relevance: Tensor, total: Tensor) -> Tensor:
-    """relevance / total, and 0 where there is nothing to share among."""
+    """Relevance / total, and 0 where there is nothing to share among."""
     return torch.where(total == 0, 0.0, relevance / total)
 
 

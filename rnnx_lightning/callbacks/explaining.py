@@ -1,0 +1,143 @@
+"""Explanations while a network trains: scores and pictures after each validation, on the accelerator."""
+
+from collections.abc import Mapping
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from rnnx_lightning.callbacks.evaluation import AfterEvaluation
+from rnnx_lightning.data.loader import SequenceBatch
+from rnnx_lightning.explain import LRP, Attributor, DeepTaylor, GuidedBackprop, Sensitivity
+from rnnx_lightning.metrics import MajorityCosineSimilarity
+from rnnx_lightning.metrics.functional import majority_cosine_similarity
+from rnnx_lightning.rendering.heatmaps import draw_heatmaps
+
+
+def published_methods() -> dict[str, Attributor]:
+    """The four methods of the study, by the names that they have in logs and pictures."""
+    return {
+        "Sensitivity": Sensitivity(),
+        "GuidedBackprop": GuidedBackprop(),
+        "DeepTaylor": DeepTaylor(),
+        "LRP": LRP(alpha=1.5, beta=0.5),
+    }
+
+
+class CosineSimilarity(AfterEvaluation):
+    """Logs how well each method's relevance agrees with the majority mask: `val/cosine/<method>`.
+
+    The true class is explained. Checkpoints and early stopping can monitor the values.
+
+    Args:
+        methods: by name; default: the four of the study.
+        sequences: the first so many validation sequences, over all ranks together; null: all.
+        test_sequences: the same for the test.
+
+    Raises:
+        ValueError: there is no sequence to look at.
+    """
+
+    def __init__(
+        self,
+        methods: dict[str, Attributor] | None = None,
+        sequences: int | None = 200,
+        test_sequences: int | None = None,
+    ) -> None:
+        for name, count in (("sequences", sequences), ("test_sequences", test_sequences)):
+            if count is not None and count < 1:
+                raise ValueError(f"{name}={count} must be at least 1, or null for all")
+        self.methods: Mapping[str, Attributor] = methods or published_methods()
+        self.limits = {"val": sequences, "test": test_sequences}
+        self.scores = torch.nn.ModuleDict({name: MajorityCosineSimilarity() for name in self.methods})
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """The metrics live where the model does."""
+        self.scores.to(trainer.strategy.root_device)
+        if stage == "fit" and isinstance(trainer.logger, TensorBoardLogger):
+            layout = {"explainability": {"cosine similarity": ["Multiline", ["val/cosine/.*"]]}}
+            trainer.logger.experiment.add_custom_scalars(layout)
+
+    def look(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        logits: Tensor,
+        batch: SequenceBatch,
+        number: int,
+        stage: str,
+    ) -> None:
+        """Explain the part of the batch that is asked for."""
+        count = len(batch.label)
+        if (limit := self.limits[stage]) is not None:
+            # Rank r sees every W-th sequence from r on; together the ranks look at the first `limit`.
+            own = -(-max(limit - trainer.global_rank, 0) // trainer.world_size)
+            full = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+            count = min(count, own - number * full)
+        if count <= 0:
+            return
+        batch = batch.first(count)
+        image = batch.image
+        for name, method in self.methods.items():
+            relevance = method(module.network, image, batch.label)
+            self.scores[name].update(relevance, batch.majority)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the means."""
+        if not trainer.sanity_checking:
+            self._log(pl_module, "val")
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the means."""
+        self._log(pl_module, "test")
+
+    def _log(self, module: LightningModule, stage: str) -> None:
+        for name, score in self.scores.items():
+            module.log(f"{stage}/cosine/{name}", score.compute(), sync_dist=True)
+            score.reset()
+
+
+class Heatmaps(AfterEvaluation):
+    """Logs a picture to TensorBoard: a row a sequence, the input and each method's relevance in columns.
+
+    Args:
+        methods: by name; default: the four of the study.
+        sequences: the first so many sequences, at most a batch; the same after every epoch.
+
+    Raises:
+        ValueError: there is no sequence to draw.
+    """
+
+    def __init__(self, methods: dict[str, Attributor] | None = None, sequences: int = 8) -> None:
+        if sequences < 1:
+            raise ValueError(f"sequences={sequences} must be at least 1")
+        self.methods: Mapping[str, Attributor] = methods or published_methods()
+        self.sequences = sequences
+
+    def look(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        logits: Tensor,
+        batch: SequenceBatch,
+        number: int,
+        stage: str,
+    ) -> None:
+        """Draw the first batch, on the first rank."""
+        if number > 0 or not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        batch = batch.first(self.sequences)
+        image = batch.image
+        relevance = {name: method(module.network, image, batch.label) for name, method in self.methods.items()}
+        figure = draw_heatmaps(
+            image,
+            relevance,
+            batch.label,
+            logits[: self.sequences].argmax(dim=1),
+            batch.majority,
+            trainer.datamodule.class_names,  # type: ignore[attr-defined]
+            {name: majority_cosine_similarity(part, batch.majority) for name, part in relevance.items()},
+        )
+        step = max(trainer.global_step - 1, 0)  # where Lightning puts the scalars of the same moment
+        trainer.logger.experiment.add_figure(f"{stage}/heatmaps", figure, step)

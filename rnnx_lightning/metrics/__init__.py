@@ -1,0 +1,17 @@
+"""Scores of explanations: pure functions, and the torchmetrics made of them."""
+
+from rnnx_lightning.metrics.relevance import (
+    ConservationError,
+    MajorityCosineSimilarity,
+    PixelFlippingArea,
+    RelevanceMassAccuracy,
+    RelevanceRankAccuracy,
+)
+
+__all__ = [
+    "ConservationError",
+    "MajorityCosineSimilarity",
+    "PixelFlippingArea",
+    "RelevanceMassAccuracy",
+    "RelevanceRankAccuracy",
+]

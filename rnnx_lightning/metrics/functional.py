@@ -1,0 +1,160 @@
+"""How well relevance agrees with what decided: one pure function a score, one value a sequence."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def sample_relevance(relevance: Tensor, samples: int) -> Tensor:
+    """Relevance summed over the pixels of each sample.
+
+    Args:
+        relevance: (B, 1, H, S * W).
+        samples: S.
+
+    Returns:
+        (B, S).
+    """
+    return relevance.unflatten(-1, (samples, -1)).sum(dim=(1, 2, 4))
+
+
+def majority_cosine_similarity(relevance: Tensor, majority: Tensor) -> Tensor:
+    """cos(m, v) = m.v / (|m| |v|), v the relevance of each sample, 0 where |v| = 0 (thesis, section 4).
+
+    Args:
+        relevance: (B, 1, H, S * W).
+        majority: (B, S) bool.
+
+    Returns:
+        (B,) in [-1, 1]. Spread evenly over two of three samples it is 1, over all three 0.816.
+    """
+    v = sample_relevance(relevance, majority.shape[1])
+    v = v / v.abs().amax(dim=1, keepdim=True).clamp(
+        min=torch.finfo(v.dtype).tiny
+    )  # squares neither over- nor underflow
+    m = majority.to(v.dtype)
+    norms = v.norm(dim=1) * m.norm(dim=1)
+    return torch.where(norms > 0, (m * v).sum(1) / norms, 0.0).clamp(-1, 1)
+
+
+def pixel_mask(majority: Tensor, relevance: Tensor) -> Tensor:
+    """(B, S) bool to (B, 1, H, S * W): true on the pixels of the majority samples."""
+    width = relevance.shape[-1] // majority.shape[1]
+    return majority.repeat_interleave(width, dim=1)[:, None, None, :].expand_as(relevance)
+
+
+def relevance_mass_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
+    """Share of the positive relevance that lies on majority samples (Arras et al., 2022).
+
+    Args:
+        relevance: (B, 1, H, S * W).
+        majority: (B, S) bool.
+
+    Returns:
+        (B,) in [0, 1]; 0 where no relevance is positive.
+    """
+    positive = relevance.clamp(min=0)
+    total = positive.flatten(1).sum(1)
+    inside = torch.where(pixel_mask(majority, relevance), positive, 0.0).flatten(1).sum(1)
+    return torch.where(total > 0, inside / total, 0.0)
+
+
+def relevance_rank_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
+    """Share of the K most relevant pixels that lie on majority samples, which have K pixels (Arras et al., 2022).
+
+    Args:
+        relevance: (B, 1, H, S * W).
+        majority: (B, S) bool, the same number of majority samples in every sequence.
+
+    Returns:
+        (B,) in [0, 1].
+    """
+    mask = pixel_mask(majority, relevance).flatten(1)
+    count = mask.sum(1, keepdim=True)
+    order = relevance.flatten(1).argsort(dim=1, descending=True, stable=True)
+    among_first = torch.arange(order.shape[1], device=order.device) < count
+    return (mask.gather(1, order) & among_first).sum(1) / count.squeeze(1)
+
+
+def conservation_error(relevance: Tensor, explained: Tensor) -> Tensor:
+    """|z - sum of R| / z: the share of the explained logit that did not arrive at the pixels.
+
+    Args:
+        relevance: (B, ...).
+        explained: (B,) the relevance that was sent down, max(z_y, 0).
+
+    Returns:
+        (B,) >= 0; 0 where nothing was sent down and nothing arrived.
+    """
+    gap = (explained - relevance.flatten(1).sum(1)).abs()
+    return torch.where(explained > 0, gap / explained, gap)
+
+
+class PixelFlipping(NamedTuple):
+    """What becomes of the prediction as patches are set to the background, one after the other.
+
+    Attributes:
+        curve: (B, P + 1) probability of the explained class with 0 .. P patches gone, most relevant first.
+        random_curve: the same, patches in random order.
+    """
+
+    curve: Tensor
+    random_curve: Tensor
+
+    @property
+    def area(self) -> Tensor:
+        """(B,) mean height of the curve; the smaller, the better the explanation."""
+        return torch.trapezoid(self.curve, dim=1) / (self.curve.shape[1] - 1)
+
+    @property
+    def random_area(self) -> Tensor:
+        """(B,) the same in random order."""
+        return torch.trapezoid(self.random_curve, dim=1) / (self.random_curve.shape[1] - 1)
+
+
+@torch.no_grad()
+def pixel_flipping(
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,
+    relevance: Tensor,
+    target: Tensor,
+    patch: int = 7,
+    background: float = -1.0,
+    seed: int = 0,
+) -> PixelFlipping:
+    """Set the most relevant patches to the background first, and watch the prediction go [BML+16].
+
+    Args:
+        model: (B, 1, H, W) to logits (B, K).
+        x: (B, 1, H, W).
+        relevance: (B, 1, H, W).
+        target: (B,) explained class.
+        patch: side of a patch in pixels; H and W are multiples of it.
+        background: value of a background pixel.
+        seed: of the random order.
+
+    Returns:
+        A `PixelFlipping`.
+
+    Raises:
+        ValueError: the picture cannot be cut into such patches.
+    """
+    height, width = x.shape[-2:]
+    if patch < 1 or height % patch or width % patch:
+        raise ValueError(f"patch={patch} must divide height {height} and width {width} of the pictures")
+    rows, columns = height // patch, width // patch
+    patches = relevance.unflatten(3, (columns, patch)).unflatten(2, (rows, patch)).sum(dim=(1, 3, 5)).flatten(1)
+    generator = torch.Generator(x.device).manual_seed(seed)
+    random = torch.rand(patches.shape, generator=generator, device=x.device)
+    curves = []
+    for score in (patches, random):
+        rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1).view(-1, 1, rows, columns)
+        rank = rank.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
+        heights = [
+            model(torch.where(rank < gone, background, x)).softmax(1).gather(1, target[:, None]).squeeze(1)
+            for gone in range(rows * columns + 1)
+        ]
+        curves.append(torch.stack(heights, dim=1))
+    return PixelFlipping(*curves)

@@ -1,0 +1,94 @@
+"""The scores as torchmetrics: a sum and a count, exact over any number of batches and ranks."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from rnnx_lightning.metrics import functional
+
+
+class SequenceMean(Metric):
+    """The mean of one value a sequence."""
+
+    full_state_update = False
+    total: Tensor
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def add(self, values: Tensor) -> None:
+        """Count (B,) values in."""
+        self.total += values.sum(dtype=torch.float64)
+        self.count += values.numel()
+
+    def compute(self) -> Tensor:
+        """The mean so far; 0 before the first sequence."""
+        return (self.total / self.count.clamp(min=1)).float()
+
+
+class MajorityCosineSimilarity(SequenceMean):
+    """Mean of `functional.majority_cosine_similarity`."""
+
+    higher_is_better = True
+
+    def update(self, relevance: Tensor, majority: Tensor) -> None:
+        """Count in relevance (B, 1, H, S * W) with its majority masks (B, S)."""
+        self.add(functional.majority_cosine_similarity(relevance, majority))
+
+
+class RelevanceMassAccuracy(SequenceMean):
+    """Mean of `functional.relevance_mass_accuracy`."""
+
+    higher_is_better = True
+
+    def update(self, relevance: Tensor, majority: Tensor) -> None:
+        """Count in relevance (B, 1, H, S * W) with its majority masks (B, S)."""
+        self.add(functional.relevance_mass_accuracy(relevance, majority))
+
+
+class RelevanceRankAccuracy(SequenceMean):
+    """Mean of `functional.relevance_rank_accuracy`."""
+
+    higher_is_better = True
+
+    def update(self, relevance: Tensor, majority: Tensor) -> None:
+        """Count in relevance (B, 1, H, S * W) with its majority masks (B, S)."""
+        self.add(functional.relevance_rank_accuracy(relevance, majority))
+
+
+class ConservationError(SequenceMean):
+    """Mean of `functional.conservation_error`."""
+
+    higher_is_better = False
+
+    def update(self, relevance: Tensor, explained: Tensor) -> None:
+        """Count in relevance (B, ...) with what was sent down, (B,)."""
+        self.add(functional.conservation_error(relevance, explained))
+
+
+class PixelFlippingArea(SequenceMean):
+    """Mean area under the pixel-flipping curve; `random_order` gives that of random orders instead.
+
+    Args:
+        patch: side of a patch in pixels.
+        background: value of a background pixel.
+        random_order: measure the baseline.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, patch: int = 7, background: float = -1.0, random_order: bool = False) -> None:
+        super().__init__()
+        self.patch = patch
+        self.background = background
+        self.random_order = random_order
+
+    def update(self, model: Callable[[Tensor], Tensor], x: Tensor, relevance: Tensor, target: Tensor) -> None:
+        """Count in inputs and relevance (B, 1, H, W) of a model's explained classes (B,)."""
+        flipped = functional.pixel_flipping(model, x, relevance, target, self.patch, self.background)
+        self.add(flipped.random_area if self.random_order else flipped.area)

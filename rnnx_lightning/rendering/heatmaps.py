@@ -1,0 +1,101 @@
+"""Relevance as pictures: symmetric scale, zero in white, blue and red that the colour-blind can tell apart."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from rnnx_lightning.rendering.sequences import MAJORITY_COLOUR, WRONG_COLOUR
+
+NEGATIVE = (0.13, 0.40, 0.67)
+POSITIVE = (0.70, 0.09, 0.17)
+SATURATION = 0.995  # this share of the pixels lies inside the colour scale; the few beyond are clipped
+GAP = 4  # pixels between pictures
+
+
+def colour_relevance(relevance: Tensor) -> Tensor:
+    """Colours of relevance, each map on a scale of its own, symmetric around zero.
+
+    Args:
+        relevance: (B, 1, H, W).
+
+    Returns:
+        (B, 3, H, W) in [0, 1]: red where positive, blue where negative, white where zero.
+    """
+    flat = relevance.float().flatten(1)
+    scale = torch.quantile(flat.abs(), SATURATION, dim=1)
+    scale = torch.where(scale > 0, scale, flat.abs().amax(1)).clamp(min=torch.finfo(flat.dtype).tiny)
+    strength = (relevance.float() / scale.view(-1, 1, 1, 1)).clamp(-1, 1)
+    ends = torch.tensor([NEGATIVE, POSITIVE], device=relevance.device)
+    negative, positive = ends.view(2, 1, 3, 1, 1)
+    colour = torch.where(strength < 0, negative, positive)
+    return torch.lerp(torch.ones_like(colour), colour, strength.abs().expand_as(colour))
+
+
+def _grid(pictures: Sequence[Tensor]) -> Tensor:
+    """C stacks of pictures (B, 3, H, W) to one (H', W', 3), a row for each of B, with white gaps."""
+    padded = [torch.nn.functional.pad(p, (0, GAP, 0, GAP), value=1.0) for p in pictures]
+    return torch.cat(padded, dim=3).permute(0, 2, 3, 1).flatten(0, 1)
+
+
+def draw_heatmaps(
+    image: Tensor,
+    relevance: Mapping[str, Tensor],
+    label: Tensor,
+    prediction: Tensor,
+    majority: Tensor,
+    class_names: Sequence[str],
+    scores: Mapping[str, Tensor] | None = None,
+) -> Figure:
+    """One row a sequence; one column the input, and one for each method.
+
+    Args:
+        image: (B, 1, H, S * W) in [-1, 1].
+        relevance: (B, 1, H, S * W) of each method, by its name.
+        label: (B,) majority class.
+        prediction: (B,) predicted class.
+        majority: (B, S) bool; these samples are framed.
+        class_names: by label.
+        scores: (B,) cosine similarity of each method, written under its maps.
+
+    Returns:
+        A matplotlib figure, not registered with pyplot.
+    """
+    height, width = image.shape[-2:]
+    sample = width // majority.shape[1]
+    grey = (1 - (image.float() + 1) / 2).expand(-1, 3, -1, -1)
+    grid = _grid([grey, *map(colour_relevance, relevance.values())])
+    columns, rows = len(relevance) + 1, len(image)
+    cell_height, cell_width = height + GAP, width + GAP
+    # Room on the left for the classes, on top for the methods; ~2.4 screen pixels for one of the picture.
+    inches = 2.4 / 100
+    left, top = 62, 26
+    size = (cell_width * columns + left, cell_height * rows + top)
+    figure = Figure(figsize=(size[0] * inches, size[1] * inches), dpi=100)
+    axis = figure.add_axes((left / size[0], 0, 1 - left / size[0], 1 - top / size[1]))
+    axis.imshow(grid.cpu().numpy(), interpolation="nearest", aspect="auto")
+    axis.set_axis_off()
+    for column, name in enumerate(("input", *relevance)):
+        axis.text(column * cell_width + width / 2, -3, name, ha="center", va="bottom", fontsize=12)
+    for row in range(rows):
+        truth, guess = class_names[int(label[row])], class_names[int(prediction[row])]
+        colour = "black" if truth == guess else WRONG_COLOUR
+        y = row * cell_height
+        axis.text(-5, y + height / 2, f"{truth}\n→ {guess}", ha="right", va="center", fontsize=10, color=colour)
+        for column in range(columns):
+            for position in majority[row].nonzero().flatten().tolist():
+                corner = (column * cell_width + position * sample - 0.5, y - 0.5)
+                axis.add_patch(
+                    Rectangle(corner, sample, height, fill=False, edgecolor=MAJORITY_COLOUR, linewidth=1.2)
+                )
+        for column, name in enumerate(relevance, start=1):
+            if scores is not None:
+                x = column * cell_width + width - 1
+                axis.text(x, y + 1, f"{float(scores[name][row]):.2f}", ha="right", va="top", fontsize=7.5)
+    axis.set_xlim(-0.5, cell_width * columns - 0.5)
+    axis.set_ylim(cell_height * rows - 0.5, -0.5)
+    note = "samples of the majority class are framed; red speaks for the class, blue against it; numbers: cosine"
+    figure.text(0.005, 1 - 3 / size[1], note, fontsize=8, va="top", color="#555555")
+    return figure
