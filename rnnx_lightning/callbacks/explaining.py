@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
+from torch import Tensor, nn
 
 from rnnx_lightning.callbacks.evaluation import AfterEvaluation
 from rnnx_lightning.data.loader import SequenceBatch
@@ -23,6 +22,12 @@ def published_methods() -> dict[str, Attributor]:
         "DeepTaylor": DeepTaylor(),
         "LRP": LRP(alpha=1.5, beta=0.5),
     }
+
+
+def explained_network(module: LightningModule) -> nn.Module:
+    """The plain network inside a `SequenceClassifier`; any other module is explained as it is."""
+    network = getattr(module, "network", module)
+    return network if isinstance(network, nn.Module) else module
 
 
 class CosineSimilarity(AfterEvaluation):
@@ -50,11 +55,12 @@ class CosineSimilarity(AfterEvaluation):
                 raise ValueError(f"{name}={count} must be at least 1, or null for all")
         self.methods: Mapping[str, Attributor] = methods or published_methods()
         self.limits = {"val": sequences, "test": test_sequences}
-        self.scores = torch.nn.ModuleDict({name: MajorityCosineSimilarity() for name in self.methods})
+        self.scores = {name: MajorityCosineSimilarity() for name in self.methods}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The metrics live where the model does."""
-        self.scores.to(trainer.strategy.root_device)
+        for score in self.scores.values():
+            score.to(trainer.strategy.root_device)
         if stage == "fit" and isinstance(trainer.logger, TensorBoardLogger):
             layout = {"explainability": {"cosine similarity": ["Multiline", ["val/cosine/.*"]]}}
             trainer.logger.experiment.add_custom_scalars(layout)
@@ -80,7 +86,7 @@ class CosineSimilarity(AfterEvaluation):
         batch = batch.first(count)
         image = batch.image
         for name, method in self.methods.items():
-            relevance = method(module.network, image, batch.label)
+            relevance = method(explained_network(module), image, batch.label)
             self.scores[name].update(relevance, batch.majority)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -129,7 +135,8 @@ class Heatmaps(AfterEvaluation):
             return
         batch = batch.first(self.sequences)
         image = batch.image
-        relevance = {name: method(module.network, image, batch.label) for name, method in self.methods.items()}
+        network = explained_network(module)
+        relevance = {name: method(network, image, batch.label) for name, method in self.methods.items()}
         figure = draw_heatmaps(
             image,
             relevance,

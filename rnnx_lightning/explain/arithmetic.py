@@ -10,7 +10,7 @@ from rnnx_lightning.explain.linear_operations import identity_term
 from rnnx_lightning.explain.rules import Epsilon, Rule
 from rnnx_lightning.explain.tracing import Once, PendingSum, RelevanceTracer, Traced, UnexplainableError
 
-Operand = Tensor | float
+Operand = Any  # a tensor or a number
 
 
 def add(tracer: RelevanceTracer, func: Any, one: Operand, two: Operand, *, alpha: float = 1) -> Tensor:
@@ -50,13 +50,13 @@ def multiply(tracer: RelevanceTracer, func: Any, one: Operand, two: Operand) -> 
     with torch.no_grad():
         value = torch.mul(one, two)
     if first is None or second is None:
-        return _scaled(tracer, value, one, two) if first is not None else _scaled(tracer, value, two, one)
+        traced, constant = (two, one) if first is None else (one, two)
+        return _scaled(tracer, value, traced, constant)
     if first.gate == second.gate:
         what = "two gates" if first.gate else "two signals, neither of which is a gate (a sigmoid's output)"
         tracer.refuse(func, f"It multiplies {what}: which of them the relevance belongs to is not known.")
-    signal, gate = (two, one) if first.gate else (one, two)
-    factor = gate.detach()
-    return _scaled(tracer, value, signal, factor, nonnegative=tracer.info(gate).nonnegative)
+    signal, gate, known = (two, one, first) if first.gate else (one, two, second)
+    return _scaled(tracer, value, signal, gate.detach(), nonnegative=known.nonnegative)
 
 
 def divide(tracer: RelevanceTracer, func: Any, one: Operand, two: Operand, **kwargs: Any) -> Tensor:
@@ -96,7 +96,7 @@ def _plus_constant(
     tracer: RelevanceTracer, value: Tensor, tensor: Tensor, constant: Operand, sign: int = 1
 ) -> Tensor:
     """Sign * tensor + constant; sign is -1 for gates alone."""
-    info = tracer.info(tensor)
+    info = tracer.known(tensor, torch.add, "")
     if info.gate:
         # 1 - gate stays a gate; its relevance, if anybody asks for it, is the gate's own.
         in_range = isinstance(constant, int | float) and (constant >= 0 if sign > 0 else constant >= 1)
@@ -122,7 +122,7 @@ def _scaled(
     tracer: RelevanceTracer, value: Tensor, tensor: Tensor, factor: Operand, nonnegative: bool | None = None
 ) -> Tensor:
     """Tensor * factor; the factor gets no relevance."""
-    info = tracer.info(tensor)
+    info = tracer.known(tensor, torch.mul, "")
     if nonnegative is None:
         nonnegative = bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0
     if info.gate:

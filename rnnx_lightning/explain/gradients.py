@@ -98,7 +98,7 @@ class _GuidedReLU(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (result,) = ctx.saved_tensors
         return torch.where(result > 0, gradient.clamp(min=0), 0.0)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -45,14 +45,14 @@ class LinearMap:
             has no weight (a sum, an average) the second argument is not used, and all weights are >= 0.
         weight: the constant factor, or None.
         bias: what is added, broadcastable to the output, or None.
-        nonnegative: the input is known to be >= 0.
+        nonnegative: the input is known to be >= 0 where it is no pixel.
         pixels: bounds of the input where it is made of pixels.
         parts: cache of parts of weights.
         where: restricts the contributions to some entries of the input; None for all.
     """
 
     source: Tensor
-    apply: Callable[[Tensor, Tensor | None], Tensor]
+    apply: Callable[[Tensor, Any], Tensor]
     weight: Tensor | None
     bias: Tensor | None
     nonnegative: bool
@@ -61,9 +61,13 @@ class LinearMap:
     where: Tensor | None = None
     _net: Tensor | None = field(default=None, repr=False)
 
-    def on(self, where: Tensor, bias: bool) -> "LinearMap":
-        """The same map with the contributions of some entries of its input alone, with or without bias."""
-        return replace(self, where=where, bias=self.bias if bias else None, _net=None)
+    def on_pixels(self, where: Tensor) -> "LinearMap":
+        """The same map with the contributions of pixels alone, without bias."""
+        return replace(self, where=where, bias=None, _net=None)
+
+    def on_features(self, where: Tensor) -> "LinearMap":
+        """The same map with the contributions of what is no pixel, and with the bias."""
+        return replace(self, where=where, pixels=None, _net=None)
 
     def net(self) -> Tensor:
         """sum_i a_i w_ij + b_j; computed once."""
@@ -100,7 +104,7 @@ class LinearMap:
         value = self.source.detach()
         if self.weight is None:
             return self._sum(value.clamp(min=0) if of_positive == "plus" else value.clamp(max=0), None)
-        if self.nonnegative:
+        if self.nonnegative and self.pixels is None:
             return self._sum(value, self._part(of_positive))
         return self._sum(value.clamp(min=0), self._part(of_positive)) + self._sum(
             value.clamp(max=0), self._part(of_negative)

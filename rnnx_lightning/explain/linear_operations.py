@@ -16,7 +16,7 @@ def apply_linear(
     tracer: RelevanceTracer,
     func: Any,
     source: Tensor,
-    operation: Callable[[Tensor, Tensor | None], Tensor],
+    operation: Callable[[Tensor, Any], Tensor],
     weight: Tensor | None = None,
     bias: Tensor | None = None,
     value: Callable[[], Tensor] | None = None,
@@ -32,10 +32,10 @@ def apply_linear(
         bias: broadcastable to the output.
         value: gives the output as the network itself computes it; None: as `operation` and `bias` do.
     """
-    info = tracer.info(source)
-    if info is None or any(tracer.info(constant) is not None for constant in (weight, bias)):
-        tracer.refuse(func, "Only one of its factors may depend on the input.")
-        raise AssertionError
+    advice = "Only one of its factors may depend on the input."
+    info = tracer.known(source, func, advice)
+    if any(tracer.info(constant) is not None for constant in (weight, bias)):
+        tracer.refuse(func, advice)
     layer = LinearMap(
         source=tracer.close(source),
         apply=operation,

@@ -35,7 +35,8 @@ class LRP(Attributor):
     """Layer-wise relevance propagation [BML+16] from max(z_y, 0) down, right for recurrent networks.
 
     Without arguments: z+ everywhere. `LRP(alpha=1.5, beta=0.5)` is the published alpha-beta. Otherwise
-    `LRP(rules)` with one rule for all layers, or a `Composite` that says which layer gets which.
+    `LRP(rules)` with one rule for all layers, or a
+    `Composite` that says which layer gets which.
 
     Args:
         rules: a rule or a composite.

@@ -20,15 +20,16 @@ from rnnx_lightning.explain.linear_operations import (
     matrix_product,
     total,
 )
-from rnnx_lightning.explain.pixels import joined
+from rnnx_lightning.explain.pixels import Pixels, joined
 from rnnx_lightning.explain.tracing import Once, PendingSum, RelevanceTracer, Traced
+
+FIRST_ONLY = "Only the first argument may depend on the input."
 
 
 def move(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Entries are moved, chosen or repeated: relevance goes with them."""
-    info = tracer.info(tensor)
-    if info is None:
-        tracer.refuse(func, "Only the first argument may depend on the input.")
+    info = tracer.known(tensor, func, FIRST_ONLY)
+    pending = info.pending
 
     def apply(part: Tensor) -> Any:
         return func(part, *args, **kwargs)
@@ -39,17 +40,19 @@ def move(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwarg
         def pick(outputs: Any) -> Tensor:
             return outputs if number is None else outputs[number]
 
-        pixels = info.pixels and info.pixels.moved(lambda part: pick(apply(part)), tensor.shape)
+        pixels = info.pixels
+        if pixels is not None:
+            pixels = pixels.moved(lambda part: pick(apply(part)), tensor.shape)
         new = Traced(info.nonnegative, pixels, info.gate, aliased=True)
-        if info.pending is not None:
+        if pending is not None:
             new.pending = PendingSum(
-                info.pending.rule, Once(lambda: tuple(pick(outputs) for outputs in moved_channels()))
+                pending.rule, Once(lambda: tuple(pick(outputs) for outputs in moved_channels()))
             )
         elif info.graph is not None:
             new.graph = Once(lambda: pick(moved_graph()))
         return tracer.remember(value, new)
 
-    moved_channels = Once(lambda: [apply(channel) for channel in info.pending.channels()])
+    moved_channels = Once(lambda: [apply(channel) for channel in pending.channels()] if pending else [])
     moved_graph = Once(lambda: apply(tracer.close(tensor)))
     if info.pending is None and info.graph is None:
         value = apply(tensor)
@@ -66,7 +69,11 @@ def join(tracer: RelevanceTracer, func: Any, tensors: Iterable[Tensor], *args: A
     """Tensors are put together: relevance is split."""
     tensors = list(tensors)
     infos = [tracer.info(tensor) for tensor in tensors]
-    pixels = joined([info and info.pixels for info in infos], tensors, lambda parts: func(parts, *args, **kwargs))
+    pixels = joined(
+        [None if info is None else info.pixels for info in infos],
+        tensors,
+        lambda parts: func(parts, *args, **kwargs),
+    )
     pending = [info.pending for info in infos if info is not None and info.pending is not None]
     if len(pending) == len(tensors) and len({part.rule.sharing for part in pending}) == 1:
         with torch.no_grad():
@@ -105,8 +112,7 @@ def join(tracer: RelevanceTracer, func: Any, tensors: Iterable[Tensor], *args: A
 
 def activate(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """An activation with f(0) = 0 that keeps signs, or ReLU: the relevance of its output is its input's."""
-    if tracer.info(tensor) is None:
-        tracer.refuse(func, "Only the first argument may depend on the input.")
+    tracer.known(tensor, func, FIRST_ONLY)
     with torch.no_grad():
         value = func(tensor, *args, **kwargs)
     return tracer.remember(tracer.passed(tensor, value), Traced(nonnegative=func in _NONNEGATIVE))
@@ -148,11 +154,17 @@ def drop(
 
 def largest(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Max pooling: the winner takes all."""
-    info = tracer.info(tensor)
-    if info is None or kwargs.get("return_indices") or (info.pixels is not None and info.pixels.mask is not None):
-        tracer.refuse(func, "It pools only whole pixels or whole features, without indices.")
+    advice = "It pools only pixels alone or features alone, without indices."
+    info = tracer.known(tensor, func, advice)
+    if kwargs.get("return_indices") or (info.pixels is not None and info.pixels.mask is not None):
+        tracer.refuse(func, advice)
     value = func(tracer.close(tensor), *args, **kwargs)
-    return tracer.remember(value, Traced(info.nonnegative, info.pixels and type(info.pixels)()))
+    return tracer.remember(
+        value,
+        Traced(
+            info.nonnegative, None if info.pixels is None else Pixels(None, info.pixels.scale, info.pixels.shift)
+        ),
+    )
 
 
 def copy(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -167,8 +179,7 @@ def inplace(kind: Callable[..., Tensor], ordinary: Any) -> Callable[..., Tensor]
     """The kind of an in-place operation, from its ordinary form."""
 
     def apply(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if tracer.info(tensor) is None:
-            tracer.refuse(func, "Collect the parts in a list and use torch.stack or torch.cat.")
+        tracer.known(tensor, func, ADVICE["setitem"])
         return tracer.remember_inplace(tensor, kind(tracer, ordinary, tensor, *args, **kwargs))
 
     return apply
@@ -224,10 +235,12 @@ KINDS |= {func: inplace(multiply, torch.mul) for func in _find("mul_ __imul__")}
 _NONNEGATIVE = set(_find("relu relu6"))
 
 # These give no tensor that is made of the input's values.
+_PROPERTIES = (
+    "shape dtype device ndim is_cuda requires_grad layout is_leaf names grad_fn is_sparse is_quantized is_meta "
+    "is_nested is_mps itemsize nbytes"
+)
 HARMLESS: set[Any] = {
-    getattr(torch.Tensor, name).__get__
-    for name in ["shape", "dtype", "device", "ndim", "is_cuda", "requires_grad", "layout", "is_leaf", "names", "grad_fn", "is_sparse", "is_quantized", "is_meta", "is_nested", "is_mps", "itemsize", "nbytes"]
-    if hasattr(getattr(torch.Tensor, name, None), "__get__")
+    getattr(torch.Tensor, name).__get__ for name in _PROPERTIES.split() if hasattr(torch.Tensor, name)
 }
 HARMLESS |= set(
     _find(

@@ -12,6 +12,8 @@ from torch import Tensor
 from rnnx_lightning.explain.linear import LinearMap
 from rnnx_lightning.explain.sharing import Proportional, Sharing, TwoSided
 
+SIMPLE = Proportional()
+
 
 class Rule(Protocol):
     """What the explainer asks of a rule."""
@@ -33,7 +35,7 @@ class ZPlus:
     A positive bias takes its share of the relevance; a negative one counts for nothing.
     """
 
-    sharing: Proportional = Proportional()
+    sharing: Proportional = SIMPLE
 
     def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
         """The positive contributions."""
@@ -101,7 +103,7 @@ class Gamma:
     """
 
     gamma: float = 0.25
-    sharing: Proportional = Proportional()
+    sharing: Proportional = SIMPLE
 
     def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
         """All contributions, the positive ones once more gamma times."""
@@ -124,7 +126,7 @@ class ZBox:
 
     low: float = -1.0
     high: float = 1.0
-    sharing: Proportional = Proportional()
+    sharing: Proportional = SIMPLE
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -139,7 +141,7 @@ class ZBox:
 class WSquare:
     """w^2: R_i = sum_j w_ij^2 / sum_i' w_i'j^2 R_j, whatever the inputs are [MLB+17]; no bias."""
 
-    sharing: Proportional = Proportional()
+    sharing: Proportional = SIMPLE
 
     def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
         """The squared weights."""
@@ -150,7 +152,7 @@ class WSquare:
 class Flat:
     """All inputs of a unit get the same share of its relevance, whatever inputs and weights are; no bias."""
 
-    sharing: Proportional = Proportional()
+    sharing: Proportional = SIMPLE
 
     def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
         """One for each input."""

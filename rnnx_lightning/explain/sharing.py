@@ -61,7 +61,7 @@ class Close(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
         """The factor of each channel."""
         return None, None, *ctx.sharing.factors(relevance, *ctx.saved_tensors)
 
@@ -76,7 +76,7 @@ class Contribution(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None]:
         """The relevance of `source`."""
         (value,) = ctx.saved_tensors
         return value * factor, None
@@ -92,6 +92,6 @@ class Pass(torch.autograd.Function):
         return value.view_as(value)
 
     @staticmethod
-    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, None]:
         """The relevance, summed where `source` was broadcast."""
         return relevance.sum_to_size(ctx.shape), None

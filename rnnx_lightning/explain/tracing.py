@@ -9,7 +9,7 @@ An operation falls into one of the kinds of `operations`; what falls into none i
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,6 +38,7 @@ class Once(Generic[T]):
         self._value: T
 
     def __call__(self) -> T:
+        """The value."""
         if self._compute is not None:
             self._value = self._compute()
             self._compute = None
@@ -142,6 +143,13 @@ class RelevanceTracer(TorchFunctionMode):
         """What is known of a tensor; None for constants and whatever is no tensor."""
         return self._traced.get(tensor) if isinstance(tensor, Tensor) else None
 
+    def known(self, tensor: Any, func: Any, advice: str) -> Traced:
+        """What is known of a tensor that must be made of the input; else `func` is refused with `advice`."""
+        info = self.info(tensor)
+        if info is None:
+            self.refuse(func, advice)
+        return info
+
     def close(self, tensor: Tensor) -> Tensor:
         """The tensor with its graph; a pending sum is complete now."""
         info = self._traced[tensor]
@@ -176,8 +184,7 @@ class RelevanceTracer(TorchFunctionMode):
                 f"An in-place operation{self.path} overwrites a value that others may still need. "
                 "Use its ordinary form (for example nn.ReLU(inplace=False))."
             )
-        with torch.no_grad():
-            tensor.copy_(result)
+        tensor.data = result.detach()  # other memory: what was made of the old value keeps it
         new = self._traced[result]
         if new.pending is None and new.graph is None:
             new = Traced(new.nonnegative, new.pixels, new.gate, graph=Once(lambda: result))
@@ -194,7 +201,7 @@ class RelevanceTracer(TorchFunctionMode):
         if mask is None or other == rule:
             return PendingSum(rule, Once(lambda: rule.channels(layer)))
         self.require_same_sharing(rule.sharing, other.sharing)
-        pixels, rest = layer.on(mask, bias=False), layer.on(~mask, bias=True)
+        pixels, rest = layer.on_pixels(mask), layer.on_features(~mask)
         return PendingSum(
             other,
             Once(lambda: tuple(a + b for a, b in zip(rule.channels(pixels), other.channels(rest), strict=True))),
@@ -233,7 +240,7 @@ class RelevanceTracer(TorchFunctionMode):
 
     # -- refusals --------------------------------------------------------------------------------------------
 
-    def refuse(self, func: Any, advice: str | None = None) -> None:
+    def refuse(self, func: Any, advice: str | None = None) -> NoReturn:
         """Raise for an operation that has no rule."""
         from rnnx_lightning.explain.operations import ADVICE
 
