@@ -1,6 +1,21 @@
 """Plain torch networks, without a word of explanation in them."""
 
 from rnnx_lightning.architectures.base import RecurrentNetwork
-from rnnx_lightning.architectures.deep import ConvDeep
+from rnnx_lightning.architectures.deep import ConvDeep, Deep, DeepV2, Shallow
+from rnnx_lightning.architectures.gated import GRU, LSTM, RGRU, RLSTM, ConvRLSTM
+from rnnx_lightning.architectures.pretrained import ExplainableGRU, ExplainableLSTM
 
-__all__ = ["ConvDeep", "RecurrentNetwork"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RGRU",
+    "RLSTM",
+    "ConvDeep",
+    "ConvRLSTM",
+    "Deep",
+    "DeepV2",
+    "ExplainableGRU",
+    "ExplainableLSTM",
+    "RecurrentNetwork",
+    "Shallow",
+]

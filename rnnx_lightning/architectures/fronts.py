@@ -5,6 +5,22 @@ from torch import nn
 from rnnx_lightning.architectures.layers import SumLikePool2d, bias_free_conv, bias_free_linear
 
 
+def linear_front(pixels: int, *widths: int) -> nn.Sequential:
+    """Linear layers, ReLU after each.
+
+    Args:
+        pixels: number of pixels of a step.
+        widths: of the layers, the last one that of the output.
+
+    Returns:
+        A module from (N, 1, rows, columns) to (N, widths[-1]).
+    """
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in zip((pixels, *widths), widths, strict=False):
+        layers += [bias_free_linear(inputs, outputs), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
 def conv_front(rows: int, columns: int, features: int) -> nn.Sequential:
     """Conv 5 x 5 x 24, pool, conv 3 x 3 x 32, pool, linear; ReLU after each layer.
 

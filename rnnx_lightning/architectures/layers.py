@@ -74,3 +74,10 @@ class SequenceDropout(nn.Module):
     def extra_repr(self) -> str:
         """What distinguishes one from another."""
         return f"p={self.p}, stationary={self.stationary}"
+
+
+def gate_linear(inputs: int, outputs: int, fan_in: int) -> nn.Linear:
+    """A linear layer with an ordinary bias, which begins at zero; weights as the others."""
+    layer = initialise(nn.Linear(inputs, outputs), fan_in)
+    nn.init.zeros_(layer.bias)
+    return layer

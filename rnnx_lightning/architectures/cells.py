@@ -1,0 +1,164 @@
+"""Recurrent cells: the only part of a network that is looped over."""
+
+import torch
+from torch import Tensor, nn
+
+from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear, gate_linear
+
+
+class DeepCell(nn.Module):
+    """h_t = ReLU(W [i_t, r_{t-1}]), r_t = ReLU(W_r h_t), with r_0 = 0.
+
+    W is kept as its two parts, one for i_t and one for r_{t-1}, so that the first is applied to all steps in
+    one product.
+
+    Args:
+        inputs: width of i_t.
+        hidden: width of h_t.
+        recurrent: width of r_t.
+        dropout: probability of dropping a unit of the cell's input and of h_t.
+        stationary: hold the dropout masks over all steps of a sequence.
+    """
+
+    def __init__(
+        self, inputs: int, hidden: int, recurrent: int, dropout: float = 0.2, stationary: bool = False
+    ) -> None:
+        super().__init__()
+        self.from_input = bias_free_linear(inputs, hidden, fan_in=inputs + recurrent)
+        self.from_recurrent = bias_free_linear(recurrent, hidden, fan_in=inputs + recurrent)
+        self.to_recurrent = bias_free_linear(hidden, recurrent)
+        self.hidden = nn.ReLU()
+        self.recurrent = nn.ReLU()
+        self.dropout = SequenceDropout(dropout, stationary)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, T, inputs) to (B, hidden): h after the last step."""
+        steps = features.shape[1]
+        driven = self.from_input(self.dropout(features)).unbind(1)
+        drop_recurrent = self.dropout.masks(features, steps, self.to_recurrent.out_features)
+        drop_hidden = self.dropout.masks(features, steps, self.to_recurrent.in_features)
+        hidden = features.new_zeros(())
+        for step, drive in enumerate(driven):
+            if step > 0:
+                recurrent = self.recurrent(self.to_recurrent(hidden))
+                if drop_recurrent is not None:
+                    recurrent = recurrent * drop_recurrent[step]
+                drive = drive + self.from_recurrent(recurrent)
+            hidden = self.hidden(drive)
+            if drop_hidden is not None:
+                hidden = hidden * drop_hidden[step]
+        return hidden
+
+
+class LSTMCell(nn.Module):
+    """c_t = f c_{t-1} + i g_t, h_t = o c_t; g_t = ReLU(W_g [x_t, h_{t-1}]) and no tanh on c_t: the R-LSTM's cell.
+
+    With `tanh`, the ordinary LSTM [HS97]: g_t = tanh(... + b_g), h_t = o tanh(c_t). The gates i, f, o are
+    sigmoid(W [x_t, h_{t-1}] + b). They have layers of their own, as relevance does not go through them.
+
+    Args:
+        inputs: width of x_t.
+        units: width of c_t and h_t.
+        dropout: probability of dropping a unit of h_t.
+        stationary: hold the dropout mask over all steps of a sequence.
+        tanh: see above.
+    """
+
+    def __init__(
+        self, inputs: int, units: int, dropout: float = 0.0, stationary: bool = False, tanh: bool = False
+    ) -> None:
+        super().__init__()
+        fan_in = inputs + units
+        self.units = units
+        self.gates_input = gate_linear(inputs, 3 * units, fan_in)
+        self.gates_recurrent = bias_free_linear(units, 3 * units, fan_in)
+        self.gates = nn.Sigmoid()
+        self.candidate_input = (gate_linear if tanh else bias_free_linear)(inputs, units, fan_in)
+        self.candidate_recurrent = bias_free_linear(units, units, fan_in)
+        self.candidate = nn.Tanh() if tanh else nn.ReLU()
+        self.output = nn.Tanh() if tanh else nn.Identity()
+        self.dropout = SequenceDropout(dropout, stationary)
+        with torch.no_grad():
+            self.gates_input.bias[units : 2 * units] = 1.0  # begin with remembering
+
+    def forward(self, features: Tensor, start: tuple[Tensor, Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
+        """Run over a sequence.
+
+        Args:
+            features: (B, T, inputs).
+            start: h_0 and c_0, (B, units) each; zeros if not given.
+
+        Returns:
+            h of each step, T tensors (B, units), and the last c (B, units).
+        """
+        gates_driven = self.gates_input(features).unbind(1)
+        driven = self.candidate_input(features).unbind(1)
+        masks = self.dropout.masks(features, len(driven), self.units)
+        outputs: list[Tensor] = []
+        hidden, cell = start if start is not None else (None, None)
+        for step, (gate, signal) in enumerate(zip(gates_driven, driven, strict=True)):
+            if hidden is not None:
+                gate = gate + self.gates_recurrent(hidden)
+                signal = signal + self.candidate_recurrent(hidden)
+            write, forget, read = self.gates(gate).chunk(3, dim=1)
+            cell = (
+                write * self.candidate(signal) if cell is None else forget * cell + write * self.candidate(signal)
+            )
+            hidden = read * self.output(cell)
+            if masks is not None:
+                hidden = hidden * masks[step]
+            outputs.append(hidden)
+        return outputs, cell
+
+
+class GRUCell(nn.Module):
+    """h_t = (1 - z) n_t + z h_{t-1}, n_t = ReLU(W_n x_t + r U_n h_{t-1}); r and z are gates: the R-GRU's cell.
+
+    With `tanh`, the ordinary GRU: n_t = tanh(W_n x_t + b + r (U_n h_{t-1} + b')).
+
+    Args:
+        inputs: width of x_t.
+        units: width of h_t.
+        dropout: probability of dropping a unit of h_t.
+        stationary: hold the dropout mask over all steps of a sequence.
+        tanh: see above.
+    """
+
+    def __init__(
+        self, inputs: int, units: int, dropout: float = 0.0, stationary: bool = False, tanh: bool = False
+    ) -> None:
+        super().__init__()
+        fan_in = inputs + units
+        self.units = units
+        make = gate_linear if tanh else bias_free_linear
+        self.gates_input = gate_linear(inputs, 2 * units, fan_in)
+        self.gates_recurrent = bias_free_linear(units, 2 * units, fan_in)
+        self.gates = nn.Sigmoid()
+        self.candidate_input = make(inputs, units, fan_in)
+        self.candidate_recurrent = make(units, units, fan_in)
+        self.candidate = nn.Tanh() if tanh else nn.ReLU()
+        self.dropout = SequenceDropout(dropout, stationary)
+
+    def forward(self, features: Tensor, start: Tensor | None = None) -> list[Tensor]:
+        """Run over a sequence.
+
+        Args:
+            features: (B, T, inputs).
+            start: h_0, (B, units); zeros if not given.
+
+        Returns:
+            h of each step, T tensors (B, units).
+        """
+        gates_driven = self.gates_input(features).unbind(1)
+        driven = self.candidate_input(features).unbind(1)
+        masks = self.dropout.masks(features, len(driven), self.units)
+        outputs: list[Tensor] = []
+        hidden = start if start is not None else features.new_zeros(len(features), self.units)
+        for step, (gate, signal) in enumerate(zip(gates_driven, driven, strict=True)):
+            reset, keep = self.gates(gate + self.gates_recurrent(hidden)).chunk(2, dim=1)
+            new = self.candidate(signal + reset * self.candidate_recurrent(hidden))
+            hidden = (1 - keep) * new + keep * hidden
+            if masks is not None:
+                hidden = hidden * masks[step]
+            outputs.append(hidden)
+        return outputs

@@ -1,0 +1,91 @@
+"""The LSTM family: an input part, a gated cell, and a linear output (thesis, section 2)."""
+
+from torch import Tensor, nn
+
+from rnnx_lightning.architectures.base import RecurrentNetwork
+from rnnx_lightning.architectures.cells import GRUCell, LSTMCell
+from rnnx_lightning.architectures.fronts import conv_front, linear_front
+from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear
+
+
+class _GatedFamily(RecurrentNetwork):
+    """Front, dropout, gated cell, linear output.
+
+    Args:
+        columns: pixel columns a time step.
+        features: width of the input part.
+        units: width of the cell.
+        classes: number of logits.
+        dropout: probability of dropping a unit (published: 0.2).
+        stationary_dropout: hold the dropout masks over all steps of a sequence.
+    """
+
+    cell_class: type[LSTMCell | GRUCell] = LSTMCell
+    convolutional = False
+    tanh = False
+
+    def __init__(
+        self,
+        columns: int = 7,
+        features: int = 256,
+        units: int = 72,
+        classes: int = 10,
+        dropout: float = 0.2,
+        stationary_dropout: bool = False,
+    ) -> None:
+        super().__init__(columns)
+        pixels = self.rows * columns
+        self.front = conv_front(28, columns, features) if self.convolutional else linear_front(pixels, features)
+        self.dropout = SequenceDropout(dropout, stationary_dropout)
+        self.cell = self.cell_class(features, units, dropout, stationary_dropout, self.tanh)
+        self.output = bias_free_linear(units, classes)
+
+    def encode(self, steps: Tensor) -> Tensor:
+        """(N, 1, 28, columns) to (N, features)."""
+        return self.front(steps)
+
+    def decide(self, features: Tensor) -> Tensor:
+        """(B, T, features) to (B, classes)."""
+        result = self.cell(self.dropout(features))
+        outputs = result[0] if isinstance(result, tuple) else result
+        return self.output(outputs[-1])
+
+
+class RLSTM(_GatedFamily):
+    """LSTM whose candidate is ReLU and whose cell output has no tanh. 145,576 parameters with the published sizes."""
+
+
+class ConvRLSTM(_GatedFamily):
+    """Two convolutions on each step, then an R-LSTM cell. 152,120 parameters with the published sizes."""
+
+    convolutional = True
+
+    def __init__(
+        self,
+        columns: int = 7,
+        features: int = 128,
+        units: int = 96,
+        classes: int = 10,
+        dropout: float = 0.2,
+        stationary_dropout: bool = False,
+    ) -> None:
+        super().__init__(columns, features, units, classes, dropout, stationary_dropout)
+
+
+class RGRU(_GatedFamily):
+    """GRU whose candidate is ReLU. 121,888 parameters with the sizes of `RLSTM`."""
+
+    cell_class = GRUCell
+
+
+class LSTM(_GatedFamily):
+    """Baseline with an ordinary tanh LSTM cell [HS97]. 145,648 parameters with the sizes of `RLSTM`."""
+
+    tanh = True
+
+
+class GRU(_GatedFamily):
+    """Baseline with an ordinary tanh GRU cell. 122,032 parameters with the sizes of `RLSTM`."""
+
+    cell_class = GRUCell
+    tanh = True
