@@ -1,6 +1,6 @@
 """The LSTM family: an input part, a gated cell, and a linear output (thesis, section 2)."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rnnx_lightning.architectures.base import RecurrentNetwork
 from rnnx_lightning.architectures.cells import GRUCell, LSTMCell
@@ -52,7 +52,7 @@ class _GatedFamily(RecurrentNetwork):
 
 
 class RLSTM(_GatedFamily):
-    """LSTM whose candidate is ReLU and whose cell output has no tanh. 145,576 parameters with the published sizes."""
+    """LSTM with a ReLU candidate and no tanh on the cell output. 145,576 parameters with the published sizes."""
 
 
 class ConvRLSTM(_GatedFamily):

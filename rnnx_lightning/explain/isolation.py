@@ -19,7 +19,7 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         model: what is explained.
         device: where.
     """
-    buffers = [(buffer, buffer._version, buffer.detach().clone()) for buffer in model.buffers()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
     devices = [device] if device.type == "cuda" else []
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
@@ -33,6 +33,5 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
             yield
         finally:
             with torch.no_grad():
-                for buffer, version, before in buffers:
-                    if buffer._version != version:
-                        buffer.copy_(before)
+                for buffer, before in buffers:
+                    buffer.copy_(before)

@@ -126,6 +126,10 @@ class RelevanceTracer(TorchFunctionMode):
             with torch.no_grad():
                 return func(*args, **kwargs)
         self.refuse_unseen(tensors)
+        if not torch.is_grad_enabled():
+            self.refuse(
+                func, "It runs inside a custom autograd function or torch.no_grad: write it outside of them."
+            )
         if func not in KINDS:
             self.refuse(func)
         return KINDS[func](self, func, *args, **kwargs)

@@ -1,0 +1,128 @@
+"""Nothing is left behind, and the surroundings do not matter."""
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+from rnnx_lightning.architectures import RLSTM, ConvDeep
+from rnnx_lightning.explain import (
+    LRP,
+    DeepTaylor,
+    GuidedBackprop,
+    IntegratedGradients,
+    Sensitivity,
+    SmoothGrad,
+    UnexplainableError,
+)
+
+METHODS = [Sensitivity(), GuidedBackprop(), DeepTaylor(), LRP(alpha=2, beta=1), SmoothGrad(samples=2),
+           IntegratedGradients(steps=2)]  # fmt: skip
+
+
+def state(model):
+    modules = list(model.modules())
+    return (
+        {name: value.clone() for name, value in model.state_dict().items()},
+        [(p.requires_grad, p.grad) for p in model.parameters()],
+        [(m.training, len(m._forward_hooks), len(m._forward_pre_hooks), len(m._backward_hooks)) for m in modules],
+        [sorted(vars(m)) for m in modules],
+        torch.get_rng_state(),
+        len(nn.modules.module._global_forward_hooks),
+        len(nn.modules.module._global_forward_pre_hooks),
+        torch.is_grad_enabled(),
+        random.getstate(),
+    )
+
+
+def assert_same(before, after):
+    torch.testing.assert_close(before[0], after[0], rtol=0, atol=0)
+    assert before[1:4] == after[1:4]
+    assert torch.equal(before[4], after[4])
+    assert before[5:] == after[5:]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("make", [ConvDeep, RLSTM])
+def test_the_model_is_as_it_was(make, training, method):
+    model, x = make().train(training), torch.rand(2, 1, 28, 84)
+    kept = x.clone()
+    before = state(model)
+    assert method(model, x, 1).isfinite().all()
+    assert_same(before, state(model))
+    assert torch.equal(x, kept)
+    assert x.grad is None
+
+
+def test_the_model_is_as_it_was_after_an_exception():
+    class Fails(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            return torch.softmax(self.norm(self.layer(x)), dim=1)
+
+    model, x = Fails(), torch.rand(3, 4)
+    before = state(model)
+    with pytest.raises(UnexplainableError):
+        DeepTaylor()(model, x)
+    assert_same(before, state(model))
+    with pytest.raises(ValueError, match="target 9"):
+        Sensitivity()(model, x, 9)
+    assert_same(before, state(model))
+
+
+def test_running_statistics_are_put_back():
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).train()
+    x = torch.rand(5, 4)
+    before = state(model)
+    Sensitivity()(model, x, 0)
+    assert_same(before, state(model))
+
+
+@pytest.mark.parametrize("method", METHODS[:4], ids=lambda m: type(m).__name__)
+def test_surroundings_change_nothing(method):
+    model, x = ConvDeep().eval(), torch.rand(2, 1, 28, 84)
+    expected = method(model, x, 1)
+    for context in (torch.no_grad(), torch.inference_mode(), torch.autocast("cpu", torch.bfloat16)):
+        with context:
+            assert torch.equal(method(model, x, 1), expected)
+    with torch.inference_mode():
+        made_there = x.clone()
+    assert torch.equal(method(model, made_there, 1), expected)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    assert torch.equal(method(model, x, 1), expected)
+
+
+@pytest.mark.parametrize("method", METHODS[:4], ids=lambda m: type(m).__name__)
+def test_a_compiled_model_is_explained_like_the_plain_one(method):
+    model, x = ConvDeep().eval(), torch.rand(2, 1, 28, 84)
+    expected = method(model, x, 1)
+    compiled = torch.compile(model, backend="eager")
+    compiled(x)
+    assert torch.equal(method(compiled, x, 1), expected)
+    in_place = ConvDeep().eval()
+    in_place.load_state_dict(model.state_dict())
+    in_place.compile(backend="eager")
+    in_place(x)
+    assert torch.equal(method(in_place, x, 1), expected)
+
+
+def test_half_precision_models_work():
+    model, x = ConvDeep().bfloat16(), torch.rand(2, 1, 28, 84, dtype=torch.bfloat16)
+    for method in METHODS[:4]:
+        relevance = method(model, x, 1)
+        assert relevance.dtype == torch.bfloat16
+        assert relevance.isfinite().all()
+
+
+def test_explaining_in_train_mode_explains_the_dropped_out_network():
+    model = nn.Sequential(nn.Linear(6, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, 2, bias=False)).train()
+    explanation = DeepTaylor(0, 1).explain(model, torch.rand(4, 6), layers=["2"])
+    (dropped,) = explanation.layers["2"]
+    assert (dropped == 0).float().mean() > 0.4
+    torch.testing.assert_close(dropped.sum(1), explanation.explained)

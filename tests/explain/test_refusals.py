@@ -1,0 +1,205 @@
+"""What has no rule is refused by name, with what to do; what is harmless is not."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rnnx_lightning.explain import (
+    LRP,
+    AlphaBeta,
+    Composite,
+    DeepTaylor,
+    Epsilon,
+    GuidedBackprop,
+    Sensitivity,
+    UnexplainableError,
+    ZBox,
+    ZPlus,
+)
+
+
+class Function(nn.Module):
+    def __init__(self, function, **modules):
+        super().__init__()
+        self.function = function
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+class Square(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * ctx.saved_tensors[0] * gradient
+
+
+class Doubled(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return 2 * gradient
+
+
+LINEAR = {"layer": nn.Linear(4, 4)}
+REFUSED = {
+    "nn.LSTM": (Function(lambda m, x: m.rnn(x[:, None])[0][:, -1], rnn=nn.LSTM(4, 3, batch_first=True)), "'lstm'"),
+    "nn.GRU": (Function(lambda m, x: m.rnn(x[:, None])[0][:, -1], rnn=nn.GRU(4, 3, batch_first=True)), "'gru'"),
+    "nn.LSTMCell": (Function(lambda m, x: m.rnn(x)[0], rnn=nn.LSTMCell(4, 3)), "'lstm_cell'"),
+    "custom function": (Function(lambda m, x: m.layer(Square.apply(x)), **LINEAR), "custom autograd function"),
+    "custom function on a hidden value": (
+        Function(lambda m, x: m.layer(Doubled.apply(m.layer(x))), **LINEAR), "custom autograd function"),
+    "custom function last": (Function(lambda m, x: Doubled.apply(m.layer(x)), **LINEAR), "custom autograd function"),
+    "no_grad": (Function(lambda m, x: torch.no_grad()(lambda: m.layer(x))(), **LINEAR), "torch.no_grad"),
+    "softmax": (nn.Sequential(nn.Linear(4, 3), nn.Softmax(1)), "leave the softmax out"),
+    "gelu": (nn.Sequential(nn.Linear(4, 3), nn.GELU()), "'gelu' .* in '1' \\(GELU\\)"),
+    "batch norm": (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), "fuse_conv_bn_eval"),
+    "layer norm": (nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3)), "'layer_norm'"),
+    "product of signals": (Function(lambda m, x: m.layer(x) * m.layer(x), **LINEAR), "neither of which is a gate"),
+    "product of gates": (Function(lambda m, x: x.sigmoid() * m.layer(x).sigmoid(), **LINEAR), "two gates"),
+    "power": (Function(lambda m, x: m.layer(x) ** 2, **LINEAR), "'pow'"),
+    "exp": (Function(lambda m, x: m.layer(x).exp(), **LINEAR), "'exp'"),
+    "attention": (Function(lambda m, x: x @ (x.t() @ x), **LINEAR), "Only one of its factors"),
+    "detached": (Function(lambda m, x: m.layer(x).detach(), **LINEAR), "'detach'"),
+    "written into": (Function(lambda m, x: x.new_zeros(2, 4).copy_(x), **LINEAR), "'copy'"),
+    "index assignment": (
+        Function(lambda m, x: x.new_zeros(2, 4).__setitem__(0, m.layer(x)[0]), **LINEAR), "torch.stack"),
+    "clamped above": (Function(lambda m, x: m.layer(x).clamp(max=1), **LINEAR), "is ReLU"),
+    "division": (Function(lambda m, x: 1 / m.layer(x), **LINEAR), "'reciprocal'|'rdiv'|division"),
+    "negative gate after a sum": (Function(lambda m, x: F.relu(-1 * m.layer(x)), **LINEAR), "Put the sign"),
+    "in place on what is used": (
+        Function(lambda m, x: (lambda h: F.relu(h, inplace=True) + h)(x.relu()), **LINEAR), "inplace=False"),
+    "maximum": (Function(lambda m, x: torch.maximum(m.layer(x), x), **LINEAR), "'maximum'"),
+    "comparison": (Function(lambda m, x: x * (m.layer(x) > 0), **LINEAR), "'gt'"),
+    "constant output": (Function(lambda m, x: torch.ones(2, 3)), "output is not made"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize(
+    "method", [LRP(ZPlus()), DeepTaylor(), LRP(AlphaBeta(2, 1))], ids=["z+", "DTD", "alpha-beta"]
+)
+def test_what_has_no_rule_is_refused(method, name):
+    model, words = REFUSED[name]
+    with pytest.raises(UnexplainableError, match=words):
+        method(model.eval(), torch.rand(2, 4), 0)
+
+
+def test_the_place_is_named():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.ReLU(), nn.Softplus()))
+    with pytest.raises(UnexplainableError, match=r"in '1\.1' \(Softplus\)"):
+        LRP()(model, torch.rand(2, 4))
+
+
+HARMLESS = {
+    "identity": nn.Sequential(nn.Identity(), nn.Linear(4, 3)),
+    "shapes": Function(lambda m, x: m.layer(x.reshape(x.shape[0], x.size(1)).view(len(x), -1)), **LINEAR),
+    "new tensors": Function(lambda m, x: m.layer(x) + torch.zeros_like(x) + x.new_zeros(4), **LINEAR),
+    "conditions": Function(lambda m, x: m.layer(x) if x.dim() == 2 and x.device.type else x, **LINEAR),
+    "types": Function(lambda m, x: m.layer(x.float().contiguous().clone().to(x.device)), **LINEAR),
+    "weights made on the way": Function(lambda m, x: F.linear(x, m.layer.weight.abs() - F.softplus(m.layer.weight)),
+                                        **LINEAR),
+    "normalised pixels": Function(lambda m, x: m.layer((x - 0.5) / 0.25), **LINEAR),
+    "residual": Function(lambda m, x: F.relu(x + m.layer(x)), **LINEAR),
+    "transposed": Function(lambda m, x: m.layer(x.T.mT), **LINEAR),
+    "builtin sum": Function(lambda m, x: sum(m.layer(part) for part in (x, x)), **LINEAR),
+    "activations": nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.ELU(), nn.LeakyReLU(), nn.Sigmoid(), nn.Linear(4, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+@pytest.mark.parametrize("method", [LRP(ZPlus()), DeepTaylor(), LRP(AlphaBeta(2, 1)), LRP(Epsilon())])
+def test_what_is_harmless_is_not_refused(method, name):
+    model = HARMLESS[name]
+    relevance = method(model, torch.rand(3, 4))
+    assert relevance.isfinite().all()
+    assert relevance.shape == (3, 4)
+
+
+def test_normalised_pixels_are_pixels():
+    """(x - m) / s before the first layer gives the relevance of a first layer that does it itself."""
+    torch.manual_seed(3)
+    layer = nn.Linear(4, 6, bias=False).double()
+    x = torch.rand(3, 4, dtype=torch.float64) * 2 - 1
+    shift = torch.tensor([0.1, -0.2, 0.3, 0.0], dtype=torch.float64)
+    for scale in (2.0, -2.0):
+        ours = DeepTaylor(-1, 1)(
+            Function(lambda m, x, scale=scale: F.relu(layer((x - shift) * scale)), layer=layer), x, 2
+        )
+        low, high = sorted([(-1 - shift) * scale, (1 - shift) * scale], key=lambda bound: float(bound.sum()))
+        w = layer.weight.detach()[2]
+        z = ((x - shift) * scale - low) * w.clamp(min=0) + ((x - shift) * scale - high) * w.clamp(max=0)
+        start = (((x - shift) * scale) @ w).clamp(min=0)
+        torch.testing.assert_close(ours, z / z.sum(1, keepdim=True) * start[:, None])
+
+
+def test_rules_that_share_differently_are_not_summed():
+    class Sum(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.one(x) + self.two(x)
+
+    with pytest.raises(UnexplainableError, match="same rule"):
+        LRP(Composite(ZPlus(), by_name={"two": AlphaBeta(2, 1)}))(Sum(), torch.rand(2, 4))
+
+
+@pytest.mark.parametrize("method", [Sensitivity(), DeepTaylor()])
+@pytest.mark.parametrize(
+    ("x", "target", "words"),
+    [
+        (torch.rand(2, 4), 7, "target 7 is not among the classes 0 to 2"),
+        (torch.rand(2, 4), -1, "target -1"),
+        (torch.rand(2, 4), torch.tensor([0, 1, 2]), "target must be"),
+        (torch.rand(2, 4), torch.tensor([0.5, 1.0]), "target must be"),
+        (torch.ones(2, 4, dtype=torch.long), 0, "floating-point"),
+        (torch.rand(4), 0, "floating-point"),
+        ([[0.0] * 4], 0, "got list"),
+    ],
+)
+def test_bad_input_is_refused(x, target, words, method):
+    with pytest.raises(ValueError, match=words):
+        method(nn.Linear(4, 3), x, target)
+
+
+@pytest.mark.parametrize("method", [Sensitivity(), LRP()])
+def test_a_model_of_another_shape_is_refused(method):
+    with pytest.raises(ValueError, match=r"logits of shape \(2, classes\), got \(2, 2, 3\)"):
+        method(nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3))), torch.rand(2, 4), 0)
+
+
+def test_a_layer_that_is_not_there_is_refused():
+    with pytest.raises(ValueError, match="no layer 'nowhere' in the network: choose from 0, 1"):
+        LRP().explain(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.rand(2, 4), layers=["nowhere"])
+
+
+def test_guided_backprop_finds_every_relu():
+    layer = nn.Linear(5, 8).double()
+    out = nn.Linear(8, 2).double()
+    x = torch.rand(3, 5, dtype=torch.float64)
+    forms = [
+        nn.ReLU(), nn.ReLU(inplace=True), F.relu, torch.relu, lambda h: h.relu(), lambda h: h.relu_(),
+        lambda h: h.clamp(min=0), lambda h: torch.clamp_min(h, 0), lambda h: F.relu(h, inplace=True),
+    ]  # fmt: skip
+    active = (layer(x) > 0).double()
+    expected = ((out.weight[1].clamp(min=0) * active) @ layer.weight).detach() ** 2
+    for form in forms:
+        got = GuidedBackprop()(Function(lambda m, x, form=form: out(form(layer(x))), layer=layer), x, 1)
+        torch.testing.assert_close(got, expected)
+
+
+def test_z_box_bounds_may_be_given():
+    with pytest.raises(ValueError, match="low=1"):
+        ZBox(1, 0)
