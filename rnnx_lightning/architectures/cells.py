@@ -108,6 +108,7 @@ class LSTMCell(nn.Module):
             if masks is not None:
                 hidden = hidden * masks[step]
             outputs.append(hidden)
+        assert cell is not None  # a sequence has at least one step
         return outputs, cell
 
 

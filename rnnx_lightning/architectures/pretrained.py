@@ -30,7 +30,7 @@ class _Explainable(nn.Module):
                 self.cells.append(cell)
                 with torch.no_grad():
                     self._load(cell, fused, suffix)
-        self.to(fused.weight_ih_l0)
+        self.to(next(fused.parameters()))
         self.train(fused.training)
 
     def _load(self, cell: nn.Module, fused: nn.RNNBase, suffix: str) -> None:

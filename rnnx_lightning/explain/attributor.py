@@ -67,7 +67,7 @@ def explained_logit(logits: Tensor, x: Tensor, target: Target) -> tuple[Tensor, 
         index = torch.as_tensor(target, device=logits.device)
         if index.is_floating_point() or index.dim() > 1 or (index.dim() == 1 and len(index) != len(x)):
             raise ValueError(f"target must be one class or (B,) = ({len(x)},) classes, got {tuple(index.shape)}")
-        index = index.long().expand(len(x))
+        index = index.long().expand(len(x)).clone()  # one that was made in inference mode could not be saved
         outside = (index < 0) | (index >= logits.shape[1])
         if bool(outside.any()):
             wrong = int(index[outside][0])

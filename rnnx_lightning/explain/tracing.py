@@ -136,7 +136,9 @@ class RelevanceTracer(TorchFunctionMode):
 
     def _run_constant(self, func: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Something that does not depend on the input: as it is, but without gradients for parameters."""
-        if tensors and func.__name__ != "__get__":
+        if not tensors:
+            return func(*args, **kwargs)  # also what sets the grad mode comes this way
+        if func.__name__ != "__get__":
             self.refuse_unseen(tensors)
         with torch.no_grad():
             return func(*args, **kwargs)

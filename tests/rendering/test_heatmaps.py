@@ -1,0 +1,44 @@
+import io
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from rnnx_lightning.rendering.heatmaps import colour_relevance, draw_heatmaps
+from rnnx_lightning.rendering.sequences import draw_sequences
+
+
+def test_zero_is_white_and_the_scale_is_symmetric():
+    relevance = torch.tensor([[[[-2.0, 0.0, 1.0, 2.0]]]])
+    colours = colour_relevance(relevance)[0, :, 0]
+    assert torch.equal(colours[:, 1], torch.ones(3))
+    assert colours[0, 3] > colours[2, 3]  # positive is red
+    assert colours[0, 0] < colours[2, 0]  # negative is blue
+    halfway = (colours[:, 3] + 1) / 2
+    torch.testing.assert_close(colours[:, 2], halfway, rtol=0, atol=0.01)
+
+
+def test_no_relevance_is_all_white_and_scale_does_not_matter():
+    assert torch.equal(colour_relevance(torch.zeros(2, 1, 4, 4)), torch.ones(2, 3, 4, 4))
+    relevance = torch.randn(2, 1, 8, 8)
+    torch.testing.assert_close(colour_relevance(relevance), colour_relevance(relevance * 1e-20))
+
+
+def as_pixels(figure: Figure):
+    stream = io.BytesIO()
+    figure.savefig(stream)
+    return Image.open(stream)
+
+
+def test_pictures_have_a_row_a_sequence_and_a_column_a_method():
+    image, label = torch.rand(4, 1, 28, 84) * 2 - 1, torch.tensor([0, 1, 2, 3])
+    majority = torch.tensor([[1, 1, 0]] * 4, dtype=torch.bool)
+    names = ["T-shirt/top", "Trouser", "Pullover", "Dress"]
+    relevance = {"SA": torch.rand_like(image), "LRP": torch.randn_like(image)}
+    scores = {name: torch.ones(4) for name in relevance}
+    figure = draw_heatmaps(image, relevance, label, label.flip(0), majority, names, scores)
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert {"input", "SA", "LRP", "T-shirt/top\n→ Dress", "1.00"} <= set(written)
+    assert len(figure.axes[0].patches) == 4 * 3 * 2  # two frames a sequence and column
+    assert as_pixels(figure).width > 84 * 3 * 2
+    assert as_pixels(draw_sequences(image, label, label, majority, names)).height > 100
