@@ -1,13 +1,23 @@
-"""The table at the end of a run."""
+"""What a run leaves at its end: a table on the screen, and `results.json`."""
+
+import json
+import platform
+import time
+from importlib.metadata import version
+from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
+from rnnx_lightning import __version__
+
 
 class ResultTable(Callback):
-    """Prints the results of `test` and `validate`, the run's folder, and how to look at it."""
+    """Prints the results of `test` and `validate` and where they are; keeps them in `results.json`."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After `rnnx test`, and after the test that ends a fit."""
@@ -18,13 +28,36 @@ class ResultTable(Callback):
         if trainer.state.fn == "validate":
             self._show(trainer, "val")
 
-    @staticmethod
-    def _show(trainer: Trainer, stage: str) -> None:
+    def _show(self, trainer: Trainer, stage: str) -> None:
         folder = trainer.log_dir  # a collective: asked for on every rank
-        _print_results({k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(stage)}, folder)
+        if not trainer.is_global_zero:
+            return
+        results = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(stage)}
+        if folder:
+            content = {
+                "results": results,
+                "epochs": trainer.current_epoch,
+                "steps": trainer.global_step,
+                "seconds": round(time.perf_counter() - self._start, 1),
+                "devices": f"{trainer.num_devices * trainer.num_nodes} x {trainer.strategy.root_device.type}",
+                "versions": {
+                    "rnnx": __version__,
+                    "python": platform.python_version(),
+                    **{name: version(name) for name in ("torch", "lightning", "torchmetrics")},
+                },
+            }
+            write_json(Path(folder) / "results.json", content)
+        _print_results(results, folder)
 
 
-@rank_zero_only
+def write_json(path: Path, content: object) -> None:
+    """Write a file in one move, so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.part")
+    unfinished.write_text(json.dumps(content, indent=2) + "\n")
+    unfinished.replace(path)
+
+
 def _print_results(results: dict[str, float], folder: str | None) -> None:
     table = Table("result", title="Results", title_justify="left")
     table.add_column("value", justify="right")

@@ -73,6 +73,7 @@ class MajoritySequences(L.LightningDataModule):
             raise ValueError(
                 f"columns={columns} must divide the width of a sequence, {samples} x {IMAGE_SIZE} = {width} pixels"
             )
+        self.save_hyperparameters(logger=False)  # so that a checkpoint knows its data
         self.dataset = dataset
         self.data_dir = Path(data_dir) if data_dir else default_data_dir()
         self.samples = samples

@@ -1,0 +1,128 @@
+"""What is compared: networks x data sets x seeds or folds, one training run each."""
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+NAME = re.compile(r"[\w.+-]+")
+
+
+class StudyError(ValueError):
+    """The study cannot be run as it is written; the message says why."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of a study.
+
+    Attributes:
+        network: its name in tables.
+        dataset: mnist, fashion_mnist or digits.
+        repetition: the seed, or the fold.
+        folds: number of folds, or None where the repetitions are seeds.
+        arguments: of `rnnx fit`, without where to put it.
+        folder: where it lands.
+    """
+
+    network: str
+    dataset: str
+    repetition: int
+    folds: int | None
+    arguments: tuple[str, ...]
+    folder: Path
+
+    @property
+    def title(self) -> str:
+        """For progress and tables."""
+        kind = "seed" if self.folds is None else "fold"
+        return f"{self.network}, {self.dataset}, {kind} {self.repetition}"
+
+    @property
+    def results(self) -> Path:
+        """The file that a finished run leaves."""
+        return self.folder / "results.json"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best checkpoint of a finished run."""
+        return self.folder / "checkpoints" / "best.ckpt"
+
+    @property
+    def command(self) -> list[str]:
+        """The arguments of `rnnx`; a run that was interrupted goes on from its last checkpoint."""
+        logger = {
+            "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
+            "init_args.save_dir": str(self.folder.parent),
+            "init_args.name": self.folder.name,
+            "init_args.version": "",
+            "init_args.default_hp_metric": "false",
+        }
+        command = ["fit", *self.arguments]
+        command += [f"--trainer.logger.{key}={value}" for key, value in logger.items()]
+        last = self.folder / "checkpoints" / "last.ckpt"
+        return [*command, f"--ckpt_path={last}"] if last.exists() else command
+
+
+@dataclass
+class Study:
+    """A comparison of networks.
+
+    Attributes:
+        name: of the folder `logs/compare/<name>` where tables, plots and the report land.
+        networks: name in tables to the config files of `rnnx fit`, laid over each other.
+        datasets: data sets that each network is trained on.
+        seeds: one run for each, with this seed for everything.
+        folds: instead of seeds, cross-validation: one run for each of so many stratified folds.
+        options: further options of `rnnx fit` for all runs, "--trainer.max_epochs=3" for example.
+        gallery: number of test sequences whose heatmaps are drawn for every network.
+    """
+
+    name: str
+    networks: dict[str, list[str]]
+    datasets: list[Literal["mnist", "fashion_mnist", "digits"]] = field(default_factory=lambda: ["mnist"])
+    seeds: list[int] = field(default_factory=lambda: [0])
+    folds: int | None = None
+    options: list[str] = field(default_factory=list)
+    gallery: int = 6
+
+    def __post_init__(self) -> None:
+        for name in (self.name, *self.networks):
+            if not NAME.fullmatch(name) or name.strip(".") == "":
+                raise StudyError(f"{name!r} is no name: use letters, digits, '.', '_', '+' and '-'")
+        for files in self.networks.values():
+            for file in files:
+                if not Path(file).is_file():
+                    raise StudyError(f"config {file!r} of a network does not exist (paths are seen from here)")
+        if not self.networks or not self.datasets or not (self.seeds or self.folds):
+            raise StudyError("a study needs at least one network, one data set, and one seed or two folds")
+        if self.folds is not None and self.folds < 2:
+            raise StudyError(f"folds={self.folds} must be at least 2")
+
+    def runs(self, root: Path) -> list[Run]:
+        """All runs; the same run in two studies is one folder, and a changed config is another.
+
+        Args:
+            root: `logs/compare`.
+        """
+        runs = []
+        repetitions = range(self.folds) if self.folds is not None else self.seeds
+        for repetition in repetitions:
+            for dataset in self.datasets:
+                for network, files in self.networks.items():
+                    if self.folds is None:
+                        what = [f"--seed_everything={repetition}", f"--data.seed={repetition}"]
+                    else:
+                        what = [f"--data.folds={self.folds}", f"--data.fold={repetition}"]
+                    options = [f"--data.dataset={dataset}", *what, *self.options]
+                    key = hashlib.sha256(repr(options).encode())
+                    for file in files:
+                        key.update(Path(file).read_bytes())
+                    kind = "seed" if self.folds is None else f"fold-of-{self.folds}-"
+                    name = f"{network}-{dataset}-{kind}{repetition}-{key.hexdigest()[:8]}"
+                    configs = [f"--config={file}" for file in files]
+                    runs.append(
+                        Run(network, dataset, repetition, self.folds, (*configs, *options), root / "runs" / name)
+                    )
+        return runs
