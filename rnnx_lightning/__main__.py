@@ -14,6 +14,8 @@ commands:
   fit         train, validate, and test the best checkpoint    rnnx fit --config configs/convdeep.yaml
   validate    run the validation sequences                     rnnx validate --config ... --ckpt_path ...
   test        run the test sequences                           rnnx test --config ... --ckpt_path ...
+  explain     draw the heatmaps of a sequence                  rnnx explain --ckpt_path ... --index 7
+  compare     train many networks and compare them             rnnx compare --config .../experiment1.yaml
   predict     write the predictions of the test sequences      rnnx predict --config ... --ckpt_path ...
 
   rnnx COMMAND --help            all options of a command
@@ -34,9 +36,19 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"rnnx {__version__}")
         return
     try:
-        from rnnx_lightning.cli import run
+        command, *rest = arguments
+        if command == "explain":
+            from rnnx_lightning.commands import explain
 
-        run(arguments)
+            explain.main(rest)
+        elif command == "compare":
+            from rnnx_lightning.commands import compare
+
+            compare.main(rest)
+        else:
+            from rnnx_lightning.cli import run
+
+            run(arguments)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

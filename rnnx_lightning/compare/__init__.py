@@ -1,0 +1,1 @@
+"""Studies: many runs in; one table, one set of plots, one report out."""

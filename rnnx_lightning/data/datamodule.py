@@ -1,5 +1,6 @@
 """The Lightning data module of the majority-sample problem."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,29 @@ class MajoritySequences(L.LightningDataModule):
             shuffle = seeded_generator("order", self.seed, epoch)
             plan = plan.rows(torch.randperm(len(plan.label), generator=shuffle))
         return plan
+
+    def sequences(self, split: str, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """Some sequences of a split, assembled on the CPU.
+
+        Args:
+            split: "train", "validation" or "test".
+            rows: their numbers in the split's plan.
+
+        Returns:
+            Pictures (B, 1, 28, 28 * samples) in [-1, 1], labels (B,), majority masks (B, samples).
+
+        Raises:
+            ValueError: there is no such sequence.
+        """
+        plan = self.plan(split)
+        if outside := [row for row in rows if not 0 <= row < len(plan.label)]:
+            raise ValueError(
+                f"there is no sequence {outside[0]}: the {split} split has 0 to {len(plan.label) - 1}"
+            )
+        chosen = plan.rows(torch.tensor(list(rows)))
+        distinct, order = torch.unique(chosen.index, return_inverse=True)
+        batch = self.on_after_batch_transfer(SequenceBatch(distinct, order, chosen.label, chosen.majority))
+        return batch.image, batch.label, batch.majority
 
     @property
     def _world_size(self) -> int:

@@ -1,0 +1,66 @@
+"""Classifiers and their data, rebuilt from a checkpoint alone; nothing in it is unpickled as code."""
+
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from rnnx_lightning.classifier import SequenceClassifier
+from rnnx_lightning.data import MajoritySequences
+
+
+class CheckpointError(Exception):
+    """A checkpoint cannot be used; the message says why, and what to do."""
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """Read a checkpoint with `weights_only=True`.
+
+    Raises:
+        CheckpointError: it is not there, damaged, holds code, or is no rnnx checkpoint.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {str(path)!r}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged, or holds more than weights and plain data, which is never loaded: take a "
+            "checkpoint that rnnx wrote"
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise CheckpointError(f"{path} is no checkpoint of rnnx: it has no state_dict")
+    return checkpoint
+
+
+def load_classifier(path: str | Path) -> SequenceClassifier:
+    """The trained classifier, in eval mode, on the CPU.
+
+    Raises:
+        CheckpointError: see `read_checkpoint`; or its weights do not fit the network that it names.
+    """
+    checkpoint = read_checkpoint(path)
+    if "network" not in checkpoint.get("hyper_parameters", {}):
+        raise CheckpointError(
+            f"{path} does not say which network it holds (`rnnx fit` did not make it): load its weights in Python"
+        )
+    try:
+        model = SequenceClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"the weights in {path} do not fit the network that it names: {error}") from error
+    return model.eval()
+
+
+def load_data(path: str | Path, **changes: Any) -> MajoritySequences:
+    """The data module that the checkpoint was trained on, with some arguments changed.
+
+    Raises:
+        CheckpointError: see `read_checkpoint`.
+    """
+    arguments = dict(read_checkpoint(path).get("datamodule_hyper_parameters", {}))
+    arguments.pop("_instantiator", None)
+    return MajoritySequences(**{**arguments, **changes})

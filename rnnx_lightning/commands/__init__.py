@@ -1,0 +1,1 @@
+"""The commands that are no Trainer commands: `rnnx explain` and `rnnx compare`."""

@@ -1,0 +1,48 @@
+"""`rnnx compare`: runs a study and writes its tables, plots and report."""
+
+import os
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+from rich.console import Console
+
+from rnnx_lightning.compare.report import write_report
+from rnnx_lightning.compare.runner import run_all
+from rnnx_lightning.compare.study import Study, StudyError
+
+ROOT = Path("logs") / "compare"
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the arguments, run what is missing, write the report."""
+    parser = ArgumentParser(prog="rnnx compare", description="Train many networks and compare them.")
+    parser.usage = "rnnx compare --config FILE [--seeds [0,1,2] | --folds 10] [--jobs N]   (rnnx compare --help)"
+    parser.add_argument("--config", action="config", help="a study, configs/compare/experiment1.yaml")
+    parser.add_class_arguments(Study)
+    parser.add_argument(
+        "--jobs", type=int, default=max(torch.cuda.device_count(), 1), help="runs at a time (default: one a GPU)"
+    )
+    chosen = parser.parse_args(arguments)
+    jobs = chosen.pop("jobs")
+    if jobs < 1:
+        raise StudyError(f"jobs={jobs} must be at least 1")
+    chosen.pop("config", None)
+    study = Study(**chosen.as_dict())
+    runs = study.runs(ROOT)
+    console = Console()
+    console.print(
+        f"{study.name}: {len(runs)} runs, {jobs} at a time, {os.cpu_count()} cores; logs in {ROOT / 'runs'}"
+    )
+    outcomes = run_all(runs, jobs)
+    report = write_report(study, runs, outcomes, ROOT)
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    if report is not None:
+        console.print(f"Report: {report}\nTables: {report.parent / 'summary.md'}", soft_wrap=True)
+    if failed:
+        raise StudyError(
+            f"{len(failed)} of {len(runs)} runs failed:\n"
+            + "\n".join(
+                f"  {outcome.run.title}: {outcome.reason} ({outcome.run.folder}/run.log)" for outcome in failed
+            )
+        )

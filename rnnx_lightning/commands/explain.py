@@ -1,0 +1,125 @@
+"""`rnnx explain`: the heatmaps of one sequence by every method, from a checkpoint alone."""
+
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+from PIL import Image, UnidentifiedImageError
+from rich.console import Console
+from torch import Tensor
+
+from rnnx_lightning.callbacks.explaining import published_methods
+from rnnx_lightning.callbacks.results import write_json
+from rnnx_lightning.checkpoints import load_classifier, load_data
+from rnnx_lightning.data.images import IMAGE_SIZE
+from rnnx_lightning.metrics.functional import (
+    conservation_error,
+    majority_cosine_similarity,
+    sample_relevance,
+)
+from rnnx_lightning.rendering.heatmaps import draw_heatmaps
+
+CONSERVING = ("DeepTaylor", "LRP")
+
+
+def explain(
+    ckpt_path: str,
+    image: list[str] | None = None,
+    index: list[int] | None = None,
+    out: str = "explanation",
+    data_dir: str | None = None,
+) -> None:
+    """Explain sequences: writes OUT.png (heatmaps) and OUT.json (numbers).
+
+    Args:
+        ckpt_path: a checkpoint that `rnnx fit` wrote.
+        image: grey pictures of 28 x 28 pixels, light on dark, that stand side by side in one sequence; the
+            predicted class is explained.
+        index: numbers of test sequences (default: 0); the true class is explained.
+        out: where to write, without suffix.
+        data_dir: folder of the data set; default as for `rnnx fit`.
+    """
+    if image and index:
+        raise ValueError("give either --image or --index, not both")
+    model = load_classifier(ckpt_path)
+    data = load_data(ckpt_path, data_dir=data_dir)
+    data.prepare_data()
+    data.setup()
+    if image:
+        sequences = torch.cat([_read(Path(path)) for path in image], dim=3)
+        majority = torch.zeros(1, len(image), dtype=torch.bool)
+        label = model(sequences).argmax(dim=1)
+    else:
+        sequences, label, majority = data.sequences("test", index or [0])
+    with torch.no_grad():
+        logits = model(sequences)
+    relevance = {name: method(model.network, sequences, label) for name, method in published_methods().items()}
+    scores = {name: majority_cosine_similarity(part, majority) for name, part in relevance.items()}
+    figure = draw_heatmaps(
+        sequences,
+        relevance,
+        label,
+        logits.argmax(dim=1),
+        majority,
+        data.class_names,
+        None if image else scores,
+    )
+    picture, numbers = Path(f"{out}.png"), Path(f"{out}.json")
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(picture)
+    explained = logits.gather(1, label[:, None]).squeeze(1)
+    content = []
+    for row in range(len(sequences)):
+        methods = {}
+        for name, part in relevance.items():
+            methods[name] = {
+                "relevance_per_sample": sample_relevance(part, majority.shape[1])[row].tolist(),
+                **({} if image else {"cosine": float(scores[name][row])}),
+            }
+            if name in CONSERVING:
+                error = conservation_error(part, explained.clamp(min=0))
+                methods[name]["conservation_error"] = float(error[row])
+        content.append(
+            {
+                "sequence": image or (index or [0])[row],
+                "explained_class": data.class_names[int(label[row])],
+                "predicted_class": data.class_names[int(logits[row].argmax())],
+                "majority": None if image else majority[row].tolist(),
+                "logits": dict(zip(data.class_names, logits[row].tolist(), strict=True)),
+                "methods": methods,
+            }
+        )
+    write_json(numbers, {"checkpoint": str(ckpt_path), "sequences": content})
+    Console().print(f"Heatmaps: {picture}\nNumbers: {numbers}", soft_wrap=True)
+
+
+def _read(path: Path) -> Tensor:
+    """(1, 1, 28, 28) in [-1, 1]."""
+    try:
+        with Image.open(path) as picture:
+            grey = picture.convert("L")
+    except FileNotFoundError as error:
+        raise ValueError(f"there is no picture {str(path)!r}") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"{path} is no picture that can be read") from error
+    if grey.size != (IMAGE_SIZE, IMAGE_SIZE):
+        raise ValueError(
+            f"{path} has {grey.width} x {grey.height} pixels: scale it to {IMAGE_SIZE} x {IMAGE_SIZE}"
+        )
+    pixels = torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8)
+    return pixels.view(1, 1, IMAGE_SIZE, IMAGE_SIZE).float() / 127.5 - 1
+
+
+def main(arguments: list[str]) -> None:
+    """Parse the arguments and explain."""
+    parser = ArgumentParser(
+        prog="rnnx explain", description="The heatmaps of sequences by every method, as a picture and as numbers."
+    )
+    parser.usage = "rnnx explain --ckpt_path FILE [--index N ... | --image A.png B.png C.png] [--out NAME]"
+    parser.add_argument("--ckpt_path", type=str, required=True, help="a checkpoint that `rnnx fit` wrote")
+    parser.add_argument("--image", type=str, nargs="+", help="28 x 28 grey pictures, side by side in one sequence")
+    parser.add_argument("--index", type=int, nargs="+", help="numbers of test sequences (default: 0)")
+    parser.add_argument("--out", type=str, default="explanation", help="where to write, without suffix")
+    parser.add_argument("--data_dir", type=str, help="folder of the data set; default as for `rnnx fit`")
+    chosen = parser.parse_args(arguments)
+    explain(chosen.ckpt_path, chosen.image, chosen.index, chosen.out, chosen.data_dir)

@@ -1,0 +1,43 @@
+"""Heatmaps of the same sequences for all networks."""
+
+from collections.abc import Sequence
+
+import torch
+from matplotlib.figure import Figure
+
+from rnnx_lightning.callbacks.explaining import published_methods
+from rnnx_lightning.checkpoints import load_classifier, load_data
+from rnnx_lightning.compare.study import Run
+from rnnx_lightning.metrics.functional import majority_cosine_similarity
+from rnnx_lightning.rendering.heatmaps import draw_heatmaps
+
+
+def draw_gallery(runs: Sequence[Run], count: int) -> dict[tuple[str, str], Figure]:
+    """One picture for each data set and network, of its first finished run.
+
+    Args:
+        runs: of a study.
+        count: number of test sequences, the first ones of the first run's plan.
+
+    Returns:
+        Figures by data set and network.
+    """
+    figures: dict[tuple[str, str], Figure] = {}
+    sequences: dict[str, tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[str]]] = {}
+    for run in runs:
+        key = (run.dataset, run.network)
+        if key in figures or not run.results.exists() or not run.checkpoint.exists():
+            continue
+        if run.dataset not in sequences:
+            data = load_data(run.checkpoint)
+            data.prepare_data()
+            data.setup()
+            sequences[run.dataset] = (*data.sequences("test", range(count)), data.class_names)
+        image, label, majority, names = sequences[run.dataset]
+        model = load_classifier(run.checkpoint)
+        relevance = {name: method(model.network, image, label) for name, method in published_methods().items()}
+        scores = {name: majority_cosine_similarity(part, majority) for name, part in relevance.items()}
+        with torch.no_grad():
+            prediction = model(image).argmax(dim=1)
+        figures[key] = draw_heatmaps(image, relevance, label, prediction, majority, names, scores)
+    return figures
