@@ -9,7 +9,7 @@ fit: .venv/.installed
 	$(BIN)/rnnx fit --config configs/convdeep.yaml
 
 test: .venv/.installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: .venv/.installed-test
 	$(BIN)/ruff check

@@ -41,7 +41,7 @@ def plot_cosines(summary: pd.DataFrame, title: str) -> Figure:
         panel.set_xticks(range(len(methods)), methods)
         panel.grid(axis="y", linewidth=0.3)
     panels[0].set_ylabel("cosine similarity with the majority mask")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     note = "filled: measured, with 95 % interval; hollow: published; dotted: relevance spread evenly"
     figure.suptitle(f"{title}\n{note}", fontsize=9)
     return figure

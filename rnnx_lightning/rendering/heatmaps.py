@@ -7,11 +7,12 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from rnnx_lightning.rendering.sequences import MAJORITY_COLOUR, WRONG_COLOUR
+from rnnx_lightning.rendering.sequences import WRONG_COLOUR
 
 NEGATIVE = (0.13, 0.40, 0.67)
 POSITIVE = (0.70, 0.09, 0.17)
 SATURATION = 0.995  # this share of the pixels lies inside the colour scale; the few beyond are clipped
+FRAME = "#222222"  # neither of the scale's colours
 GAP = 4  # pixels between pictures
 
 
@@ -87,9 +88,7 @@ def draw_heatmaps(
         for column in range(columns):
             for position in majority[row].nonzero().flatten().tolist():
                 corner = (column * cell_width + position * sample - 0.5, y - 0.5)
-                axis.add_patch(
-                    Rectangle(corner, sample, height, fill=False, edgecolor=MAJORITY_COLOUR, linewidth=1.2)
-                )
+                axis.add_patch(Rectangle(corner, sample, height, fill=False, edgecolor=FRAME, linewidth=1.4))
         for column, name in enumerate(relevance, start=1):
             if scores is not None:
                 x = column * cell_width + width - 1

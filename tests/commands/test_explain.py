@@ -1,0 +1,110 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from rnnx_lightning.architectures import Deep
+from rnnx_lightning.checkpoints import CheckpointError, load_classifier, load_data
+from rnnx_lightning.classifier import SequenceClassifier
+from rnnx_lightning.commands.explain import main
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A checkpoint such as `rnnx fit` writes, of an untrained network."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("run") / "best.ckpt"
+    torch.save(
+        {
+            "state_dict": SequenceClassifier(Deep()).state_dict(),
+            "pytorch-lightning_version": "2.6.6",
+            "hyper_parameters": {
+                "network": {"class_path": "rnnx_lightning.architectures.Deep", "init_args": {"columns": 7}},
+                "_instantiator": "lightning.pytorch.cli.instantiate_module",
+            },
+            "datamodule_hyper_parameters": {"dataset": "digits", "seed": 3},
+        },
+        path,
+    )
+    return path
+
+
+def test_sequences_are_explained_from_a_checkpoint_alone(checkpoint, tmp_path):
+    main(["--ckpt_path", str(checkpoint), "--index", "0", "7", "--out", str(tmp_path / "deep" / "two")])
+    numbers = json.loads((tmp_path / "deep" / "two.json").read_text())
+    assert [entry["sequence"] for entry in numbers["sequences"]] == [0, 7]
+    first = numbers["sequences"][0]
+    assert sum(first["majority"]) == 2
+    for name in ("Sensitivity", "GuidedBackprop", "DeepTaylor", "LRP"):
+        relevance = np.array(first["methods"][name]["relevance_per_sample"])
+        mask = np.array(first["majority"], dtype=float)
+        norm = np.linalg.norm(relevance) * np.linalg.norm(mask)
+        expected = relevance @ mask / norm if norm else 0
+        assert first["methods"][name]["cosine"] == pytest.approx(expected, abs=1e-5)
+    assert Image.open(tmp_path / "deep" / "two.png").width > 500
+
+
+def test_own_pictures_are_explained(checkpoint, tmp_path):
+    paths = []
+    for number in range(3):
+        paths.append(str(tmp_path / f"{number}.png"))
+        Image.fromarray(np.random.default_rng(number).integers(0, 256, (28, 28), dtype=np.uint8)).save(paths[-1])
+    main(["--ckpt_path", str(checkpoint), "--image", *paths, "--out", str(tmp_path / "own")])
+    (entry,) = json.loads((tmp_path / "own.json").read_text())["sequences"]
+    assert entry["sequence"] == paths
+    assert entry["explained_class"] == entry["predicted_class"]
+    assert len(entry["methods"]["LRP"]["relevance_per_sample"]) == 3
+
+
+def test_a_checkpoint_gives_back_network_and_data(checkpoint):
+    model = load_classifier(checkpoint)
+    assert isinstance(model.network, Deep)
+    assert not model.training
+    assert load_data(checkpoint, batch_size=7).seed == 3
+
+
+def test_bad_requests_are_refused(checkpoint, tmp_path):
+    picture = tmp_path / "big.png"
+    Image.new("L", (30, 28)).save(picture)
+    (tmp_path / "text.png").write_text("no picture")
+    base = ["--ckpt_path", str(checkpoint), "--out", str(tmp_path / "x")]
+    for arguments, words in [
+        (["--image", str(picture)], "30 x 28 pixels: scale it to 28 x 28"),
+        (["--image", str(tmp_path / "none.png")], "there is no picture"),
+        (["--image", str(tmp_path / "text.png")], "no picture that can be read"),
+        (["--index", "360"], "there is no sequence 360"),
+        (["--index", "-1"], "there is no sequence -1"),
+        (["--index", "1", "--image", str(picture)], "either --image or --index"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            main([*base, *arguments])
+    assert not (tmp_path / "x.png").exists()
+
+
+def test_bad_checkpoints_are_refused(checkpoint, tmp_path):
+    def written(content):
+        path = tmp_path / f"{len(list(tmp_path.iterdir()))}.ckpt"
+        torch.save(content, path)
+        return path
+
+    class Code:
+        def __reduce__(self):
+            return (print, ("this must never run",))
+
+    whole = torch.load(checkpoint, weights_only=True)
+    wrong = {**whole, "hyper_parameters": {"network": {"class_path": "rnnx_lightning.architectures.Shallow"},
+                                           "_instantiator": "lightning.pytorch.cli.instantiate_module"}}  # fmt: skip
+    damaged = tmp_path / "damaged.ckpt"
+    damaged.write_bytes(checkpoint.read_bytes()[:5000])
+    for path, words in [
+        (tmp_path / "none.ckpt", "there is no checkpoint"),
+        (damaged, "damaged"),
+        (written({**whole, "extra": Code()}), "never loaded"),
+        (written([1, 2]), "no state_dict"),
+        (written({"state_dict": {}}), "does not say which network"),
+        (written(wrong), "do not fit the network"),
+    ]:
+        with pytest.raises(CheckpointError, match=words):
+            load_classifier(path)

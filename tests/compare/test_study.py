@@ -1,0 +1,62 @@
+import pytest
+
+from rnnx_lightning.compare.study import Study, StudyError
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "net.yaml"
+    path.write_text("model:\n  network: Deep\n")
+    return path
+
+
+def test_every_network_data_set_and_seed_is_a_run(config, tmp_path):
+    study = Study("s", {"A": [str(config)], "B": [str(config)]}, ["mnist", "digits"], [0, 1, 2])
+    runs = study.runs(tmp_path)
+    assert len(runs) == len({run.folder for run in runs}) == 12
+    assert "--seed_everything=2" in runs[-1].arguments
+    assert "--data.seed=2" in runs[-1].arguments
+
+
+def test_folds_replace_seeds(config, tmp_path):
+    runs = Study("s", {"A": [str(config)]}, folds=10).runs(tmp_path)
+    assert [run.repetition for run in runs] == list(range(10))
+    assert "--data.folds=10" in runs[0].arguments
+    assert "--data.fold=9" in runs[9].arguments
+
+
+def test_two_studies_share_a_run_until_its_config_changes(config, tmp_path):
+    def folder(name, **changes):
+        return Study(name, {"A": [str(config)]}, **changes).runs(tmp_path)[0].folder
+
+    first = folder("one")
+    assert folder("two") == first
+    assert folder("one", options=["--trainer.max_epochs=1"]) != first
+    config.write_text("model:\n  network: Shallow\n")
+    assert folder("one") != first
+
+
+def test_an_interrupted_run_goes_on(config, tmp_path):
+    run = Study("s", {"A": [str(config)]}).runs(tmp_path)[0]
+    assert not any(part.startswith("--ckpt_path") for part in run.command)
+    last = run.folder / "checkpoints" / "last.ckpt"
+    last.parent.mkdir(parents=True)
+    last.touch()
+    assert run.command[-1] == f"--ckpt_path={last}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"name": "../up"}, "is no name"),
+        ({"name": ".."}, "is no name"),
+        ({"networks": {"a/b": []}}, "is no name"),
+        ({"networks": {"A": ["nowhere.yaml"]}}, "nowhere.yaml"),
+        ({"networks": {}}, "at least one network"),
+        ({"seeds": []}, "one seed"),
+        ({"folds": 1}, "folds=1"),
+    ],
+)
+def test_impossible_studies_are_refused(changes, words, config):
+    with pytest.raises(StudyError, match=words):
+        Study(**{"name": "s", "networks": {"A": [str(config)]}, **changes})
