@@ -52,11 +52,12 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        code = getattr(error, "exit_code", 1)
         if os.environ.get("RNNX_DEBUG") == "1":
             raise
         message = str(error).strip() or type(error).__name__
         print(f"rnnx: error: {message}\n(RNNX_DEBUG=1 shows where this was raised)", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(code)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Classifiers and their data, rebuilt from a checkpoint alone; nothing in it is unpickled as code."""
 
+import os
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.data import MajoritySequences
@@ -12,6 +14,62 @@ from rnnx_lightning.data import MajoritySequences
 
 class CheckpointError(Exception):
     """A checkpoint cannot be used; the message says why, and what to do."""
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its place and moves it there when it is whole.
+
+    A crash or a full disk while writing leaves the previous checkpoint as it was.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write `checkpoint` to `path`.
+
+        Raises:
+            CheckpointError: it cannot be written; the previous one is still there.
+        """
+        path = Path(path)
+        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with unfinished.open("wb") as stream:
+                torch.save(checkpoint, stream)
+                stream.flush()
+                os.fsync(stream.fileno())
+            unfinished.replace(path)
+        except (OSError, RuntimeError) as error:
+            unfinished.unlink(missing_ok=True)
+            kept = f"; the previous {path.name} is kept" if path.exists() else ""
+            raise CheckpointError(
+                f"the checkpoint {path} cannot be written ({error}){kept}. Make room or choose another place "
+                "by --trainer.logger, then go on with --ckpt_path last"
+            ) from error
+
+
+def check_same_network(path: str | Path, configured: dict[str, Any]) -> None:
+    """Refuse a checkpoint of another architecture.
+
+    Args:
+        path: of the checkpoint.
+        configured: `class_path` and `init_args` of the network that the configuration asks for.
+
+    Raises:
+        CheckpointError: see `read_checkpoint`; or the checkpoint holds another network.
+    """
+    saved = read_checkpoint(path).get("hyper_parameters", {}).get("network")
+    if saved is None:
+        return
+
+    def described(network: dict[str, Any]) -> str:
+        arguments = ", ".join(f"{key}={value}" for key, value in sorted((network.get("init_args") or {}).items()))
+        return f"{network['class_path'].rpartition('.')[2]}({arguments})"
+
+    if described(saved) != described(configured):
+        raise CheckpointError(
+            f"{path} holds another network than the configuration asks for:\n  checkpoint:    {described(saved)}\n"
+            f"  configuration: {described(configured)}\nUse the config that the checkpoint was trained with "
+            "(config.yaml in its run's folder)."
+        )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -70,6 +70,7 @@ class SequenceClassifier(L.LightningModule):
         self.train_metrics = _metrics("train", classes)
         self.val_metrics = _metrics("val", classes)
         self.test_metrics = _metrics("test", classes)
+        self.train_metrics.persistent(True)  # what a run that is resumed has counted in its epoch so far
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, 28, W) in [-1, 1] to logits (B, classes)."""
@@ -89,6 +90,16 @@ class SequenceClassifier(L.LightningModule):
         metrics["accuracy"].update(logits.detach(), batch.label)
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.label))
         return loss, logits
+
+    def on_train_epoch_start(self) -> None:
+        """Count from zero, unless the run was resumed in the middle of this epoch."""
+        if not getattr(self.trainer.train_dataloader, "in_the_middle", False):
+            self.train_metrics.reset()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint without counts, of weights alone for example, begins at zero."""
+        for key, value in self.train_metrics.state_dict(prefix="train_metrics.").items():
+            checkpoint["state_dict"].setdefault(key, value)
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""

@@ -14,7 +14,21 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from rich.console import Console
 
 import rnnx_lightning.architectures  # noqa: F401  (so that `class_path: ConvDeep` is known)
-from rnnx_lightning.callbacks import EpochLines, ResultTable, SequencePictures, Throughput
+from rnnx_lightning.callbacks import (
+    EpochLines,
+    FiniteLoss,
+    GracefulStop,
+    ResultTable,
+    SequencePictures,
+    StepRandomness,
+    Throughput,
+)
+from rnnx_lightning.checkpoints import (
+    AtomicCheckpointIO,
+    CheckpointError,
+    check_same_network,
+    read_checkpoint,
+)
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.data import MajoritySequences
 
@@ -65,26 +79,64 @@ class RnnxCLI(LightningCLI):
         )
         parser.link_arguments("data.columns", "model.network.init_args.columns")
 
+    def _parse_ckpt_path(self) -> None:
+        """Find `--ckpt_path last`; refuse a checkpoint that is damaged or of another architecture.
+
+        Lightning would let the checkpoint's hyperparameters win over the configuration without a word.
+        """
+        config = self.config[self.config["subcommand"]]
+        path = config.get("ckpt_path")
+        if path is None or path == "best":
+            return
+        if path == "last":
+            path = config.ckpt_path = str(self._newest_last(config))
+        check_same_network(path, config.model.network.as_dict())
+
+    @staticmethod
+    def _files(config: Namespace) -> list[str]:
+        return [str(path) for path in config.get("config") or []]
+
+    def _newest_last(self, config: Namespace) -> Path:
+        folder = Path("logs") / run_name(self._files(config))
+        found = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not found:
+            raise CheckpointError(f"there is no last checkpoint in {folder}: run without --ckpt_path")
+        return found[-1]
+
     def before_instantiate_classes(self) -> None:
-        """Name the run after its configs, unless the user chose a logger."""
+        """Name the run after its configs, unless the user chose a logger; a resumed run goes on in its folder."""
         config = self.config[self.subcommand]
+        folder = Path("logs") / run_name(self._files(config))
+        path = Path(config.get("ckpt_path") or "")
         if config.trainer.logger in (None, True):
-            files = [str(path) for path in config.get("config") or []]
+            arguments = Namespace(save_dir="logs", name=str(folder.relative_to("logs")), default_hp_metric=False)
+            if self.subcommand == "fit" and path.name == "last.ckpt" and folder in path.parents:
+                arguments.version = path.parent.parent.name
             config.trainer.logger = Namespace(
-                class_path="lightning.pytorch.loggers.TensorBoardLogger",
-                init_args=Namespace(save_dir="logs", name=run_name(files), default_hp_metric=False),
+                class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=arguments
             )
+        if self.subcommand == "fit" and path.name == "last.ckpt" and "init_args" in config.trainer.logger:
+            # What was logged after the checkpoint is logged again: TensorBoard forgets the first.
+            config.trainer.logger.init_args["purge_step"] = read_checkpoint(path)["global_step"]
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run shows: a bar on a terminal, plain lines elsewhere, curves, pictures, a table."""
         config = self._get(self.config_init, "trainer")
-        callbacks: list[Callback] = [ResultTable(), Throughput(), SequencePictures()]
+        callbacks: list[Callback] = [
+            StepRandomness(),
+            FiniteLoss(),
+            ResultTable(),
+            Throughput(),
+            SequencePictures(),
+        ]
         if config.get("logger"):
             callbacks.append(LearningRateMonitor("step"))
         if not sys.stdout.isatty() and config.get("enable_progress_bar") is None:
             kwargs["enable_progress_bar"] = False
             callbacks.append(EpochLines())
-        kwargs["callbacks"] = [*callbacks, *(config.get("callbacks") or [])]
+        kwargs["callbacks"] = [*callbacks, *(config.get("callbacks") or []), GracefulStop()]
+        plugins = config.get("plugins") or []
+        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:

@@ -9,7 +9,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from rnnx_lightning import __main__, __version__
 
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+OVERLAYS = ("fashion_mnist.yaml", "stationary.yaml")
+CONFIGS = [
+    path
+    for path in sorted((ROOT / "configs").rglob("*.yaml"))
+    if path.parent.name != "compare" and path.name not in OVERLAYS
+]
 QUICK = ["--config", str(ROOT / "configs" / "quick.yaml"), "--trainer.max_epochs", "1"]
 
 
@@ -26,6 +31,24 @@ def test_help_and_version_import_nothing_heavy(capsys):
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
 def test_every_config_runs(config, rnnx):
     rnnx("fit", "--config", config, "--data.dataset", "digits", "--trainer.fast_dev_run", "1")
+
+
+def test_overlays_change_what_they_say(rnnx):
+    configs = [part for name in ("deep.yaml", *OVERLAYS) for part in ("--config", ROOT / "configs" / name)]
+    printed = yaml.safe_load(rnnx("fit", *configs, "--print_config").stdout)
+    assert printed["data"]["dataset"] == "fashion_mnist"
+    assert printed["model"]["network"]["init_args"]["stationary_dropout"] is True
+    assert printed["model"]["network"]["init_args"]["dropout"] == 0.1
+
+
+@pytest.mark.parametrize(
+    "study", sorted((ROOT / "configs" / "compare").glob("*.yaml")), ids=lambda path: path.stem
+)
+def test_every_study_can_be_read(study, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    from rnnx_lightning.compare.study import Study
+
+    assert Study(**yaml.safe_load(study.read_text())).runs(ROOT / "logs" / "compare")
 
 
 @pytest.fixture(scope="module")

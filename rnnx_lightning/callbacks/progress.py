@@ -53,4 +53,6 @@ class Throughput(Callback):
         self._seconds = time.perf_counter() - self._batch_start
         if trainer.is_last_batch and self._seconds > 0:
             rate = self._sequences * trainer.world_size / self._seconds
-            pl_module.log("train/sequences_per_second", rate, on_step=False, on_epoch=True, reduce_fx="max")
+            pl_module.log(
+                "train/sequences_per_second", rate, on_step=False, on_epoch=True, sync_dist=True, batch_size=1
+            )

@@ -1,5 +1,6 @@
 """Trains what has not been trained yet, in parallel, each run in a process of its own."""
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -38,18 +39,26 @@ def execute(run: Run, number: int, jobs: int) -> Outcome:
         number: of the run in the study; decides which GPU it gets.
         jobs: how many runs go on at the same time.
     """
-    if run.results.exists():
-        return Outcome(run, "was done")
     run.folder.mkdir(parents=True, exist_ok=True)
+    with (run.folder / ".lock").open("w") as lock:
+        # The training process inherits the lock: where the one that started it was killed, it is waited for.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if run.results.exists():
+            return Outcome(run, "was done")
+        return _train(run, number, jobs, lock.fileno())
+
+
+def _train(run: Run, number: int, jobs: int, lock: int) -> Outcome:
     environment = dict(os.environ)
     environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
     if torch.cuda.is_available():
         environment.setdefault("CUDA_VISIBLE_DEVICES", str(number % torch.cuda.device_count()))
+    command = [sys.executable, "-m", "rnnx_lightning", *run.command]
     with (run.folder / LOG).open("a") as log:
-        command = [sys.executable, "-m", "rnnx_lightning", *run.command]
-        code = subprocess.run(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, check=False
-        ).returncode
+        done = subprocess.run(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock,), check=False
+        )
+    code = done.returncode
     if code == 0 and run.results.exists():
         return Outcome(run, "done")
     lines = [line for line in (run.folder / LOG).read_text(errors="replace").splitlines() if line.strip()]

@@ -89,6 +89,8 @@ class MajoritySequences(L.LightningDataModule):
         self._images: ImageSet | None = None
         self._pixels = torch.empty(0)
         self._splits: dict[str, Tensor] = {}
+        self._train_loader: SequenceLoader | None = None
+        self._train_state: dict[str, Any] = {}
         # Refuse what is impossible before any file is looked for.
         stratified_split(torch.zeros(2, dtype=torch.long), seed=seed, **self._split_arguments())
         check_possible(torch.full((10,), samples), samples, majority_size)
@@ -201,7 +203,20 @@ class MajoritySequences(L.LightningDataModule):
                 f"batch_size={self.batch_size} on {self._world_size} device(s) exceeds the {rows} training "
                 "sequences: choose a smaller batch_size"
             )
-        return self._loader("train")
+        self._train_loader = self._loader("train")
+        if self._train_state:
+            self._train_loader.load_state_dict(self._train_state)
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training epoch stands, for checkpoints."""
+        return {} if self._train_loader is None else self._train_loader.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on there. Lightning restores a loader only if nobody has asked for the number of steps before."""
+        self._train_state = state_dict
+        if self._train_loader is not None and state_dict:
+            self._train_loader.load_state_dict(state_dict)
 
     def val_dataloader(self) -> SequenceLoader:
         """Validation sequences, always the same."""

@@ -67,7 +67,8 @@ class SequenceLoader:
         self._world_size = world_size
         self._even = even
         self._epoch = 0
-        self._next_batch = 0
+        self._next_batch = 0  # how far the current iteration is
+        self._first_batch = 0  # where the next iteration begins: not at 0 only after `load_state_dict`
         self._cached: tuple[int, Plan] | None = None
 
     batch_sampler = None  # Lightning looks for one beside `sampler`
@@ -80,7 +81,12 @@ class SequenceLoader:
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose plan the next iteration hands out."""
         if epoch != self._epoch:
-            self._epoch, self._next_batch = epoch, 0
+            self._epoch, self._first_batch, self._next_batch = epoch, 0, 0
+
+    @property
+    def in_the_middle(self) -> bool:
+        """Some batches of the epoch, but not all, have been handed out: by a run that is resumed, maybe."""
+        return self._next_batch % max(len(self), 1) > 0
 
     @property
     def _plan(self) -> Plan:
@@ -96,14 +102,13 @@ class SequenceLoader:
 
     def __iter__(self) -> Iterator[SequenceBatch]:
         plan = self._plan.rows(slice(self._rank, None, self._world_size))
-        first, self._next_batch = self._next_batch, 0
+        first, self._first_batch = self._first_batch, 0
         for number in range(first, len(self)):
             self._next_batch = number + 1
             start = number * self._batch_size
             rows = plan.rows(slice(start, start + self._batch_size))
             distinct, order = torch.unique(rows.index, return_inverse=True)
             yield SequenceBatch(distinct, order, rows.label, rows.majority)
-        self._next_batch = 0
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration stands, for an exact resume in the middle of an epoch."""
@@ -111,4 +116,5 @@ class SequenceLoader:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self._epoch, self._next_batch = state["epoch"], state["next_batch"]
+        self._epoch = state["epoch"]
+        self._first_batch = self._next_batch = state["next_batch"]

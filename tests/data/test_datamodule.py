@@ -149,3 +149,11 @@ def test_loader_goes_on_in_the_middle_of_an_epoch():
     assert len(rest) == len(whole) - 5
     assert torch.equal(rest[0].distinct, whole[5].distinct)
     assert len(list(resumed)) == len(whole)
+
+
+def test_an_iteration_that_was_given_up_does_not_shorten_the_next():
+    """Lightning's sanity check looks at two validation batches and stops."""
+    loader = digits().val_dataloader()
+    iterator = iter(loader)
+    next(iterator), next(iterator)
+    assert len(list(loader)) == len(loader)

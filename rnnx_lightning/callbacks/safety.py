@@ -1,0 +1,141 @@
+"""What keeps a long run safe: stopping on request, refusing a loss that is no number, randomness that resumes."""
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from rnnx_lightning.data.majority import seeded_generator
+
+
+class InterruptedRunError(Exception):
+    """A run was asked to stop, and has saved what it needs to go on.
+
+    Attributes:
+        exit_code: 128 + the signal's number, as shells expect it.
+    """
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class NonFiniteLossError(Exception):
+    """The loss became infinite or no number."""
+
+
+class StepRandomness(Callback):
+    """Seeds torch anew before each training step, from the run's seed, the step and the rank alone.
+
+    So a run that is resumed draws the same dropout masks as one that was never stopped, and the ranks of a
+    distributed run draw different ones.
+    """
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed."""
+        seed = os.environ.get("PL_GLOBAL_SEED", "0")
+        generator = seeded_generator("step", seed, trainer.global_step, trainer.global_rank)
+        torch.manual_seed(generator.initial_seed())
+
+
+class GracefulStop(Callback):
+    """On SIGTERM or Ctrl-C: finish the step, save `last.ckpt`, and say how to go on."""
+
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen."""
+
+        def receive(number: int, frame: FrameType | None) -> None:
+            self._received = number
+
+        self._before = {number: signal.signal(number, receive) for number in self.SIGNALS}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop between two steps."""
+        asked = self._received is not None
+        if trainer.world_size > 1:
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if not asked:
+            return
+        number = self._received or signal.SIGTERM
+        path = _last_checkpoint(trainer)
+        trainer.save_checkpoint(path)
+        raise InterruptedRunError(
+            f"stopped by {signal.Signals(number).name} after step {trainer.global_step}; saved {path}\n"
+            "Go on with the same command and --ckpt_path last",
+            exit_code=128 + number,
+        )
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Listen no more."""
+        self._stop_listening()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Listen no more."""
+        self._stop_listening()
+
+    def _stop_listening(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+def _last_checkpoint(trainer: Trainer) -> Path:
+    """Where the run keeps its last checkpoint."""
+    callback = trainer.checkpoint_callback
+    folder = callback.dirpath if isinstance(callback, ModelCheckpoint) else None
+    return Path(folder or trainer.default_root_dir) / "last.ckpt"
+
+
+class FiniteLoss(Callback):
+    """Stops a run whose loss is infinite or no number, before a checkpoint of it is written.
+
+    The loss of every step is looked at on the device; the device is asked only every so many steps, and before
+    each validation.
+
+    Args:
+        every: steps between two questions.
+    """
+
+    def __init__(self, every: int = 20) -> None:
+        self.every = every
+        self._first_bad: Tensor | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Note a bad step; ask now and then."""
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        if self._first_bad is None:
+            self._first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
+        bad = ~torch.isfinite(loss.detach()) & (self._first_bad < 0)
+        self._first_bad = torch.where(bad, trainer.global_step, self._first_bad)
+        if trainer.global_step % self.every == 0 or trainer.is_last_batch:
+            self._ask(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Ask before anything is saved."""
+        self._ask(trainer)
+
+    def _ask(self, trainer: Trainer) -> None:
+        if self._first_bad is not None and (step := int(self._first_bad)) >= 0:
+            raise NonFiniteLossError(
+                f"the loss became infinite or no number at step {step} (epoch {trainer.current_epoch + 1}); the "
+                f"last good checkpoint is in {_last_checkpoint(trainer).parent}. Lower model.learning_rate, or "
+                "look for it with --trainer.detect_anomaly=true."
+            )

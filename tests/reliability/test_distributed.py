@@ -1,0 +1,74 @@
+"""Two processes on the CPU: the same numbers as one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+BASE = [
+    "fit", "--config", str(ROOT / "configs" / "deep.yaml"), "--data.dataset=digits", "--trainer.max_epochs=2",
+    "--model.network.init_args.dropout=0", "--trainer.accelerator=cpu", "--trainer.deterministic=true",
+]  # fmt: skip
+
+
+def train(folder, *arguments, launcher=()):
+    folder.mkdir()
+    command = [*(launcher or (sys.executable, "-m", "rnnx_lightning")), *BASE, *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    done = subprocess.run(["timeout", "-k", "5", "200", *command], cwd=folder, env=environment,
+                          capture_output=True, text=True)  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    run = folder / "logs" / "deep" / "version_0"
+    weights = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    return json.loads((run / "results.json").read_text())["results"], weights
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("single") / "run", "--data.batch_size=50")
+
+
+def assert_same(one, other):
+    """All metrics: loss, accuracy, every method's cosine similarity; and the trained weights."""
+    assert one[0].keys() == other[0].keys()
+    for name, value in one[0].items():
+        assert other[0][name] == pytest.approx(value, abs=1e-6), name
+    for name, weight in one[1].items():
+        torch.testing.assert_close(other[1][name], weight, rtol=1e-4, atol=1e-6)
+
+
+def test_two_ranks_with_half_the_batch_equal_one(single, tmp_path):
+    """Uneven last batches included: 287 validation and 360 test sequences over batches of 25."""
+    double = train(tmp_path / "double", "--data.batch_size=25", "--trainer.devices=2")
+    assert_same(single, double)
+    runs = list((tmp_path / "double" / "logs" / "deep").iterdir())
+    assert [run.name for run in runs] == ["version_0"]
+    assert len(list(runs[0].glob("events.out.tfevents.*"))) <= 3  # one rank writes: fit, test, hyperparameters
+
+
+def test_torchrun_starts_the_ranks_too(single, tmp_path):
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29581",
+                "-m", "rnnx_lightning")  # fmt: skip
+    double = train(tmp_path / "run", "--data.batch_size=25", "--trainer.devices=2", launcher=launcher)
+    assert_same(single, double)
+
+
+def test_a_rank_without_a_batch_causes_no_deadlock(single, tmp_path):
+    """One batch holds all validation sequences that rank 0 sees; limits leave rank 1 with fewer to explain."""
+    arguments = ["--data.batch_size=287", "--trainer.devices=2", "--trainer.max_epochs=1",
+                 "--trainer.callbacks=CosineSimilarity",
+                 "--trainer.callbacks.sequences=1", "--trainer.callbacks.test_sequences=1"]  # fmt: skip
+    results, _ = train(tmp_path / "run", *arguments)
+    assert 0 < results["test/cosine/LRP"] <= 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_two_gpus_equal_one(tmp_path):
+    one = train(tmp_path / "one", "--data.batch_size=50", "--trainer.accelerator=gpu", "--trainer.devices=1")
+    two = train(tmp_path / "two", "--data.batch_size=25", "--trainer.accelerator=gpu", "--trainer.devices=2")
+    assert_same(one, two)

@@ -1,0 +1,144 @@
+"""Runs that are killed, stopped, out of disk or out of numbers: nothing lost, nothing half-written."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+ARGUMENTS = [
+    "fit", "--config", str(ROOT / "configs" / "deep.yaml"), "--data.dataset=digits", "--data.batch_size=20",
+    "--trainer.max_epochs=4", "--trainer.deterministic=true",
+]  # fmt: skip
+RUN = "logs/deep/version_0"
+
+
+def start(folder, *arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, "-m", "rnnx_lightning", *ARGUMENTS, *arguments], cwd=folder, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        **options,
+    )  # fmt: skip
+
+
+def wait_for(process, words):
+    """Read the output until a line has the words."""
+    for line in process.stdout:
+        if words in line:
+            return
+    pytest.fail(f"ended without saying {words!r}: {process.stderr.read()[-2000:]}")
+
+
+def finish(folder, *arguments):
+    process = start(folder, *arguments)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors[-3000:]
+    return output
+
+
+def left_behind(folder):
+    """Weights, logged scalars and results of a finished run."""
+    weights = torch.load(folder / RUN / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    events = EventAccumulator(str(folder / RUN), size_guidance={"scalars": 0}).Reload()
+    timed = ("train/sequences_per_second",)
+    scalars = {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+        if tag not in timed
+    }
+    return weights, scalars
+
+
+def assert_same(one, other):
+    for name, weight in one[0].items():
+        assert torch.equal(weight, other[0][name]), name
+    assert one[1].keys() == other[1].keys()
+    for tag, values in one[1].items():
+        assert values == other[1][tag], tag
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed")
+    finish(folder)
+    return left_behind(folder)
+
+
+def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
+    process = start(tmp_path)
+    wait_for(process, "epoch 2/4")
+    time.sleep(0.4)  # into the third epoch
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    finish(tmp_path, "--ckpt_path", "last")
+    assert_same(undisturbed, left_behind(tmp_path))
+    assert [path.name for path in (tmp_path / "logs" / "deep").iterdir()] == ["version_0"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_says_how_to_go_on_and_does(number, undisturbed, tmp_path):
+    process = start(tmp_path)
+    wait_for(process, "epoch 2/4")
+    time.sleep(0.3)  # into the third epoch: the checkpoint is one between two steps
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"stopped by {number.name} after step" in errors
+    assert "--ckpt_path last" in errors
+    assert "Traceback" not in errors
+    finish(tmp_path, "--ckpt_path", "last")
+    assert_same(undisturbed, left_behind(tmp_path))
+
+
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
+    process = start(tmp_path)
+    wait_for(process, "epoch 2/4")
+    process.kill()
+    process.wait()
+    kept = (tmp_path / RUN / "checkpoints" / "last.ckpt").read_bytes()
+
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) // 2, len(kept) // 2))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    process = start(tmp_path, "--ckpt_path", "last", preexec_fn=small_files)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "cannot be written" in errors
+    assert "is kept" in errors
+    assert "Traceback" not in errors
+    checkpoints = tmp_path / RUN / "checkpoints"
+    assert (checkpoints / "last.ckpt").read_bytes() == kept
+    assert {path.name for path in checkpoints.iterdir()} == {"last.ckpt", "best.ckpt"}
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    (tmp_path / "my_network.py").write_text(
+        "import torch\nfrom rnnx_lightning.architectures import Deep\n\n"
+        "class Explodes(Deep):\n"
+        "    calls = 0\n"
+        "    def decide(self, features):\n"
+        "        Explodes.calls += self.training\n"
+        "        return super().decide(features) * (float('nan') if Explodes.calls > 70 else 1.0)\n"
+    )
+    process = start(tmp_path, "--model.network.class_path=my_network.Explodes")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "no number at step 71 (epoch 2)" in errors
+    assert "Traceback" not in errors
+    for name in ("last.ckpt", "best.ckpt"):
+        weights = torch.load(tmp_path / RUN / "checkpoints" / name, weights_only=True)["state_dict"]
+        assert all(weight.isfinite().all() for weight in weights.values() if weight.is_floating_point())
+
+
+def test_there_is_nothing_to_go_on_with(tmp_path):
+    process = start(tmp_path, "--ckpt_path", "last")
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "there is no last checkpoint in logs/deep" in errors
