@@ -2,13 +2,16 @@
 
 import csv
 import logging
+import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
@@ -137,7 +140,14 @@ class RnnxCLI(LightningCLI):
         kwargs["callbacks"] = [*callbacks, *(config.get("callbacks") or []), GracefulStop()]
         plugins = config.get("plugins") or []
         kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        cores = os.cpu_count() or 1
+        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+            raise ValueError(
+                f"trainer.devices={trainer.num_devices}, but there is no GPU and this machine has {cores} CPU cores: "
+                f"use at most {cores}"
+            )
+        return trainer
 
     def after_fit(self) -> None:
         """Test the best checkpoint, and note the hyperparameters beside its results."""
@@ -183,6 +193,7 @@ class _NoTips(logging.Filter):
 
 def run(arguments: list[str]) -> None:
     """Parse `arguments` and run the command they name."""
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's own, of torch
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoTips())
     sys.argv[1:] = arguments
     RnnxCLI(args=None)

@@ -121,6 +121,16 @@ def test_a_checkpoint_can_be_tested_and_predicted_with(finished_run, rnnx, tmp_p
     assert "val/accuracy" in validated
 
 
+def test_a_checkpoint_of_another_network_is_refused(finished_run, rnnx):
+    checkpoint = finished_run[0] / "logs/quick/version_0/checkpoints/best.ckpt"
+    done = rnnx("test", "--config", ROOT / "configs" / "deep.yaml", "--ckpt_path", checkpoint, check=False)
+    assert done.returncode == 1
+    assert "holds another network" in done.stderr
+    assert "ConvDeep(" in done.stderr
+    assert "Deep(" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_printed_config_is_complete(rnnx):
     printed = yaml.safe_load(rnnx("fit", *QUICK, "--data.seed", "5", "--print_config").stdout)
     assert printed["data"]["seed"] == 5
@@ -139,6 +149,15 @@ def test_printed_config_is_complete(rnnx):
         (["fit", *QUICK, "--data.batch_size", "5000"], "batch_size=5000"),
         (["fit", *QUICK, "--model.network", "ConvDeeep"], "ConvDeeep"),
         (["fit", *QUICK, "--data.samples", "40"], "samples=40"),
+        (["fit", *QUICK, "--trainer.devices", "999", "--trainer.accelerator", "cpu"], "trainer.devices=999"),
+        (["fit", *QUICK, "--trainer.accelerator", "abacus"], "abacus"),
+        (["fit", *QUICK, "--trainer.precision", "17"], "17"),
+        (["fit", *QUICK, "--model.schedule", "cosine"], "cosine"),
+        (["fit", *QUICK, "--model.network.init_args.dropuot", "0.1"], "dropuot"),
+        (["fit", *QUICK, "--model.network.init_args.dropout", "1.5"], "dropout=1.5"),
+        (["test", *QUICK, "--ckpt_path", "nowhere.ckpt"], "there is no checkpoint 'nowhere.ckpt'"),
+        (["explain"], "ckpt_path"),
+        (["compare"], "name, networks"),
         (["train"], "train"),
     ],
 )
