@@ -144,7 +144,7 @@ class RnnxCLI(LightningCLI):
         cores = os.cpu_count() or 1
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
             raise ValueError(
-                f"trainer.devices={trainer.num_devices}, but there is no GPU and this machine has {cores} CPU cores: "
+                f"trainer.devices={trainer.num_devices} processes on the CPU, but this machine has {cores} cores: "
                 f"use at most {cores}"
             )
         return trainer
@@ -193,7 +193,7 @@ class _NoTips(logging.Filter):
 
 def run(arguments: list[str]) -> None:
     """Parse `arguments` and run the command they name."""
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # Lightning's own, of torch
+    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # of Lightning about torch
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoTips())
     sys.argv[1:] = arguments
     RnnxCLI(args=None)

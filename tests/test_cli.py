@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 import yaml
-from conftest import ROOT
+from paths import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rnnx_lightning import __main__, __version__

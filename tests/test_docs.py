@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from conftest import ROOT
+from paths import ROOT
 from torch import nn
 
 from rnnx_lightning import explain

@@ -10,7 +10,7 @@ from torch import Tensor
 from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.sharing import Contribution
 
-WeightPart = Literal["plus", "minus", "square", "ones"]
+WeightPart = Literal["all", "plus", "minus", "square", "ones"]
 
 
 class WeightParts:
@@ -23,11 +23,12 @@ class WeightParts:
         """The asked-for part of a weight; the weight itself is kept so that its id stays its own."""
         key = (id(weight), part)
         if key not in self._parts:
-            self._parts[key] = (weight, _PARTS[part](weight))
+            self._parts[key] = (weight, _PARTS[part](weight.detach()))
         return self._parts[key][1]
 
 
 _PARTS: dict[WeightPart, Callable[[Tensor], Tensor]] = {
+    "all": lambda weight: weight,
     "plus": lambda weight: weight.clamp(min=0),
     "minus": lambda weight: weight.clamp(max=0),
     "square": torch.square,
@@ -72,7 +73,7 @@ class LinearMap:
     def net(self) -> Tensor:
         """sum_i a_i w_ij + b_j; computed once."""
         if self._net is None:
-            self._net = self._plus_bias(self._sum(self.source.detach(), self.weight), lambda bias: bias)
+            self._net = self._plus_bias(self._sum(self.source.detach(), self._part("all")), lambda bias: bias)
         return self._net
 
     def positive(self) -> Tensor:

@@ -39,7 +39,7 @@ def apply_linear(
     layer = LinearMap(
         source=tracer.close(source),
         apply=operation,
-        weight=None if weight is None else weight.detach(),
+        weight=weight,
         bias=None if bias is None else bias.detach(),
         nonnegative=info.nonnegative,
         pixels=info.pixels,

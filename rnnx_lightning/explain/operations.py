@@ -65,6 +65,31 @@ def move(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwarg
     return type(value)(note(part, number) for number, part in enumerate(value))
 
 
+def pad(
+    tracer: RelevanceTracer,
+    func: Any,
+    tensor: Tensor,
+    pad: Any,
+    mode: str = "constant",
+    value: float | None = None,
+) -> Tensor:
+    """Padding: what is added is no pixel, and the relevance that it gets is lost."""
+    info = tracer.known(tensor, func, FIRST_ONLY)
+    if mode != "constant":
+        return move(tracer, func, tensor, pad, mode)
+    if not value and info.pixels is None:
+        return move(tracer, func, tensor, pad)
+    pixels = info.pixels
+    if pixels is not None:
+        if not pixels.plain:
+            tracer.refuse(func, "Pad the pixels before they are scaled.")
+        inside = torch.ones_like(tensor, dtype=torch.bool) if pixels.mask is None else pixels.mask
+        pixels = Pixels(func(inside, pad))
+    result = func(tracer.close(tensor), pad, value=value)
+    whole = info.pixels is not None and info.pixels.mask is None
+    return tracer.remember(result, Traced((whole or info.nonnegative) and (value or 0) >= 0, pixels))
+
+
 def join(tracer: RelevanceTracer, func: Any, tensors: Iterable[Tensor], *args: Any, **kwargs: Any) -> Tensor:
     """Tensors are put together: relevance is split."""
     tensors = list(tensors)
@@ -202,8 +227,9 @@ _BY_KIND: list[tuple[Callable[..., Any], str]] = [
         move,
         "reshape view view_as reshape_as flatten unflatten permute transpose t swapaxes swapdims movedim moveaxis "
         "squeeze unsqueeze expand expand_as broadcast_to contiguous clone __getitem__ select narrow split chunk "
-        "tensor_split unbind index_select flip roll rot90 repeat tile pad unfold alias mT T",
+        "tensor_split unbind index_select flip roll rot90 repeat tile alias mT T",
     ),
+    (pad, "pad"),
     (copy, "to float double half bfloat16 type_as cpu cuda"),
     (join, "cat concat concatenate stack hstack vstack dstack column_stack"),
     (activate, "relu6 leaky_relu elu selu celu tanh hardtanh softsign"),
@@ -228,6 +254,7 @@ _BY_KIND: list[tuple[Callable[..., Any], str]] = [
 
 KINDS: dict[Any, Callable[..., Any]] = {func: kind for kind, names in _BY_KIND for func in _find(names)}
 KINDS |= {getattr(torch.Tensor, name).__get__: move for name in ("T", "mT")}
+KINDS[torch.Tensor.unfold] = move  # F.unfold pads, and is another operation
 KINDS |= {func: inplace(activate, torch.relu) for func in _find("relu_")}
 KINDS |= {func: inplace(add, torch.add) for func in _find("add_ __iadd__")}
 KINDS |= {func: inplace(multiply, torch.mul) for func in _find("mul_ __imul__")}

@@ -10,7 +10,7 @@ import time
 
 import pandas as pd
 import pytest
-from conftest import ROOT
+from paths import ROOT
 
 STUDY = """
 name: small

@@ -203,3 +203,29 @@ def test_guided_backprop_finds_every_relu():
 def test_z_box_bounds_may_be_given():
     with pytest.raises(ValueError, match="low=1"):
         ZBox(1, 0)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, 0.5])
+def test_padded_pixels_are_pixels_and_the_padding_is_not(value):
+    """Deep Taylor on padded pixels: z^B for the pixels, z+ for the padding, one denominator."""
+    torch.manual_seed(1)
+    conv = nn.Conv1d(1, 1, 3, bias=False).double()
+    x = torch.rand(4, 1, 1, dtype=torch.float64) * 2 - 1
+    model = Function(lambda m, x: F.relu(conv(F.pad(x, (1, 1), value=value))).flatten(1), conv=conv)
+    relevance = DeepTaylor(-1, 1)(model, x, 0).flatten()
+    w = conv.weight.detach().flatten()
+    pixel = (x.flatten() + 1) * w[1].clamp(min=0) + (x.flatten() - 1) * w[1].clamp(max=0)
+    padding = (value * w[[0, 2]]).clamp(min=0).sum()
+    start = model(x).flatten().detach()
+    torch.testing.assert_close(relevance, torch.where(start > 0, pixel / (pixel + padding) * start, 0.0))
+
+
+def test_padding_inside_a_convolution_and_before_it_agree():
+    conv = nn.Conv2d(1, 3, 3, padding=1, bias=False).double()
+    bare = nn.Conv2d(1, 3, 3, bias=False).double()
+    bare.weight = conv.weight
+    x = torch.rand(2, 1, 5, 5, dtype=torch.float64) * 2 - 1
+    inside = Function(lambda m, x: F.relu(conv(x)).flatten(1), conv=conv)
+    before = Function(lambda m, x: F.relu(bare(F.pad(x, (1, 1, 1, 1)))).flatten(1), bare=bare)
+    for method in (DeepTaylor(), LRP(ZPlus()), LRP(AlphaBeta(2, 1)), LRP(Epsilon())):
+        torch.testing.assert_close(method(before, x), method(inside, x))

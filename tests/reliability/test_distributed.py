@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT
+from paths import ROOT
 
 BASE = [
     "fit", "--config", str(ROOT / "configs" / "deep.yaml"), "--data.dataset=digits", "--trainer.max_epochs=2",

@@ -9,7 +9,7 @@ import time
 
 import pytest
 import torch
-from conftest import ROOT
+from paths import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ARGUMENTS = [
