@@ -1,10 +1,12 @@
 """The `rnnx` command: answers what needs no heavy import at once, and leaves the rest to `cli`."""
 
+import difflib
 import os
 import sys
 
 from rnnx_lightning import __version__
 
+COMMANDS = ("fit", "validate", "test", "predict", "explain", "compare")
 HELP = """\
 rnnx: train recurrent networks on majority-sample sequences and measure how explainable they are.
 
@@ -35,8 +37,16 @@ def main(arguments: list[str] | None = None) -> None:
     if arguments[0] == "--version":
         print(f"rnnx {__version__}")
         return
+    command, *rest = arguments
+    if command not in COMMANDS:
+        nearest = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        print(
+            f"rnnx: error: there is no command {command!r}: choose from {', '.join(COMMANDS)}.{hint}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     try:
-        command, *rest = arguments
         if command == "explain":
             from rnnx_lightning.commands import explain
 

@@ -1,6 +1,7 @@
 """LightningCLI as `rnnx` uses it: where runs land, what is printed, and the test after a fit."""
 
 import csv
+import difflib
 import logging
 import os
 import sys
@@ -82,6 +83,19 @@ class RnnxCLI(LightningCLI):
         )
         parser.link_arguments("data.columns", "model.network.init_args.columns")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; after a misspelt option, name the nearest one that there is."""
+        try:
+            super().parse_arguments(parser, args)
+        except SystemExit:
+            given = sys.argv[2:] if args is None else []
+            known = list(self._subcommand_parsers[sys.argv[1]]._option_string_actions) if given else []
+            for option in (word.partition("=")[0] for word in given if word.startswith("--")):
+                nearest = difflib.get_close_matches(option, known, n=1, cutoff=0.8)
+                if option not in known and nearest:
+                    print(f"{option}: did you mean {nearest[0]}?", file=sys.stderr)
+            raise
+
     def _parse_ckpt_path(self) -> None:
         """Find `--ckpt_path last`; refuse a checkpoint that is damaged or of another architecture.
 
@@ -154,7 +168,18 @@ class RnnxCLI(LightningCLI):
         trainer = self.trainer
         if getattr(trainer, "fast_dev_run", False) or trainer.interrupted:
             return
-        trainer.test(datamodule=self.datamodule, ckpt_path="best", verbose=False, weights_only=True)
+        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        if not best:
+            Console().print(
+                "There was no validation, so there is no best checkpoint: the last weights are tested."
+            )
+        trainer.test(
+            None if best else self.model,
+            datamodule=self.datamodule,
+            ckpt_path=best or None,
+            verbose=False,
+            weights_only=bool(best),
+        )
         if trainer.logger is not None:
             final = {f"final/{name}": value for name, value in trainer.callback_metrics.items()}
             chosen = self.config[self.subcommand]

@@ -16,6 +16,7 @@ CONFIGS = [
     if path.parent.name != "compare" and path.name not in OVERLAYS
 ]
 QUICK = ["--config", str(ROOT / "configs" / "quick.yaml"), "--trainer.max_epochs", "1"]
+QUICK += ["--trainer.check_val_every_n_epoch", "1"]
 
 
 def test_help_and_version_import_nothing_heavy(capsys):
@@ -131,6 +132,12 @@ def test_a_checkpoint_of_another_network_is_refused(finished_run, rnnx):
     assert "Traceback" not in done.stderr
 
 
+def test_a_fit_without_validation_tests_its_last_weights(rnnx):
+    output = rnnx("fit", *QUICK, "--trainer.limit_val_batches", "0", "--trainer.callbacks", "null").stdout
+    assert "no best checkpoint" in output
+    assert "test/accuracy" in output
+
+
 def test_printed_config_is_complete(rnnx):
     printed = yaml.safe_load(rnnx("fit", *QUICK, "--data.seed", "5", "--print_config").stdout)
     assert printed["data"]["seed"] == 5
@@ -142,7 +149,7 @@ def test_printed_config_is_complete(rnnx):
     ("arguments", "words"),
     [
         (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["fit", *QUICK, "--data.batch_sise", "3"], "batch_sise"),
+        (["fit", *QUICK, "--data.batch_sise", "3"], "did you mean --data.batch_size?"),
         (["fit", *QUICK, "--data.batch_size", "many"], "many"),
         (["fit", *QUICK, "--data.dataset", "cifar"], "cifar"),
         (["fit", *QUICK, "--data.columns", "5"], "columns=5 must divide"),
@@ -158,7 +165,7 @@ def test_printed_config_is_complete(rnnx):
         (["test", *QUICK, "--ckpt_path", "nowhere.ckpt"], "there is no checkpoint 'nowhere.ckpt'"),
         (["explain"], "ckpt_path"),
         (["compare"], "name, networks"),
-        (["train"], "train"),
+        (["tset"], "Did you mean 'test'?"),
     ],
 )
 def test_bad_options_give_a_clear_message(arguments, words, rnnx):

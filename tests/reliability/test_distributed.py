@@ -63,7 +63,7 @@ def test_a_rank_without_a_batch_causes_no_deadlock(single, tmp_path):
                  "--trainer.callbacks=CosineSimilarity",
                  "--trainer.callbacks.sequences=1", "--trainer.callbacks.test_sequences=1"]  # fmt: skip
     results, _ = train(tmp_path / "run", *arguments)
-    assert 0 < results["test/cosine/LRP"] <= 1
+    assert 0 < results["test/cosine/Sensitivity"] <= 1
 
 
 @pytest.mark.gpu
