@@ -172,6 +172,8 @@ def drop(
     """Dropout: nothing in eval mode; in train mode dropped units get none, as they are 0."""
     if not training or p == 0:
         return tensor
+    if func in _AFFINE_DROPOUT:
+        tracer.refuse(func, "In train mode it also shifts what it keeps: explain in eval mode.")
     with torch.no_grad():
         keep = func(torch.ones_like(tensor), p, True)
     return multiply(tracer, torch.mul, tensor, keep)
@@ -259,6 +261,7 @@ KINDS |= {func: inplace(activate, torch.relu) for func in _find("relu_")}
 KINDS |= {func: inplace(add, torch.add) for func in _find("add_ __iadd__")}
 KINDS |= {func: inplace(multiply, torch.mul) for func in _find("mul_ __imul__")}
 
+_AFFINE_DROPOUT = set(_find("alpha_dropout"))
 _NONNEGATIVE = set(_find("relu relu6"))
 
 # These give no tensor that is made of the input's values.

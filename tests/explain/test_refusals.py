@@ -229,3 +229,10 @@ def test_padding_inside_a_convolution_and_before_it_agree():
     before = Function(lambda m, x: F.relu(bare(F.pad(x, (1, 1, 1, 1)))).flatten(1), bare=bare)
     for method in (DeepTaylor(), LRP(ZPlus()), LRP(AlphaBeta(2, 1)), LRP(Epsilon())):
         torch.testing.assert_close(method(before, x), method(inside, x))
+
+
+def test_alpha_dropout_is_refused_in_train_mode_alone():
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.AlphaDropout(0.5), nn.Linear(8, 3, bias=False))
+    assert LRP()(model.eval(), torch.rand(2, 4)).isfinite().all()
+    with pytest.raises(UnexplainableError, match="explain in eval mode"):
+        LRP()(model.train(), torch.rand(2, 4))
