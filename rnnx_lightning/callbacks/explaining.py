@@ -24,6 +24,14 @@ def published_methods() -> dict[str, Attributor]:
     }
 
 
+def explain_by_all(
+    methods: Mapping[str, Attributor], network: nn.Module, image: Tensor, label: Tensor, majority: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Relevance (B, 1, H, W) by every method, and its cosine similarity (B,) with the majority masks."""
+    relevance = {name: method(network, image, label) for name, method in methods.items()}
+    return relevance, {name: majority_cosine_similarity(part, majority) for name, part in relevance.items()}
+
+
 def explained_network(module: LightningModule) -> nn.Module:
     """The plain network inside a `SequenceClassifier`; any other module is explained as it is."""
     network = getattr(module, "network", module)
@@ -136,7 +144,7 @@ class Heatmaps(AfterEvaluation):
         batch = batch.first(self.sequences)
         image = batch.image
         network = explained_network(module)
-        relevance = {name: method(network, image, batch.label) for name, method in self.methods.items()}
+        relevance, scores = explain_by_all(self.methods, network, image, batch.label, batch.majority)
         figure = draw_heatmaps(
             image,
             relevance,
@@ -144,7 +152,7 @@ class Heatmaps(AfterEvaluation):
             logits[: self.sequences].argmax(dim=1),
             batch.majority,
             trainer.datamodule.class_names,  # type: ignore[attr-defined]
-            {name: majority_cosine_similarity(part, batch.majority) for name, part in relevance.items()},
+            scores,
         )
         step = max(trainer.global_step - 1, 0)  # where Lightning puts the scalars of the same moment
         trainer.logger.experiment.add_figure(f"{stage}/heatmaps", figure, step)

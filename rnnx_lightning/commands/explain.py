@@ -8,13 +8,12 @@ from PIL import Image, UnidentifiedImageError
 from rich.console import Console
 from torch import Tensor
 
-from rnnx_lightning.callbacks.explaining import published_methods
+from rnnx_lightning.callbacks.explaining import explain_by_all, published_methods
 from rnnx_lightning.callbacks.results import write_json
 from rnnx_lightning.checkpoints import load_classifier, load_data
 from rnnx_lightning.data.images import IMAGE_SIZE
 from rnnx_lightning.metrics.functional import (
     conservation_error,
-    majority_cosine_similarity,
     sample_relevance,
 )
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
@@ -53,8 +52,7 @@ def explain(
         sequences, label, majority = data.sequences("test", index or [0])
     with torch.no_grad():
         logits = model(sequences)
-    relevance = {name: method(model.network, sequences, label) for name, method in published_methods().items()}
-    scores = {name: majority_cosine_similarity(part, majority) for name, part in relevance.items()}
+    relevance, scores = explain_by_all(published_methods(), model.network, sequences, label, majority)
     figure = draw_heatmaps(
         sequences,
         relevance,
