@@ -19,8 +19,11 @@ class CheckpointError(Exception):
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its place and moves it there when it is whole.
 
-    A crash or a full disk while writing leaves the previous checkpoint as it was.
+    A crash or a full disk while writing leaves the previous checkpoint as it was; what a crash has left
+    half-written is removed by the next one that is written to the same folder.
     """
+
+    UNFINISHED = ".{}.part"
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write `checkpoint` to `path`.
@@ -29,9 +32,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             CheckpointError: it cannot be written; the previous one is still there.
         """
         path = Path(path)
-        unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
+        unfinished = path.with_name(self.UNFINISHED.format(path.name))
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            for leftover in path.parent.glob(self.UNFINISHED.format("*")):
+                leftover.unlink()
             with unfinished.open("wb") as stream:
                 torch.save(checkpoint, stream)
                 stream.flush()

@@ -102,6 +102,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     process.kill()
     process.wait()
     kept = (tmp_path / RUN / "checkpoints" / "last.ckpt").read_bytes()
+    (tmp_path / RUN / "checkpoints" / ".best.ckpt.part").write_text("what a kill in the middle of writing leaves")
 
     def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) // 2, len(kept) // 2))
