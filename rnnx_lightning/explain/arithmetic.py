@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.linear import LinearMap
-from rnnx_lightning.explain.linear_operations import identity_term
-from rnnx_lightning.explain.rules import Epsilon, Rule
+from rnnx_lightning.explain.linear_operations import IDENTITY, identity_term
+from rnnx_lightning.explain.rules import Epsilon
 from rnnx_lightning.explain.tracing import Once, PendingSum, RelevanceTracer, Traced, UnexplainableError
 
 Operand = Any  # a tensor or a number
@@ -71,22 +71,17 @@ def negate(tracer: RelevanceTracer, func: Any, tensor: Tensor) -> Tensor:
     return multiply(tracer, func, tensor, -1.0)
 
 
-def _rule(tracer: RelevanceTracer) -> Rule:
-    return tracer.composite.rule(tracer.path, reads_pixels=False)
-
-
 def _as_pending(tracer: RelevanceTracer, tensor: Tensor) -> PendingSum:
     info = tracer.info(tensor)
     if info is not None and info.pending is not None:
         return info.pending
-    return tracer.channels_of(identity_term(tracer, tensor))
+    return identity_term(tracer, tensor)
 
 
 def _sum_of_traced(tracer: RelevanceTracer, value: Tensor, one: Tensor, two: Tensor) -> Tensor:
     terms = [_as_pending(tracer, one), _as_pending(tracer, two)]
-    tracer.require_same_sharing(terms[0].rule.sharing, terms[1].rule.sharing)
+    rule = tracer.common_rule(terms[0].rule, terms[1].rule)
     channels = Once(lambda: tuple(a + b for a, b in zip(terms[0].channels(), terms[1].channels(), strict=True)))
-    rule = terms[0].rule if terms[0].rule == terms[1].rule else _rule(tracer)
     infos = (tracer.info(one), tracer.info(two))
     nonnegative = all(info is not None and info.nonnegative and info.pixels is None for info in infos)
     return tracer.remember(value, Traced(nonnegative, pending=PendingSum(rule, channels)))
@@ -110,10 +105,9 @@ def _plus_constant(
     pending = _as_pending(tracer, tensor)
     like = value.detach()
     bias = torch.as_tensor(constant, dtype=like.dtype, device=like.device).detach()
-    nothing = torch.zeros((), dtype=torch.bool, device=like.device)
-    alone = LinearMap(like, lambda a, _: a, None, bias, False, None, tracer.parts, where=nothing)
+    alone = LinearMap(None, IDENTITY, None, bias, False, None, tracer.parts)
     channels = Once(
-        lambda: tuple(a + b for a, b in zip(pending.channels(), pending.rule.channels(alone), strict=True))
+        lambda: tuple(a + b.total for a, b in zip(pending.channels(), pending.rule.channels(alone), strict=True))
     )
     return tracer.remember(value, Traced(pending=PendingSum(pending.rule, channels)))
 

@@ -2,15 +2,34 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.pixels import Pixels
-from rnnx_lightning.explain.sharing import Contribution
 
-WeightPart = Literal["all", "plus", "minus", "square", "ones"]
+# "minus" is the magnitude of the negative part, so that all parts but "all" are >= 0. The last two are for
+# signed inputs that are put side by side by sign: [plus, minus] and [minus, plus].
+WeightPart = Literal["all", "plus", "minus", "square", "ones", "plus minus", "minus plus"]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """What is linear in an input and in a weight.
+
+    Attributes:
+        apply: (input, weight) to the output, without bias. Where the operation has no weight (a sum, an
+            average) the second argument is not used, and all weights are >= 0.
+        transpose: (output-shaped factors, weight, shape of the input) to sum_j w_ij f_j, of the input's shape;
+            None: autograd finds it. Where it is given, the first dimension counts examples.
+        beside: along these dimensions of the input and of the weight two inputs can be put side by side, so
+            that the operation sums over both; None where that is not possible.
+    """
+
+    apply: Callable[[Tensor, Any], Tensor]
+    transpose: Callable[[Tensor, Any, torch.Size], Tensor] | None = None
+    beside: tuple[int, int] | None = None
 
 
 class WeightParts:
@@ -19,21 +38,83 @@ class WeightParts:
     def __init__(self) -> None:
         self._parts: dict[tuple[int, WeightPart], tuple[Tensor, Tensor]] = {}
 
-    def __call__(self, weight: Tensor, part: WeightPart) -> Tensor:
+    def __call__(self, weight: Tensor, part: WeightPart, beside: int = 0) -> Tensor:
         """The asked-for part of a weight; the weight itself is kept so that its id stays its own."""
         key = (id(weight), part)
         if key not in self._parts:
-            self._parts[key] = (weight, _PARTS[part](weight.detach()))
+            self._parts[key] = (weight, self._make(weight.detach(), part, beside))
         return self._parts[key][1]
 
+    def _make(self, weight: Tensor, part: WeightPart, beside: int) -> Tensor:
+        if part == "all":
+            return weight
+        if part == "plus":
+            return weight.clamp(min=0)
+        if part == "minus":
+            return (-weight).clamp_(min=0)
+        if part == "square":
+            return weight.square()
+        if part == "ones":
+            return torch.ones_like(weight)
+        sides = [weight.clamp(min=0), (-weight).clamp_(min=0)]
+        return torch.cat(sides if part == "plus minus" else sides[::-1], dim=beside)
 
-_PARTS: dict[WeightPart, Callable[[Tensor], Tensor]] = {
-    "all": lambda weight: weight,
-    "plus": lambda weight: weight.clamp(min=0),
-    "minus": lambda weight: weight.clamp(max=0),
-    "square": torch.square,
-    "ones": torch.ones_like,
-}
+
+class Product:
+    """Some values times some weights: summed forward, and transposed backward.
+
+    Attributes:
+        value: of the input's shape, or two of them side by side.
+    """
+
+    def __init__(self, operation: Operation, value: Tensor, weight: Tensor | None, fold: int | None) -> None:
+        self.value = value
+        self._operation = operation
+        self._weight = weight
+        self._fold = fold
+        self._graph: tuple[Tensor, Tensor] | None = None
+
+    def scaled(self, factor: float) -> "Product":
+        """All of it times a number."""
+        return Product(self._operation, factor * self.value, self._weight, self._fold)
+
+    def total(self) -> Tensor:
+        """sum_i v_i w_ij."""
+        if self._operation.transpose is not None:
+            return self._operation.apply(self.value, self._weight)
+        if self._graph is None:
+            with torch.enable_grad():
+                leaf = self.value.detach().requires_grad_()
+                self._graph = leaf, self._operation.apply(leaf, self._weight)
+        return self._graph[1].detach()
+
+    def transposed(self, factors: Tensor) -> Tensor:
+        """sum_j w_ij f_j, of the shape of `value`."""
+        if self._operation.transpose is not None:
+            return self._operation.transpose(factors, self._weight, self.value.shape)
+        self.total()
+        assert self._graph is not None  # made by total()
+        leaf, result = self._graph
+        return torch.autograd.grad(result, leaf, factors, retain_graph=True)[0]
+
+    def folded(self, relevance: Tensor) -> Tensor:
+        """Relevance of `value` to that of the input: two sides are added up."""
+        if self._fold is None:
+            return relevance
+        one, other = relevance.chunk(2, dim=self._fold)
+        return one + other
+
+
+class Channel(NamedTuple):
+    """A sum of contributions, of the shape of the layer's output.
+
+    Attributes:
+        total: the sum; bias included.
+        products: what the contributions are, without the bias.
+    """
+
+    total: Tensor
+    products: list[Product]
 
 
 @dataclass
@@ -41,83 +122,137 @@ class LinearMap:
     """One call of a linear operation.
 
     Attributes:
-        source: the input, with its graph; the gradient that it gets is its relevance.
-        apply: the operation without bias, linear in both of its arguments (input, weight). Where the operation
-            has no weight (a sum, an average) the second argument is not used, and all weights are >= 0.
+        value: the input; None for a bias that is added alone.
+        operation: what is done.
         weight: the constant factor, or None.
         bias: what is added, broadcastable to the output, or None.
         nonnegative: the input is known to be >= 0 where it is no pixel.
         pixels: bounds of the input where it is made of pixels.
         parts: cache of parts of weights.
         where: restricts the contributions to some entries of the input; None for all.
+        known: sum_i a_i w_ij, where it is known.
     """
 
-    source: Tensor
-    apply: Callable[[Tensor, Any], Tensor]
+    value: Tensor | None
+    operation: Operation
     weight: Tensor | None
     bias: Tensor | None
     nonnegative: bool
     pixels: Pixels | None
     parts: WeightParts
     where: Tensor | None = None
-    _net: Tensor | None = field(default=None, repr=False)
+    known: Tensor | None = None
+    _all: Product | None = field(default=None, repr=False)
 
     def on_pixels(self, where: Tensor) -> "LinearMap":
         """The same map with the contributions of pixels alone, without bias."""
-        return replace(self, where=where, bias=None, _net=None)
+        return replace(self, where=where, bias=None, known=None, _all=None)
 
     def on_features(self, where: Tensor) -> "LinearMap":
         """The same map with the contributions of what is no pixel, and with the bias."""
-        return replace(self, where=where, pixels=None, _net=None)
+        return replace(self, where=where, pixels=None, known=None, _all=None)
 
-    def net(self) -> Tensor:
-        """sum_i a_i w_ij + b_j; computed once."""
-        if self._net is None:
-            self._net = self._plus_bias(self._sum(self.source.detach(), self._part("all")), lambda bias: bias)
-        return self._net
+    def net(self) -> Channel:
+        """sum_i a_i w_ij + b_j."""
+        products = self._plain()
+        total = self.known if self.known is not None else self._sum(products)
+        return Channel(self._plus_bias(total, lambda bias: bias), products)
 
-    def positive(self) -> Tensor:
+    def positive(self) -> Channel:
         """sum_i (a_i w_ij)+ + (b_j)+."""
-        return self._plus_bias(self._signed("plus", "minus"), lambda bias: bias.clamp(min=0))
+        products = self._signed("plus", "minus")
+        return Channel(self._plus_bias(self._sum(products), lambda bias: bias.clamp(min=0)), products)
 
-    def negative(self) -> Tensor:
-        """sum_i (a_i w_ij)-, <= 0; without the bias."""
-        return self._signed("minus", "plus")
+    def negative(self) -> Channel:
+        """sum_i |(a_i w_ij)-|, >= 0; without the bias."""
+        products = self._signed("minus", "plus")
+        return Channel(self._sum(products), products)
 
-    def boxed(self, low: float | Tensor, high: float | Tensor) -> Tensor:
-        """sum_i (a_i - low) w+_ij + (a_i - high) w-_ij."""
+    def boxed(self, low: float | Tensor, high: float | Tensor) -> Channel:
+        """sum_i (a_i - low) w+_ij + (high - a_i) |w-_ij|; without the bias."""
+        if self.value is None:
+            return Channel(self._sum([]), [])
         if self.pixels is not None:
             low, high = self.pixels.bounds(low, high)
-        value = self.source.detach()
-        total = self._sum(value - low, self._part("plus"))
-        return total if self.weight is None else total + self._sum(value - high, self._part("minus"))
+        products = [self._product(self.value - low, "plus")]
+        if self.weight is not None:
+            products.append(self._product(high - self.value, "minus"))
+        total = self._boxed_total(low, high)
+        return Channel(self._sum(products) if total is None else total, products)
 
-    def squared_weights(self) -> Tensor:
+    def squared_weights(self) -> Channel:
         """sum_i w_ij^2 over the entries that there are (padding is none)."""
-        return self._sum(torch.ones_like(self.source), self._part("square"))
+        return self._of_ones("square")
 
-    def ones(self) -> Tensor:
+    def ones(self) -> Channel:
         """The number of entries that output j is made of."""
-        return self._sum(torch.ones_like(self.source), self._part("ones"))
+        return self._of_ones("ones")
 
-    def _signed(self, of_positive: WeightPart, of_negative: WeightPart) -> Tensor:
-        """Contributions of positive inputs with one part of the weights, of negative ones with the other."""
-        value = self.source.detach()
-        if self.weight is None:
-            return self._sum(value.clamp(min=0) if of_positive == "plus" else value.clamp(max=0), None)
+    def _boxed_total(self, low: float | Tensor, high: float | Tensor) -> Tensor | None:
+        """sum_i a_i w_ij - low w+_ij - high w-_ij: the net input, and what is the same for all examples.
+
+        A unit that is active (net > 0) has no cancellation here, as -low w+ and -high w- are >= 0 for pixels
+        on both sides of 0, and one that ReLU has switched off gets no relevance.
+        """
+        if self.operation.transpose is None or self.where is not None or self.weight is None:
+            return None
+        if self.value is None or isinstance(low, Tensor) or isinstance(high, Tensor) or not low <= 0 <= high:
+            return None
+        one = torch.ones_like(self.value[:1])
+        constant = self.operation.apply(one * high, self._part("minus"))
+        constant -= self.operation.apply(one * low, self._part("plus"))
+        net = self.known if self.known is not None else self._sum(self._plain())
+        return (net + constant).clamp_(min=0)
+
+    def _of_ones(self, part: WeightPart) -> Channel:
+        products = [] if self.value is None else [self._product(torch.ones_like(self.value), part)]
+        return Channel(self._sum(products), products)
+
+    def _plain(self) -> list[Product]:
+        """The product of input and weights as they are; the same one each time, with its graph if it has one."""
+        if self.value is None:
+            return []
+        if self._all is None:
+            self._all = self._product(self.value, "all")
+        return [self._all]
+
+    def _signed(self, of_positive: WeightPart, of_negative: WeightPart) -> list[Product]:
+        """Products >= 0: positive inputs with one part of the weights, negative ones with the other."""
+        value = self.value
+        if value is None:
+            return []
         if self.nonnegative and self.pixels is None:
-            return self._sum(value, self._part(of_positive))
-        return self._sum(value.clamp(min=0), self._part(of_positive)) + self._sum(
-            value.clamp(max=0), self._part(of_negative)
-        )
+            if self.weight is None:
+                return self._plain() if of_positive == "plus" else []
+            return [self._product(value, of_positive)]
+        above, below = value.clamp(min=0), (-value).clamp_(min=0)
+        if self.weight is None:
+            return [self._product(above if of_positive == "plus" else below, "all")]
+        if self.operation.beside is None:
+            return [self._product(above, of_positive), self._product(below, of_negative)]
+        # A signed input is an input >= 0 of twice the width: one product, not two.
+        if self.where is not None:
+            above, below = (torch.where(self.where, side, 0.0) for side in (above, below))
+        dim, weight_dim = self.operation.beside
+        part: WeightPart = "plus minus" if of_positive == "plus" else "minus plus"
+        weight = self.parts(self.weight, part, weight_dim)
+        return [Product(self.operation, torch.cat([above, below], dim=dim), weight, fold=dim)]
+
+    def _product(self, value: Tensor, part: WeightPart) -> Product:
+        if self.where is not None:
+            value = torch.where(self.where, value, 0.0)
+        return Product(self.operation, value, self._part(part), fold=None)
 
     def _part(self, part: WeightPart) -> Tensor | None:
         return None if self.weight is None else self.parts(self.weight, part)
 
-    def _sum(self, value: Tensor, weight: Tensor | None) -> Tensor:
-        if self.where is not None:
-            value = torch.where(self.where, value, 0.0)
-        return self.apply(Contribution.apply(self.source, value), weight)
+    def _sum(self, products: list[Product]) -> Tensor:
+        if not products:
+            if self.known is not None:
+                return torch.zeros_like(self.known)
+            return torch.zeros(()) if self.bias is None else self.bias.new_zeros(())
+        first, *more = [product.total() for product in products]
+        return sum(more, start=first)
 
     def _plus_bias(self, total: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
         return total if self.bias is None else total + part(self.bias)

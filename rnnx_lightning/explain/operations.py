@@ -5,6 +5,7 @@ the value of the operation and notes how relevance goes back through it.
 """
 
 from collections.abc import Callable, Iterable
+from functools import reduce
 from typing import Any
 
 import torch
@@ -108,7 +109,8 @@ def join(tracer: RelevanceTracer, func: Any, tensors: Iterable[Tensor], *args: A
                 func(parts, *args, **kwargs) for parts in zip(*(p.channels() for p in pending), strict=True)
             )
         )
-        return tracer.remember(value, Traced(pending=PendingSum(pending[0].rule, channels)))
+        rule = reduce(tracer.common_rule, [part.rule for part in pending])
+        return tracer.remember(value, Traced(pending=PendingSum(rule, channels)))
     nonnegative = all(
         bool((tensor >= 0).all())
         if info is None

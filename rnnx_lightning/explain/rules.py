@@ -7,12 +7,11 @@ relevance R_j gives input i the share of i's contributions in the sum of all.
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor
-
-from rnnx_lightning.explain.linear import LinearMap
+from rnnx_lightning.explain.linear import Channel, LinearMap
 from rnnx_lightning.explain.sharing import Proportional, Sharing, TwoSided
 
 SIMPLE = Proportional()
+SIGNED = Proportional(signed=True)
 
 
 class Rule(Protocol):
@@ -23,8 +22,8 @@ class Rule(Protocol):
         """How relevance is shared among the channels; linear maps that are summed must agree in it."""
         ...
 
-    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
-        """The sums of contributions, each of the shape of the layer's output."""
+    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
+        """The sums of contributions."""
         ...
 
 
@@ -37,7 +36,7 @@ class ZPlus:
 
     sharing: Proportional = SIMPLE
 
-    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """The positive contributions."""
         return (layer.positive(),)
 
@@ -69,7 +68,7 @@ class AlphaBeta:
         """Two-sided, or proportional where beta is 0."""
         return TwoSided(self.alpha, self.beta) if self.beta else Proportional()
 
-    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """The positive and the negative contributions."""
         return (layer.positive(), layer.negative()) if self.beta else (layer.positive(),)
 
@@ -87,9 +86,9 @@ class Epsilon:
     @property
     def sharing(self) -> Sharing:
         """Proportional, stabilised."""
-        return Proportional(self.epsilon)
+        return Proportional(self.epsilon, signed=True)
 
-    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """All contributions as they are."""
         return (layer.net(),)
 
@@ -103,11 +102,13 @@ class Gamma:
     """
 
     gamma: float = 0.25
-    sharing: Proportional = SIMPLE
+    sharing: Proportional = SIGNED
 
-    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """All contributions, the positive ones once more gamma times."""
-        return (layer.net() + self.gamma * layer.positive(),)
+        net, positive = layer.net(), layer.positive()
+        more = [product.scaled(self.gamma) for product in positive.products]
+        return (Channel(net.total + self.gamma * positive.total, net.products + more),)
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class ZBox:
         if not self.low < self.high:
             raise ValueError(f"low={self.low} must be below high={self.high}")
 
-    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """The contributions above."""
         return (layer.boxed(self.low, self.high),)
 
@@ -143,7 +144,7 @@ class WSquare:
 
     sharing: Proportional = SIMPLE
 
-    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """The squared weights."""
         return (layer.squared_weights(),)
 
@@ -154,6 +155,6 @@ class Flat:
 
     sharing: Proportional = SIMPLE
 
-    def channels(self, layer: LinearMap) -> tuple[Tensor, ...]:
+    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """One for each input."""
         return (layer.ones(),)

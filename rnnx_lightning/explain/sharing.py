@@ -1,37 +1,56 @@
-"""How the relevance of a unit is shared among the sums that it is made of."""
+"""How the relevance of a unit is shared among the sums that it is made of, and of each sum among the inputs.
 
-from dataclasses import dataclass
+Buffers of this file's own are changed in place: for large feature maps new memory costs more than arithmetic.
+"""
+
+import math
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from rnnx_lightning.explain.linear import Channel, Product
+
+
+def _divided(relevance: Tensor, total: Tensor) -> Tensor:
+    """Relevance / total; overwrites `total` where it can."""
+    if total.shape == relevance.shape and total.dtype == relevance.dtype:
+        return torch.div(relevance, total, out=total)
+    return relevance / total
 
 
 def _ratio(relevance: Tensor, total: Tensor) -> Tensor:
-    """Relevance / total, and 0 where there is nothing to share among."""
-    return torch.where(total == 0, 0.0, relevance / total)
+    """Relevance / total for totals >= 0, and 0 where there is nothing to share among."""
+    return _divided(relevance, F.threshold(total, 0.0, math.inf))
 
 
 @dataclass(frozen=True)
 class Proportional:
-    """All to one sum: R / n. With `epsilon`, R / (n + epsilon * sign(n)), sign(0) = 1.
+    """All to one sum: R / n. With `epsilon`, R / (n + epsilon * sign(n)).
 
     Attributes:
         epsilon: stabiliser >= 0; it absorbs relevance.
+        signed: the sum can be negative.
     """
 
     epsilon: float = 0.0
+    signed: bool = field(default=False, compare=False)
 
     def factors(self, relevance: Tensor, total: Tensor) -> tuple[Tensor]:
         """What each contribution to `total` is multiplied with to give its relevance."""
         if self.epsilon:
-            total = torch.where(total >= 0, total + self.epsilon, total - self.epsilon)
+            epsilon = torch.tensor(self.epsilon, dtype=total.dtype, device=total.device)
+            return (_divided(relevance, torch.copysign(epsilon, total).add_(total)),)
+        if self.signed:
+            return (_divided(relevance, total.masked_fill(total == 0, math.inf)),)
         return (_ratio(relevance, total),)
 
 
 @dataclass(frozen=True)
 class TwoSided:
-    """Alpha to the positive sum, -beta to the negative one; alpha - beta = 1.
+    """Alpha to the positive contributions, -beta to the negative ones; alpha - beta = 1.
 
     Where one of the two sums is empty its quotient is 0 / 0, and the other takes the relevance whole, so that
     relevance is conserved.
@@ -39,12 +58,15 @@ class TwoSided:
 
     alpha: float
     beta: float
+    signed = False
 
     def factors(self, relevance: Tensor, positive: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-        """What each positive and each negative contribution is multiplied with to give its relevance."""
-        alpha = torch.where(negative == 0, 1.0, self.alpha)
-        beta = torch.where(positive == 0, -1.0, self.beta)
-        return _ratio(relevance * alpha, positive), _ratio(relevance * -beta, negative)
+        """What each contribution to the two sums, of magnitudes both, is multiplied with."""
+        up, down = _ratio(relevance, positive), _ratio(relevance, negative)
+        # alpha where there is something negative, else 1; -beta where there is something positive, else 1.
+        up.addcmul_(up, negative.sign(), value=self.alpha - 1)
+        down.addcmul_(down, positive.sign(), value=-self.beta - 1)
+        return up, down
 
 
 Sharing = Proportional | TwoSided
@@ -66,20 +88,36 @@ class Close(torch.autograd.Function):
         return None, None, *ctx.sharing.factors(relevance, *ctx.saved_tensors)
 
 
-class Contribution(torch.autograd.Function):
-    """An input's part in a sum: `value` goes forward; backward, the factor that arrives times `value`."""
+class Contribute(torch.autograd.Function):
+    """An input's contributions to the channels of a unit; backward, times the channels' factors: its relevance."""
 
     @staticmethod
-    def forward(ctx: Any, source: Tensor, value: Tensor) -> Tensor:
-        """`value`, as part of the graph of `source`."""
-        ctx.save_for_backward(value)
-        return value.view_as(value)
+    def forward(ctx: Any, source: Tensor, *channels: Channel) -> tuple[Tensor, ...]:
+        """The channels' sums, as part of the graph of `source`."""
+        ctx.products = [channel.products for channel in channels]
+        ctx.set_materialize_grads(False)
+        return tuple(channel.total.view_as(channel.total) for channel in channels)
 
     @staticmethod
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *factors: Tensor | None) -> tuple[Tensor | None, ...]:
         """The relevance of `source`."""
-        (value,) = ctx.saved_tensors
-        return value * factor, None
+        by_value: dict[int, tuple[Product, Tensor]] = {}
+        for products, factor in zip(ctx.products, factors, strict=True):
+            for product in products if factor is not None else ():
+                part, key = product.transposed(factor), id(product.value)
+                by_value[key] = (product, by_value[key][1] + part if key in by_value else part)
+        relevance = None
+        for product, part in by_value.values():
+            own = product.folded(_times(part, product.value, factors))
+            relevance = own if relevance is None else relevance + own
+        return relevance, *(None for _ in factors)
+
+
+def _times(part: Tensor, value: Tensor, borrowed: tuple[Tensor | None, ...]) -> Tensor:
+    """Part * value, in place if the memory of `part` is its own."""
+    memory = part.untyped_storage().data_ptr()
+    own = all(factor is None or factor.untyped_storage().data_ptr() != memory for factor in borrowed)
+    return part.mul_(value) if own and part.is_contiguous() and part.dtype == value.dtype else part * value
 
 
 class Pass(torch.autograd.Function):

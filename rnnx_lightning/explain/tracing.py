@@ -21,7 +21,7 @@ from rnnx_lightning.explain.linear import LinearMap, WeightParts
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.rules import Rule
-from rnnx_lightning.explain.sharing import Close, Pass, Sharing
+from rnnx_lightning.explain.sharing import Close, Contribute, Pass
 
 T = TypeVar("T")
 
@@ -199,27 +199,36 @@ class RelevanceTracer(TorchFunctionMode):
 
     # -- linear maps -----------------------------------------------------------------------------------------
 
-    def channels_of(self, layer: LinearMap) -> PendingSum:
-        """The sums of contributions to the outputs of one linear map, by the rule that it gets."""
+    def channels_of(self, source: Tensor, layer: LinearMap) -> PendingSum:
+        """The sums of contributions of `source` to one linear map of it, by the rule that the map gets."""
         rule = self.composite.rule(self.path, reads_pixels=layer.pixels is not None)
         mask = layer.pixels.mask if layer.pixels is not None else None
         other = self.composite.rule(self.path, reads_pixels=False)
         if mask is None or other == rule:
-            return PendingSum(rule, Once(lambda: rule.channels(layer)))
-        self.require_same_sharing(rule.sharing, other.sharing)
+            return PendingSum(rule, Once(lambda: Contribute.apply(source, *rule.channels(layer))))
         pixels, rest = layer.on_pixels(mask), layer.on_features(~mask)
-        return PendingSum(
-            other,
-            Once(lambda: tuple(a + b for a, b in zip(rule.channels(pixels), other.channels(rest), strict=True))),
-        )
 
-    def require_same_sharing(self, one: Sharing, other: Sharing) -> None:
-        """Terms of one sum need one denominator."""
-        if one != other:
+        def channels() -> tuple[Tensor, ...]:
+            parts = (Contribute.apply(source, *r.channels(part)) for r, part in ((rule, pixels), (other, rest)))
+            return tuple(a + b for a, b in zip(*parts, strict=True))
+
+        return PendingSum(self.common_rule(other, rule), Once(channels))
+
+    def common_rule(self, one: Rule, other: Rule) -> Rule:
+        """The rule of a sum of terms that have rules: they need one denominator.
+
+        Raises:
+            UnexplainableError: they share relevance in different ways.
+        """
+        if one.sharing != other.sharing:
             raise UnexplainableError(
-                f"A sum{self.path} adds terms whose rules share relevance in different ways ({one} and {other}). "
-                "Give both terms the same rule."
+                f"A sum{self.path} adds terms whose rules share relevance in different ways ({one.sharing} and "
+                f"{other.sharing}). Give both terms the same rule."
             )
+        if one == other or one.sharing.signed or other.sharing.signed:
+            return other if other.sharing.signed else one
+        here = self.composite.rule(self.path, reads_pixels=False)
+        return here if here.sharing == one.sharing else one
 
     # -- relevance at inner layers ---------------------------------------------------------------------------
 
