@@ -100,7 +100,7 @@ class _GuidedReLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         (result,) = ctx.saved_tensors
-        return torch.where(result > 0, gradient.clamp(min=0), 0.0)
+        return torch.ops.aten.threshold_backward(gradient, result, 0).clamp_(min=0)
 
 
 class _GuidedReLUs(TorchFunctionMode):

@@ -7,14 +7,13 @@ relevance: one ordinary `torch.autograd.grad` from the explained logit gives the
 An operation falls into one of the kinds of `operations`; what falls into none is refused by name.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.linear import LinearMap, WeightParts
@@ -24,6 +23,7 @@ from rnnx_lightning.explain.rules import Rule
 from rnnx_lightning.explain.sharing import Close, Contribute, Pass
 
 T = TypeVar("T")
+NOTE = "_rnnx_traced"  # an attribute of tensors
 
 
 class UnexplainableError(Exception):
@@ -111,16 +111,19 @@ class RelevanceTracer(TorchFunctionMode):
         self.composite = composite
         self.path = path
         self._anchor = anchor
-        self._traced = WeakTensorKeyDictionary()
-        self._traced[anchor] = Traced(pixels=Pixels())
+        self._token = object()  # says that what is noted on a tensor is of this forward pass
+        self._note(anchor, Traced(pixels=Pixels()))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Handle one operation according to its kind."""
         from rnnx_lightning.explain.operations import HARMLESS, KINDS
 
         kwargs = kwargs or {}
-        tensors = list(_tensors((args, kwargs.values())))
-        if not any(tensor in self._traced for tensor in tensors):
+        tensors: list[Tensor] = []
+        _collect(args, tensors)
+        if kwargs:
+            _collect(kwargs.values(), tensors)
+        if all(self.info(tensor) is None for tensor in tensors):
             return self._run_constant(func, tensors, args, kwargs)
         if func in HARMLESS:
             with torch.no_grad():
@@ -147,7 +150,16 @@ class RelevanceTracer(TorchFunctionMode):
 
     def info(self, tensor: Any) -> Traced | None:
         """What is known of a tensor; None for constants and whatever is no tensor."""
-        return self._traced.get(tensor) if isinstance(tensor, Tensor) else None
+        token, info = getattr(tensor, NOTE, (None, None))
+        return info if token is self._token else None
+
+    def _note(self, tensor: Tensor, info: Traced) -> None:
+        setattr(tensor, NOTE, (self._token, info))
+
+    def _traced(self, tensor: Tensor) -> Traced:
+        info = self.info(tensor)
+        assert info is not None  # callers have asked
+        return info
 
     def known(self, tensor: Any, func: Any, advice: str) -> Traced:
         """What is known of a tensor that must be made of the input; else `func` is refused with `advice`."""
@@ -158,7 +170,7 @@ class RelevanceTracer(TorchFunctionMode):
 
     def close(self, tensor: Tensor) -> Tensor:
         """The tensor with its graph; a pending sum is complete now."""
-        info = self._traced[tensor]
+        info = self._traced(tensor)
         if info.graph is not None:
             return info.graph()
         if info.pending is not None:
@@ -170,7 +182,7 @@ class RelevanceTracer(TorchFunctionMode):
 
     def passed(self, source: Tensor, value: Tensor) -> Tensor:
         """`value` in the graph, all its relevance going to `source` (whose pending sum is complete now)."""
-        info = self._traced[source]
+        info = self._traced(source)
         if info.pending is not None and value.shape == source.shape:
             return Close.apply(info.pending.rule.sharing, value, *info.pending.channels())
         return Pass.apply(self.close(source), value)
@@ -179,22 +191,22 @@ class RelevanceTracer(TorchFunctionMode):
         """Note what is known of a new tensor; one whose graph is made later is marked as traced."""
         if info.pending is not None or info.graph is not None:
             tensor = _Hidden.apply(self._anchor, tensor)
-        self._traced[tensor] = info
+        self._note(tensor, info)
         return tensor
 
     def remember_inplace(self, tensor: Tensor, result: Tensor) -> Tensor:
         """Let `tensor` be what `result` is, as an in-place operation does."""
-        info = self._traced[tensor]
+        info = self._traced(tensor)
         if info.pending is None or info.aliased or tensor.shape != result.shape:
             raise UnexplainableError(
                 f"An in-place operation{self.path} overwrites a value that others may still need. "
                 "Use its ordinary form (for example nn.ReLU(inplace=False))."
             )
         tensor.data = result.detach()  # other memory: what was made of the old value keeps it
-        new = self._traced[result]
+        new = self._traced(result)
         if new.pending is None and new.graph is None:
             new = Traced(new.nonnegative, new.pixels, new.gate, graph=Once(lambda: result))
-        self._traced[tensor] = new
+        self._note(tensor, new)
         return tensor
 
     # -- linear maps -----------------------------------------------------------------------------------------
@@ -234,7 +246,7 @@ class RelevanceTracer(TorchFunctionMode):
 
     def parts_of(self, tensor: Tensor) -> list[Tensor]:
         """The tensors of the graph whose gradients tell the relevance of `tensor`; none if it gets none."""
-        info = self._traced.get(tensor)
+        info = self.info(tensor)
         if info is None:
             return []
         if info.pending is not None:
@@ -246,7 +258,7 @@ class RelevanceTracer(TorchFunctionMode):
 
     def relevance_at(self, tensor: Tensor, gradients: list[Tensor | None]) -> Tensor:
         """The relevance of `tensor` from the gradients of its parts: factors for a sum, relevance elsewhere."""
-        info, total = self._traced.get(tensor), torch.zeros_like(tensor)
+        info, total = self.info(tensor), torch.zeros_like(tensor)
         pending = info is not None and info.pending is not None
         for part, gradient in zip(self.parts_of(tensor), gradients, strict=True):
             if gradient is not None:
@@ -268,16 +280,19 @@ class RelevanceTracer(TorchFunctionMode):
     def refuse_unseen(self, tensors: list[Tensor]) -> None:
         """Raise for a tensor that depends on the input by a way that was not seen."""
         for tensor in tensors:
-            if tensor.grad_fn is not None and tensor not in self._traced:
+            if tensor.grad_fn is not None and self.info(tensor) is None:
                 raise UnexplainableError(
                     f"A tensor{self.path} was made by {tensor.grad_fn.name()!r}, which the explainer cannot see "
                     "into (a custom autograd function or a compiled extension). Write it with torch operations."
                 )
 
 
-def _tensors(arguments: Any) -> Iterator[Tensor]:
+def _collect(arguments: Iterable[Any], tensors: list[Tensor]) -> None:
+    """Append all tensors among the arguments, however deep they are."""
     for argument in arguments:
         if isinstance(argument, Tensor):
-            yield argument
-        elif isinstance(argument, tuple | list | dict) or type(argument).__name__ == "dict_values":
-            yield from _tensors(argument.values() if isinstance(argument, dict) else argument)
+            tensors.append(argument)
+        elif isinstance(argument, tuple | list):
+            _collect(argument, tensors)
+        elif isinstance(argument, dict):
+            _collect(argument.values(), tensors)
