@@ -8,7 +8,7 @@ from torch import Tensor
 from rnnx_lightning.explain.linear import LinearMap
 from rnnx_lightning.explain.linear_operations import IDENTITY, identity_term
 from rnnx_lightning.explain.rules import Epsilon
-from rnnx_lightning.explain.tracing import Once, PendingSum, RelevanceTracer, Traced, UnexplainableError
+from rnnx_lightning.explain.tracing import Channels, Once, PendingSum, RelevanceTracer, Traced, UnexplainableError
 
 Operand = Any  # a tensor or a number
 
@@ -81,7 +81,9 @@ def _as_pending(tracer: RelevanceTracer, tensor: Tensor) -> PendingSum:
 def _sum_of_traced(tracer: RelevanceTracer, value: Tensor, one: Tensor, two: Tensor) -> Tensor:
     terms = [_as_pending(tracer, one), _as_pending(tracer, two)]
     rule = tracer.common_rule(terms[0].rule, terms[1].rule)
-    channels = Once(lambda: tuple(a + b for a, b in zip(terms[0].channels(), terms[1].channels(), strict=True)))
+    channels = Channels(
+        lambda active_only: [a + b for a, b in zip(*(term.channels(active_only) for term in terms), strict=True)]
+    )
     infos = (tracer.info(one), tracer.info(two))
     nonnegative = all(info is not None and info.nonnegative and info.pixels is None for info in infos)
     return tracer.remember(value, Traced(nonnegative, pending=PendingSum(rule, channels)))
@@ -106,8 +108,10 @@ def _plus_constant(
     like = value.detach()
     bias = torch.as_tensor(constant, dtype=like.dtype, device=like.device).detach()
     alone = LinearMap(None, IDENTITY, None, bias, False, None, tracer.parts)
-    channels = Once(
-        lambda: tuple(a + b.total for a, b in zip(pending.channels(), pending.rule.channels(alone), strict=True))
+    channels = Channels(
+        lambda active_only: [
+            a + b.total for a, b in zip(pending.channels(active_only), pending.rule.channels(alone), strict=True)
+        ]
     )
     return tracer.remember(value, Traced(pending=PendingSum(pending.rule, channels)))
 
@@ -130,7 +134,7 @@ def _scaled(
                 "and negative contributions. Put the sign into the weights."
             )
         pending = info.pending
-        channels = Once(lambda: tuple(channel * factor for channel in pending.channels()))
+        channels = Channels(lambda active_only: [channel * factor for channel in pending.channels(active_only)])
         return tracer.remember(
             value, Traced(info.nonnegative and nonnegative, pending=PendingSum(pending.rule, channels))
         )

@@ -38,6 +38,12 @@ class Composite:
                 return rule
         return self.default
 
+    @property
+    def zero_gets_nothing(self) -> bool:
+        """No rule gives relevance to a hidden unit whose value is 0 (one that ReLU has switched off)."""
+        rules = (self.default, *self.by_type.values(), *self.by_name.values())
+        return all(rule.zero_gets_nothing for rule in rules)
+
     def check(self, model: nn.Module) -> None:
         """Refuse names that fit no layer.
 

@@ -131,6 +131,7 @@ class LinearMap:
         parts: cache of parts of weights.
         where: restricts the contributions to some entries of the input; None for all.
         known: sum_i a_i w_ij, where it is known.
+        active_only: sums need be exact only for outputs that are positive in the end: ReLU follows.
     """
 
     value: Tensor | None
@@ -142,6 +143,7 @@ class LinearMap:
     parts: WeightParts
     where: Tensor | None = None
     known: Tensor | None = None
+    active_only: bool = False
     _all: Product | None = field(default=None, repr=False)
 
     def on_pixels(self, where: Tensor) -> "LinearMap":
@@ -168,6 +170,14 @@ class LinearMap:
         products = self._signed("minus", "plus")
         return Channel(self._sum(products), products)
 
+    def positive_and_negative(self) -> tuple[Channel, Channel]:
+        """Both, with one product fewer where z+ = z + |z-| will do: it has no cancellation where z > 0."""
+        negative = self.negative()
+        if not self.active_only or self.known is None or self.weight is None:
+            return self.positive(), negative
+        total = (self.known + negative.total).clamp_(min=0)
+        return Channel(total, self._signed("plus", "minus")), negative
+
     def boxed(self, low: float | Tensor, high: float | Tensor) -> Channel:
         """sum_i (a_i - low) w+_ij + (high - a_i) |w-_ij|; without the bias."""
         if self.value is None:
@@ -191,18 +201,22 @@ class LinearMap:
     def _boxed_total(self, low: float | Tensor, high: float | Tensor) -> Tensor | None:
         """sum_i a_i w_ij - low w+_ij - high w-_ij: the net input, and what is the same for all examples.
 
-        A unit that is active (net > 0) has no cancellation here, as -low w+ and -high w- are >= 0 for pixels
-        on both sides of 0, and one that ReLU has switched off gets no relevance.
+        A positive net input has no cancellation here, as -low w+ and -high w- are >= 0 where low <= 0 <= high.
         """
-        if self.operation.transpose is None or self.where is not None or self.weight is None:
+        if not self.active_only or self.operation.transpose is None or self.weight is None:
             return None
-        if self.value is None or isinstance(low, Tensor) or isinstance(high, Tensor) or not low <= 0 <= high:
+        if (
+            self.value is None
+            or self.known is None
+            or isinstance(low, Tensor)
+            or isinstance(high, Tensor)
+            or not low <= 0 <= high
+        ):
             return None
         one = torch.ones_like(self.value[:1])
         constant = self.operation.apply(one * high, self._part("minus"))
         constant -= self.operation.apply(one * low, self._part("plus"))
-        net = self.known if self.known is not None else self._sum(self._plain())
-        return (net + constant).clamp_(min=0)
+        return (self.known + constant).clamp_(min=0)
 
     def _of_ones(self, part: WeightPart) -> Channel:
         products = [] if self.value is None else [self._product(torch.ones_like(self.value), part)]

@@ -22,7 +22,7 @@ from rnnx_lightning.explain.linear_operations import (
     total,
 )
 from rnnx_lightning.explain.pixels import Pixels, joined
-from rnnx_lightning.explain.tracing import Once, PendingSum, RelevanceTracer, Traced
+from rnnx_lightning.explain.tracing import Channels, Once, PendingSum, RelevanceTracer, Traced
 
 FIRST_ONLY = "Only the first argument may depend on the input."
 
@@ -47,13 +47,16 @@ def move(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwarg
         new = Traced(info.nonnegative, pixels, info.gate, aliased=True)
         if pending is not None:
             new.pending = PendingSum(
-                pending.rule, Once(lambda: tuple(pick(outputs) for outputs in moved_channels()))
+                pending.rule,
+                Channels(lambda active_only: [pick(outputs) for outputs in moved_channels(active_only)]),
             )
         elif info.graph is not None:
             new.graph = Once(lambda: pick(moved_graph()))
         return tracer.remember(value, new)
 
-    moved_channels = Once(lambda: [apply(channel) for channel in pending.channels()] if pending else [])
+    moved_channels = Channels(
+        lambda active_only: [apply(channel) for channel in pending.channels(active_only)] if pending else []
+    )
     moved_graph = Once(lambda: apply(tracer.close(tensor)))
     if info.pending is None and info.graph is None:
         value = apply(tensor)
@@ -104,10 +107,11 @@ def join(tracer: RelevanceTracer, func: Any, tensors: Iterable[Tensor], *args: A
     if len(pending) == len(tensors) and len({part.rule.sharing for part in pending}) == 1:
         with torch.no_grad():
             value = func(tensors, *args, **kwargs)
-        channels = Once(
-            lambda: tuple(
-                func(parts, *args, **kwargs) for parts in zip(*(p.channels() for p in pending), strict=True)
-            )
+        channels = Channels(
+            lambda active_only: [
+                func(parts, *args, **kwargs)
+                for parts in zip(*(part.channels(active_only) for part in pending), strict=True)
+            ]
         )
         rule = reduce(tracer.common_rule, [part.rule for part in pending])
         return tracer.remember(value, Traced(pending=PendingSum(rule, channels)))
@@ -142,7 +146,8 @@ def activate(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **k
     tracer.known(tensor, func, FIRST_ONLY)
     with torch.no_grad():
         value = func(tensor, *args, **kwargs)
-    return tracer.remember(tracer.passed(tensor, value), Traced(nonnegative=func in _NONNEGATIVE))
+    rectified = func in _RECTIFIERS
+    return tracer.remember(tracer.passed(tensor, value, active_only=rectified), Traced(nonnegative=rectified))
 
 
 def clamp(
@@ -264,7 +269,7 @@ KINDS |= {func: inplace(add, torch.add) for func in _find("add_ __iadd__")}
 KINDS |= {func: inplace(multiply, torch.mul) for func in _find("mul_ __imul__")}
 
 _AFFINE_DROPOUT = set(_find("alpha_dropout"))
-_NONNEGATIVE = set(_find("relu relu6"))
+_RECTIFIERS = set(_find("relu relu6"))
 
 # These give no tensor that is made of the input's values.
 _PROPERTIES = (

@@ -22,6 +22,11 @@ class Rule(Protocol):
         """How relevance is shared among the channels; linear maps that are summed must agree in it."""
         ...
 
+    @property
+    def zero_gets_nothing(self) -> bool:
+        """An input that is 0 contributes nothing."""
+        ...
+
     def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """The sums of contributions."""
         ...
@@ -35,6 +40,7 @@ class ZPlus:
     """
 
     sharing: Proportional = SIMPLE
+    zero_gets_nothing = True
 
     def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """The positive contributions."""
@@ -58,6 +64,7 @@ class AlphaBeta:
 
     alpha: float = 2.0
     beta: float = 1.0
+    zero_gets_nothing = True
 
     def __post_init__(self) -> None:
         if abs(self.alpha - self.beta - 1) > 1e-9 or self.beta < 0:
@@ -70,7 +77,7 @@ class AlphaBeta:
 
     def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """The positive and the negative contributions."""
-        return (layer.positive(), layer.negative()) if self.beta else (layer.positive(),)
+        return layer.positive_and_negative() if self.beta else (layer.positive(),)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class Epsilon:
     """
 
     epsilon: float = 1e-6
+    zero_gets_nothing = True
 
     @property
     def sharing(self) -> Sharing:
@@ -103,6 +111,7 @@ class Gamma:
 
     gamma: float = 0.25
     sharing: Proportional = SIGNED
+    zero_gets_nothing = True
 
     def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """All contributions, the positive ones once more gamma times."""
@@ -128,6 +137,7 @@ class ZBox:
     low: float = -1.0
     high: float = 1.0
     sharing: Proportional = SIMPLE
+    zero_gets_nothing = False
 
     def __post_init__(self) -> None:
         if not self.low < self.high:
@@ -143,6 +153,7 @@ class WSquare:
     """w^2: R_i = sum_j w_ij^2 / sum_i' w_i'j^2 R_j, whatever the inputs are [MLB+17]; no bias."""
 
     sharing: Proportional = SIMPLE
+    zero_gets_nothing = False
 
     def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """The squared weights."""
@@ -154,6 +165,7 @@ class Flat:
     """All inputs of a unit get the same share of its relevance, whatever inputs and weights are; no bias."""
 
     sharing: Proportional = SIMPLE
+    zero_gets_nothing = False
 
     def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
         """One for each input."""

@@ -7,7 +7,7 @@ relevance: one ordinary `torch.autograd.grad` from the explained logit gives the
 An operation falls into one of the kinds of `operations`; what falls into none is refused by name.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -50,17 +50,42 @@ class Once(Generic[T]):
         return self._compute is None
 
 
+class Channels:
+    """The sums of contributions to a unit, with their graph, computed when they are first asked for.
+
+    Args:
+        compute: gives them; it is told whether they need be exact only for units whose value is positive.
+    """
+
+    def __init__(self, compute: Callable[[bool], Sequence[Any]]) -> None:
+        self._compute = compute
+        self._sums: dict[bool, tuple[Any, ...]] = {}
+
+    def __call__(self, active_only: bool = False) -> tuple[Any, ...]:
+        """The sums; exact ones serve everybody."""
+        if False in self._sums:
+            return self._sums[False]
+        if active_only not in self._sums:
+            self._sums[active_only] = tuple(self._compute(active_only))
+        return self._sums[active_only]
+
+    @property
+    def asked(self) -> tuple[Any, ...]:
+        """All sums that anybody has asked for."""
+        return sum(self._sums.values(), ())
+
+
 @dataclass
 class PendingSum:
     """A sum of linear maps whose last term may not have come yet: W x, and then + U h.
 
     Attributes:
         rule: by it the unit's relevance is shared among the channels.
-        channels: the sums of contributions, with their graph.
+        channels: the sums of contributions.
     """
 
     rule: Rule
-    channels: Once[tuple[Tensor, ...]]
+    channels: Channels
 
 
 @dataclass
@@ -110,6 +135,7 @@ class RelevanceTracer(TorchFunctionMode):
         self.parts = WeightParts()
         self.composite = composite
         self.path = path
+        self._zero_gets_nothing = composite.zero_gets_nothing
         self._anchor = anchor
         self._token = object()  # says that what is noted on a tensor is of this forward pass
         self._note(anchor, Traced(pixels=Pixels()))
@@ -180,11 +206,15 @@ class RelevanceTracer(TorchFunctionMode):
             return info.graph()
         return tensor
 
-    def passed(self, source: Tensor, value: Tensor) -> Tensor:
-        """`value` in the graph, all its relevance going to `source` (whose pending sum is complete now)."""
+    def passed(self, source: Tensor, value: Tensor, active_only: bool = False) -> Tensor:
+        """`value` in the graph, all its relevance going to `source` (whose pending sum is complete now).
+
+        With `active_only`, `value` is 0 where `source` is not positive.
+        """
         info = self._traced(source)
         if info.pending is not None and value.shape == source.shape:
-            return Close.apply(info.pending.rule.sharing, value, *info.pending.channels())
+            sums = info.pending.channels(active_only and self._zero_gets_nothing)
+            return Close.apply(info.pending.rule.sharing, value, *sums)
         return Pass.apply(self.close(source), value)
 
     def remember(self, tensor: Tensor, info: Traced) -> Tensor:
@@ -217,14 +247,19 @@ class RelevanceTracer(TorchFunctionMode):
         mask = layer.pixels.mask if layer.pixels is not None else None
         other = self.composite.rule(self.path, reads_pixels=False)
         if mask is None or other == rule:
-            return PendingSum(rule, Once(lambda: Contribute.apply(source, *rule.channels(layer))))
+
+            def sums(active_only: bool) -> tuple[Tensor, ...]:
+                layer.active_only = active_only
+                return Contribute.apply(source, *rule.channels(layer))
+
+            return PendingSum(rule, Channels(sums))
         pixels, rest = layer.on_pixels(mask), layer.on_features(~mask)
 
-        def channels() -> tuple[Tensor, ...]:
+        def sums_of_both(active_only: bool) -> list[Tensor]:
             parts = (Contribute.apply(source, *r.channels(part)) for r, part in ((rule, pixels), (other, rest)))
-            return tuple(a + b for a, b in zip(*parts, strict=True))
+            return [a + b for a, b in zip(*parts, strict=True)]
 
-        return PendingSum(self.common_rule(other, rule), Once(channels))
+        return PendingSum(self.common_rule(other, rule), Channels(sums_of_both))
 
     def common_rule(self, one: Rule, other: Rule) -> Rule:
         """The rule of a sum of terms that have rules: they need one denominator.
@@ -250,8 +285,7 @@ class RelevanceTracer(TorchFunctionMode):
         if info is None:
             return []
         if info.pending is not None:
-            channels = info.pending.channels() if info.pending.channels.asked else ()
-            return [channel for channel in channels if channel.requires_grad]
+            return [channel for channel in info.pending.channels.asked if channel.requires_grad]
         if info.graph is not None:
             return [info.graph()] if info.graph.asked else []
         return [tensor]
