@@ -5,6 +5,7 @@ relevance R_j gives input i the share of i's contributions in the sum of all.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from rnnx_lightning.explain.linear import Channel, LinearMap
@@ -70,7 +71,7 @@ class AlphaBeta:
         if abs(self.alpha - self.beta - 1) > 1e-9 or self.beta < 0:
             raise ValueError(f"alpha={self.alpha}, beta={self.beta}: alpha - beta must be 1 and beta >= 0")
 
-    @property
+    @cached_property
     def sharing(self) -> Sharing:
         """Two-sided, or proportional where beta is 0."""
         return TwoSided(self.alpha, self.beta) if self.beta else Proportional()
@@ -91,7 +92,7 @@ class Epsilon:
     epsilon: float = 1e-6
     zero_gets_nothing = True
 
-    @property
+    @cached_property
     def sharing(self) -> Sharing:
         """Proportional, stabilised."""
         return Proportional(self.epsilon, signed=True)

@@ -109,18 +109,6 @@ class Traced:
     aliased: bool = False
 
 
-class _Hidden(torch.autograd.Function):
-    """Marks a value as made of the input before its graph exists, so that no operation can lose it unseen."""
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, value: Tensor) -> Tensor:
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        raise UnexplainableError("relevance took a way that the explainer does not know")
-
-
 class RelevanceTracer(TorchFunctionMode):
     """Watches one forward pass.
 
@@ -136,7 +124,6 @@ class RelevanceTracer(TorchFunctionMode):
         self.composite = composite
         self.path = path
         self._zero_gets_nothing = composite.zero_gets_nothing
-        self._anchor = anchor
         self._token = object()  # says that what is noted on a tensor is of this forward pass
         self._note(anchor, Traced(pixels=Pixels()))
 
@@ -149,12 +136,13 @@ class RelevanceTracer(TorchFunctionMode):
         _collect(args, tensors)
         if kwargs:
             _collect(kwargs.values(), tensors)
-        if all(self.info(tensor) is None for tensor in tensors):
+        unknown = [tensor for tensor in tensors if self.info(tensor) is None]
+        if len(unknown) == len(tensors):
             return self._run_constant(func, tensors, args, kwargs)
         if func in HARMLESS:
             with torch.no_grad():
                 return func(*args, **kwargs)
-        self.refuse_unseen(tensors)
+        self._refuse_unseen(unknown)
         if not torch.is_grad_enabled():
             self.refuse(
                 func, "It runs inside a custom autograd function or torch.no_grad: write it outside of them."
@@ -168,7 +156,7 @@ class RelevanceTracer(TorchFunctionMode):
         if not tensors:
             return func(*args, **kwargs)  # also what sets the grad mode comes this way
         if func.__name__ != "__get__":
-            self.refuse_unseen(tensors)
+            self._refuse_unseen(tensors)
         with torch.no_grad():
             return func(*args, **kwargs)
 
@@ -218,9 +206,12 @@ class RelevanceTracer(TorchFunctionMode):
         return Pass.apply(self.close(source), value)
 
     def remember(self, tensor: Tensor, info: Traced) -> Tensor:
-        """Note what is known of a new tensor; one whose graph is made later is marked as traced."""
+        """Note what is known of a new tensor.
+
+        One whose graph is made later requires a gradient now, so that no operation can use it unseen.
+        """
         if info.pending is not None or info.graph is not None:
-            tensor = _Hidden.apply(self._anchor, tensor)
+            tensor = tensor.detach().requires_grad_()
         self._note(tensor, info)
         return tensor
 
@@ -311,10 +302,10 @@ class RelevanceTracer(TorchFunctionMode):
             f"No relevance rule for the operation {name!r} ({resolve_name(func) or name}){self.path}. {advice}"
         )
 
-    def refuse_unseen(self, tensors: list[Tensor]) -> None:
+    def _refuse_unseen(self, unknown: list[Tensor]) -> None:
         """Raise for a tensor that depends on the input by a way that was not seen."""
-        for tensor in tensors:
-            if tensor.grad_fn is not None and self.info(tensor) is None:
+        for tensor in unknown:
+            if tensor.grad_fn is not None:
                 raise UnexplainableError(
                     f"A tensor{self.path} was made by {tensor.grad_fn.name()!r}, which the explainer cannot see "
                     "into (a custom autograd function or a compiled extension). Write it with torch operations."
