@@ -115,9 +115,10 @@ class Contribute(torch.autograd.Function):
 
 def _times(part: Tensor, value: Tensor, borrowed: tuple[Tensor | None, ...]) -> Tensor:
     """Part * value, in place if the memory of `part` is its own."""
-    memory = part.untyped_storage().data_ptr()
-    own = all(factor is None or factor.untyped_storage().data_ptr() != memory for factor in borrowed)
-    return part.mul_(value) if own and part.is_contiguous() and part.dtype == value.dtype else part * value
+    memory = part.untyped_storage()
+    own = all(factor is None or factor.untyped_storage().data_ptr() != memory.data_ptr() for factor in borrowed)
+    whole = memory.nbytes() == part.numel() * part.element_size()  # not expanded, no view of a larger one
+    return part.mul_(value) if own and whole and part.dtype == value.dtype else part * value
 
 
 class Pass(torch.autograd.Function):
