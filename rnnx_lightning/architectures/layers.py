@@ -65,8 +65,8 @@ class SequenceDropout(nn.Module):
         drawn = 1 if self.stationary else steps
         keep = 1 - self.p
         # Uniform in [keep, 1 + keep), rounded down, is 1 with probability `keep`; bernoulli_ takes twice as long.
-        mask = like.new_empty(drawn, len(like), width).uniform_(keep, 1 + keep).floor_().div_(keep)
-        return list(mask.expand(steps, -1, -1).unbind(0))
+        mask = torch.empty(drawn, len(like), width, device=like.device).uniform_(keep, 1 + keep).floor_()
+        return list(mask.div_(keep).to(like.dtype).expand(steps, -1, -1).unbind(0))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, F) to (B, T, F)."""
