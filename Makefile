@@ -1,9 +1,10 @@
-# make fit: train ConvDeep on MNIST. make test: pass the tests. Both install what they need into .venv.
+# make fit: train ConvDeep on MNIST. make test: pass the tests. make bench: measure speed, beside the peers.
+# All install what they need into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: fit test lint install
+.PHONY: fit test lint bench install
 
 fit: .venv/.installed
 	$(BIN)/rnnx fit --config configs/convdeep.yaml
@@ -16,6 +17,9 @@ lint: .venv/.installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+bench: .venv/.installed-test
+	$(BIN)/python -m benchmarks
+
 install: .venv/.installed-test
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -25,5 +29,5 @@ install: .venv/.installed-test
 	touch $@
 
 .venv/.installed-test: .venv/.installed
-	$(INSTALL) --editable ".[test]"
+	$(INSTALL) --editable ".[test,bench,cluster]"
 	touch $@

@@ -94,7 +94,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             "checkpoint that rnnx wrote"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or no checkpoint: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(
+            f"{path} is damaged or no checkpoint: {[*str(error).splitlines(), type(error).__name__][0]}"
+        ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"{path} is no checkpoint of rnnx: it has no state_dict")
     return checkpoint

@@ -1,5 +1,6 @@
 """The LightningModule that trains any architecture on majority-sample sequences."""
 
+import math
 import warnings
 from typing import Any, Literal
 
@@ -47,6 +48,10 @@ class SequenceClassifier(L.LightningModule):
         learning_rate: Adam's, at its highest.
         schedule: "one_cycle" warms up and anneals to zero over the whole run; "constant" as published.
         classes: number of classes.
+
+    Raises:
+        ValueError: learning rate or number of classes is out of range; later, if the data have another number of
+            classes, or the network gives something else than (B, classes) logits.
     """
 
     def __init__(
@@ -57,8 +62,10 @@ class SequenceClassifier(L.LightningModule):
         classes: int = 10,
     ) -> None:
         super().__init__()
-        if learning_rate <= 0:
-            raise ValueError(f"learning_rate={learning_rate} must be positive")
+        if not 0 < learning_rate < math.inf:
+            raise ValueError(f"learning_rate={learning_rate} must be positive and finite")
+        if classes < 2:
+            raise ValueError(f"classes={classes} must be at least 2")
         # From the command line these are class paths and numbers; a module given in Python is not stored.
         with warnings.catch_warnings(action="ignore"):
             self.save_hyperparameters(logger=False)
@@ -67,10 +74,17 @@ class SequenceClassifier(L.LightningModule):
         self.network = network
         self.learning_rate = learning_rate
         self.schedule = schedule
+        self.classes = classes
         self.train_metrics = _metrics("train", classes)
         self.val_metrics = _metrics("val", classes)
         self.test_metrics = _metrics("test", classes)
         self.train_metrics.persistent(True)  # what a run that is resumed has counted in its epoch so far
+
+    def setup(self, stage: str) -> None:
+        """Refuse data of another number of classes."""
+        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
+        if names is not None and len(names) != self.classes:
+            raise ValueError(f"model.classes={self.classes}, but the data have {len(names)} classes")
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, 28, W) in [-1, 1] to logits (B, classes)."""
@@ -85,6 +99,12 @@ class SequenceClassifier(L.LightningModule):
 
     def _step(self, batch: SequenceBatch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
         logits = self.logits(batch)
+        if logits.shape != (len(batch.label), self.classes):
+            raise ValueError(
+                f"{type(self.network).__name__} gives {tuple(logits.shape)} for a batch of {len(batch.label)} "
+                f"sequences of {self.classes} classes: it must give logits (batch, classes); "
+                "look at model.network.init_args"
+            )
         loss = rejection_cross_entropy(logits, batch.label)
         metrics["loss"].update(loss.detach(), weight=len(batch.label))
         metrics["accuracy"].update(logits.detach(), batch.label)

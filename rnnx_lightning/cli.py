@@ -1,16 +1,21 @@
 """LightningCLI as `rnnx` uses it: where runs land, what is printed, and the test after a fit."""
 
+import contextlib
 import csv
 import difflib
+import io
 import logging
 import os
+import re
 import sys
 import warnings
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
@@ -63,7 +68,8 @@ class RnnxCLI(LightningCLI):
             args=args,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            parser_kwargs={"prog": "rnnx", **usage},
+            # A misspelt option is refused, not completed.
+            parser_kwargs={"prog": "rnnx", "allow_abbrev": False, **usage},
             save_config_kwargs={"overwrite": True},
             # Explanations after validation need gradients, which tensors made under inference mode refuse.
             trainer_defaults={"inference_mode": False, "max_epochs": 10, "log_every_n_steps": 10},
@@ -84,17 +90,26 @@ class RnnxCLI(LightningCLI):
         parser.link_arguments("data.columns", "model.network.init_args.columns")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; after a misspelt option, name the nearest one that there is."""
+        """Parse; after a misspelt option, on the command line or in a file, name the nearest one that there is."""
+        said = io.StringIO()
         try:
-            super().parse_arguments(parser, args)
+            with contextlib.redirect_stderr(said):
+                super().parse_arguments(parser, args)
         except SystemExit:
-            given = sys.argv[2:] if args is None else []
-            known = list(self._subcommand_parsers[sys.argv[1]]._option_string_actions) if given else []
-            for option in (word.partition("=")[0] for word in given if word.startswith("--")):
-                nearest = difflib.get_close_matches(option, known, n=1, cutoff=0.8)
-                if option not in known and nearest:
-                    print(f"{option}: did you mean {nearest[0]}?", file=sys.stderr)
+            print(said.getvalue().rstrip(), file=sys.stderr)
+            known = self._subcommand_parsers[sys.argv[1]]._option_string_actions
+            for option in re.findall(r"(?:option|key) '([\w.]+)'|arguments?: --([\w.]+)", said.getvalue()):
+                nearest = difflib.get_close_matches("--" + "".join(option), known, n=1, cutoff=0.8)
+                if nearest:
+                    print(f"{''.join(option)}: did you mean {nearest[0].removeprefix('--')}?", file=sys.stderr)
+            if "config" in said.getvalue():
+                files = [word for flag, word in pairwise(sys.argv) if flag == "--config"]
+                print(f"config files, in this order: {', '.join(files) or 'none'}", file=sys.stderr)
             raise
+        sys.stderr.write(said.getvalue())
+        seed = self.config[self.config["subcommand"]].get("seed_everything")
+        if isinstance(seed, int) and not isinstance(seed, bool) and not 0 <= seed < 2**32:
+            raise ValueError(f"seed_everything={seed} must lie between 0 and {2**32 - 1}")
 
     def _parse_ckpt_path(self) -> None:
         """Find `--ckpt_path last`; refuse a checkpoint that is damaged or of another architecture.
@@ -151,10 +166,17 @@ class RnnxCLI(LightningCLI):
         if not sys.stdout.isatty() and config.get("enable_progress_bar") is None:
             kwargs["enable_progress_bar"] = False
             callbacks.append(EpochLines())
-        kwargs["callbacks"] = [*callbacks, *(config.get("callbacks") or []), GracefulStop()]
-        plugins = config.get("plugins") or []
-        kwargs["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
-        trainer = super().instantiate_trainer(**kwargs)
+        kwargs["callbacks"] = [*callbacks, *_several(config.get("callbacks")), GracefulStop()]
+        kwargs["plugins"] = [*_several(config.get("plugins")), AtomicCheckpointIO()]
+        try:
+            trainer = super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+            asked = ", ".join(
+                f"trainer.{key}={config.get(key)}" for key in ("accelerator", "devices", "precision")
+            )
+            raise ValueError(
+                f"no trainer can be made with {asked}: {error}\nWithout a GPU, leave these three out."
+            ) from error
         cores = os.cpu_count() or 1
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
             raise ValueError(
@@ -207,6 +229,11 @@ class RnnxCLI(LightningCLI):
             writer.writerow(["sequence", *columns])
             writer.writerows(zip(range(len(columns["label"])), *columns.values(), strict=True))
         Console().print(f"Predictions: {path}")
+
+
+def _several(given: Any) -> list[Any]:
+    """What may be given as nothing, one, or a list."""
+    return given if isinstance(given, list) else [] if given is None else [given]
 
 
 class _NoTips(logging.Filter):

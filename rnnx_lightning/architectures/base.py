@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from rnnx_lightning.architectures.layers import check_columns
+
 
 class RecurrentNetwork(nn.Module):
     """A network that reads a picture a few pixel columns at a time, left to right.
@@ -12,10 +14,14 @@ class RecurrentNetwork(nn.Module):
     Args:
         columns: pixel columns a time step.
         rows: height of the picture in pixels.
+
+    Raises:
+        ValueError: there are no columns.
     """
 
     def __init__(self, columns: int = 7, rows: int = 28) -> None:
         super().__init__()
+        check_columns(columns)
         self.columns = columns
         self.rows = rows
 

@@ -100,7 +100,7 @@ class Deep(_DeepFamily):
         dropout: float = 0.2,
         stationary_dropout: bool = False,
     ) -> None:
-        front = linear_front(28 * columns, features)
+        front = linear_front(28, columns, features)
         output = _head(hidden, head, classes)
         super().__init__(columns, front, features, hidden, recurrent, output, dropout, stationary_dropout)
 
@@ -132,7 +132,7 @@ class DeepV2(_DeepFamily):
         dropout: float = 0.2,
         stationary_dropout: bool = False,
     ) -> None:
-        front = linear_front(28 * columns, first, features)
+        front = linear_front(28, columns, first, features)
         output = _head(hidden, head, classes)
         super().__init__(columns, front, features, hidden, recurrent, output, dropout, stationary_dropout)
 

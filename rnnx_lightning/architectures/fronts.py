@@ -2,21 +2,23 @@
 
 from torch import nn
 
-from rnnx_lightning.architectures.layers import SumLikePool2d, bias_free_conv, bias_free_linear
+from rnnx_lightning.architectures.layers import SumLikePool2d, bias_free_conv, bias_free_linear, check_columns
 
 
-def linear_front(pixels: int, *widths: int) -> nn.Sequential:
+def linear_front(rows: int, columns: int, *widths: int) -> nn.Sequential:
     """Linear layers, ReLU after each.
 
     Args:
-        pixels: number of pixels of a step.
+        rows: height of a step in pixels.
+        columns: width of a step in pixels.
         widths: of the layers, the last one that of the output.
 
     Returns:
         A module from (N, 1, rows, columns) to (N, widths[-1]).
     """
     layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in zip((pixels, *widths), widths, strict=False):
+    check_columns(columns)
+    for inputs, outputs in zip((rows * columns, *widths), widths, strict=False):
         layers += [bias_free_linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers)
 
@@ -32,6 +34,7 @@ def conv_front(rows: int, columns: int, features: int) -> nn.Sequential:
     Returns:
         A module from (N, 1, rows, columns) to (N, features).
     """
+    check_columns(columns)
     pooled = -(-rows // 4) * -(-columns // 4)
     return nn.Sequential(
         bias_free_conv(1, 24, 5),

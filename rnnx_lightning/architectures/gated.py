@@ -34,8 +34,8 @@ class _GatedFamily(RecurrentNetwork):
         stationary_dropout: bool = False,
     ) -> None:
         super().__init__(columns)
-        pixels = self.rows * columns
-        self.front = conv_front(28, columns, features) if self.convolutional else linear_front(pixels, features)
+        front = conv_front if self.convolutional else linear_front
+        self.front = front(self.rows, columns, features)
         self.dropout = SequenceDropout(dropout, stationary_dropout)
         self.cell = self.cell_class(features, units, dropout, stationary_dropout, self.tanh)
         self.output = bias_free_linear(units, classes)

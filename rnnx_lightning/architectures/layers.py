@@ -10,6 +10,16 @@ from torch import Tensor, nn
 LayerT = TypeVar("LayerT", nn.Linear, nn.Conv2d)
 
 
+def check_columns(columns: int) -> None:
+    """Refuse time steps without pixels.
+
+    Raises:
+        ValueError: names the number of columns.
+    """
+    if columns < 1:
+        raise ValueError(f"columns={columns} must be at least 1")
+
+
 def bias_free_linear(inputs: int, outputs: int, fan_in: int | None = None) -> nn.Linear:
     """A linear layer without bias, weights truncated normal with std 1 / sqrt(fan_in).
 

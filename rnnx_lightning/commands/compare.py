@@ -16,7 +16,9 @@ ROOT = Path("logs") / "compare"
 
 def main(arguments: list[str]) -> None:
     """Parse the arguments, run what is missing, write the report."""
-    parser = ArgumentParser(prog="rnnx compare", description="Train many networks and compare them.")
+    parser = ArgumentParser(
+        prog="rnnx compare", allow_abbrev=False, description="Train many networks and compare them."
+    )
     parser.usage = "rnnx compare --config FILE [--seeds [0,1,2] | --folds 10] [--jobs N]   (rnnx compare --help)"
     parser.add_argument("--config", action="config", help="a study, configs/compare/experiment1.yaml")
     parser.add_class_arguments(Study)

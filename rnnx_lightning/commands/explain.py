@@ -111,7 +111,9 @@ def _read(path: Path) -> Tensor:
 def main(arguments: list[str]) -> None:
     """Parse the arguments and explain."""
     parser = ArgumentParser(
-        prog="rnnx explain", description="The heatmaps of sequences by every method, as a picture and as numbers."
+        prog="rnnx explain",
+        allow_abbrev=False,
+        description="The heatmaps of sequences by every method, as a picture and as numbers.",
     )
     parser.usage = "rnnx explain --ckpt_path FILE [--index N ... | --image A.png B.png C.png] [--out NAME]"
     parser.add_argument("--ckpt_path", type=str, required=True, help="a checkpoint that `rnnx fit` wrote")

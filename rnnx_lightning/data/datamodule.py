@@ -129,7 +129,10 @@ class MajoritySequences(L.LightningDataModule):
         }
         for name, members in splits.items():
             counts = torch.bincount(images.labels[members], minlength=len(images.classes))
-            check_possible(counts, self.samples, self.majority_size, f"the {name} split of {self.dataset}")
+            where = f"the {name} split of {self.dataset}"
+            if self.folds is None and name != "test":
+                where += f" (validation_share={self.validation_share})"
+            check_possible(counts, self.samples, self.majority_size, where)
         self._images, self._pixels, self._splits = images, images.pixels, splits
 
     def plan(self, split: str, epoch: int = 0) -> Plan:

@@ -2,6 +2,7 @@
 
 from rnnx_lightning.explain.attributor import Attributor
 from rnnx_lightning.explain.baselines import Input, Random
+from rnnx_lightning.explain.chunks import InChunks
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.gradients import (
     GradientTimesInput,
@@ -26,6 +27,7 @@ __all__ = [
     "Gamma",
     "GradientTimesInput",
     "GuidedBackprop",
+    "InChunks",
     "Input",
     "IntegratedGradients",
     "Random",

@@ -1,0 +1,87 @@
+"""Runs the benchmarks: `make bench`, or `python -m benchmarks --only explain --device cuda`."""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks import explain, growth, startup, train
+
+PARTS = {
+    "explain": explain.measure,
+    "train": train.measure,
+    "recipe": train.published_recipe,
+    "growth": growth.measure,
+    "startup": startup.measure,
+}
+OUT = Path("logs") / "benchmarks"
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument(
+        "--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to run (default: all)"
+    )
+    parser.add_argument(
+        "--device", type=torch.device, default=None, help="default: cuda if there is one, else cpu"
+    )
+    parser.add_argument("--batch", type=int, default=None, help="sequences (default: 256 on a CPU, 4096 on a GPU)")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds that count")
+    parser.add_argument("--steps", type=int, default=60, help="training steps of a round")
+    parser.add_argument("--epochs", type=int, default=12, help="that configs/convdeep.yaml trains")
+    options = parser.parse_args()
+    if options.device is None:
+        options.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    options.batch = options.batch or (256 if options.device.type == "cpu" else 4096)
+    return options
+
+
+def _show(console: Console, part: str, rows: list[dict[str, Any]]) -> None:
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = Table(*columns, title=part, title_justify="left")
+    for row in rows:
+        cells = (row.get(column) for column in columns)
+        table.add_row(*("" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v) for v in cells))
+    console.print(table)
+
+
+def _machine(device: torch.device) -> dict[str, str]:
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    name = (
+        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
+    )
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit.stdout.strip(),
+        "device": f"{device.type}: {name}",
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        **{package: version(package) for package in ("torch", "lightning", "captum", "zennit")},
+    }
+
+
+def main() -> None:
+    """Run the parts that are asked for; print a table of each and leave one JSON file."""
+    options, console = _arguments(), Console()
+    results: dict[str, Any] = {"machine": _machine(options.device)}
+    console.print(results["machine"])
+    for part in options.only:
+        results[part] = PARTS[part](options)
+        _show(console, part, results[part])
+    OUT.mkdir(parents=True, exist_ok=True)
+    path = OUT / f"{options.device.type}-{time.strftime('%Y%m%d-%H%M%S')}.json"
+    path.write_text(json.dumps(results, indent=2) + "\n")
+    console.print(f"Numbers: {path}")
+
+
+if __name__ == "__main__":
+    main()

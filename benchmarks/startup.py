@@ -1,0 +1,64 @@
+"""How long a user waits before anything happens."""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+GOALS = {"rnnx --help": 1.0, "rnnx fit to its first step": 6.0}
+FIRST_STEP = "first step after"
+PARTS = {
+    "import torch": "torch",
+    "import lightning": "lightning",
+    "import rnnx_lightning.cli": "rnnx_lightning.cli",
+}
+WATCH = f"""
+import sys, time
+start = time.time() - float(sys.argv.pop(1))
+from lightning.pytorch import Trainer, Callback
+from rnnx_lightning.classifier import SequenceClassifier
+step = SequenceClassifier.training_step
+def first(self, *arguments):
+    print("{FIRST_STEP}", time.time() - start, flush=True)
+    sys.exit(0)
+SequenceClassifier.training_step = first
+from rnnx_lightning.__main__ import main
+main()
+"""
+
+
+def _seconds(*command: str) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        subprocess.run(
+            [sys.executable, *command],
+            cwd=folder,
+            env=dict(os.environ),
+            check=False,
+            capture_output=True,
+            timeout=120,
+        )
+        return time.perf_counter() - start
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a wait: the best of three, as the files are warm then."""
+    config = str(ROOT / "configs" / "quick.yaml")
+    commands = {
+        "rnnx --help": ("-m", "rnnx_lightning", "--help"),
+        "rnnx fit to its first step": ("-c", WATCH, "0", "fit", "--config", config),
+        **{part: ("-c", f"import {module}") for part, module in PARTS.items()},
+    }
+    return [
+        {
+            "what": name,
+            "seconds": min(_seconds(*command) for _ in range(3)),
+            "goal": GOALS.get(name),
+        }
+        for name, command in commands.items()
+    ]

@@ -1,0 +1,209 @@
+"""Training: the whole Lightning stack against a bare loop, the plain way, and what the machine can compute."""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.measure import median_seconds, synchronise
+from rnnx_lightning import architectures
+from rnnx_lightning.architectures import RecurrentNetwork
+from rnnx_lightning.callbacks import FiniteLoss, StepRandomness, Throughput
+from rnnx_lightning.classifier import SequenceClassifier, rejection_cross_entropy
+from rnnx_lightning.data import MajoritySequences
+from rnnx_lightning.data.images import ImageSet
+from rnnx_lightning.data.loader import SequenceBatch
+
+NETWORKS = ("Deep", "ConvDeep", "RLSTM")
+PUBLISHED_STEPS = 100 * 48_000 // 50  # 100 epochs of batch 50
+OWN_BATCH = 100
+GOALS = {"bare": 0.95, "plain": 5.0}
+PLAIN_GOAL_GPU = 20.0
+
+
+def made_up_data(**arguments: Any) -> MajoritySequences:
+    """Majority sequences of as many images as MNIST has, of noise."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (70_000, 28, 28), dtype=torch.uint8, generator=generator)
+    images = ImageSet(pixels, torch.arange(70_000) % 10, [str(digit) for digit in range(10)], 60_000)
+    data = MajoritySequences(dataset="digits", **arguments)
+    with patch("rnnx_lightning.data.datamodule.load_images", return_value=images):
+        data.setup()
+    return data
+
+
+def lightning_rate(network: nn.Module, batch: int, steps: int, device: torch.device) -> float:
+    """Sequences a second of `fit`, as it logs them."""
+    data = made_up_data(batch_size=batch)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = L.Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=1,
+            max_epochs=1,
+            limit_train_batches=steps,
+            limit_val_batches=0,
+            logger=TensorBoardLogger(folder),
+            callbacks=[StepRandomness(), FiniteLoss(), Throughput()],
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            enable_checkpointing=False,
+        )
+        trainer.fit(SequenceClassifier(network, learning_rate=1e-3), datamodule=data)
+        return float(trainer.callback_metrics["train/sequences_per_second"])
+
+
+def _steps(network: nn.Module, batches: Iterator[tuple[Any, Tensor]], steps: int, device: torch.device) -> float:
+    """Sequences a second of a loop with nothing in it but the training."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
+    network.train()
+    count, start = 0, time.perf_counter()
+    for number, (inputs, label) in enumerate(batches):
+        if number == steps:
+            break
+        optimizer.zero_grad()
+        loss = rejection_cross_entropy(network(*inputs), label)
+        loss.backward()
+        optimizer.step()
+        count += len(label)
+    synchronise(device)
+    return count / (time.perf_counter() - start)
+
+
+def bare_rate(network: nn.Module, batch: int, steps: int, device: torch.device) -> float:
+    """The same network on the same batches, by hand."""
+    data = made_up_data(batch_size=batch)
+
+    def batches() -> Iterator[tuple[Any, Tensor]]:
+        for part in data.train_dataloader():
+            moved = data.on_after_batch_transfer(SequenceBatch(*(tensor.to(device) for tensor in part)))
+            yield (moved.distinct, moved.order), moved.label
+
+    return _steps(network, batches(), steps, device)
+
+
+class PlainSequences(Dataset):
+    """Builds each sequence on the CPU, one at a time."""
+
+    def __init__(self, data: MajoritySequences) -> None:
+        self.pixels, self.plan = data.images.pixels, data.plan("train")
+
+    def __len__(self) -> int:
+        return len(self.plan.label)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        """One picture (1, 28, 84) in [-1, 1] and its label."""
+        images = [self.pixels[index].float() / 127.5 - 1 for index in self.plan.index[row]]
+        return torch.cat(images, dim=1).unsqueeze(0), self.plan.label[row]
+
+
+class StepByStep(nn.Module):
+    """Runs the front of a network on one time step after the other."""
+
+    def __init__(self, network: RecurrentNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(B, 1, 28, W) to logits."""
+        steps = [self.network.encode(step) for step in image.split(self.network.columns, dim=3)]
+        return self.network.decide(torch.stack(steps, dim=1))
+
+
+def plain_rate(network: RecurrentNetwork, batch: int, steps: int, device: torch.device) -> float:
+    """A data set, worker processes, and no thought of speed."""
+    data = made_up_data(batch_size=batch, fresh=False)
+    loader = DataLoader(PlainSequences(data), batch, shuffle=True, num_workers=2)
+    batches = (((image.to(device),), label.to(device)) for image, label in loader)
+    return _steps(StepByStep(network), batches, steps, device)
+
+
+def flops_of_a_step(network: nn.Module, batch: int, device: torch.device) -> int:
+    """Floating-point operations of one training step, by torch's own counter."""
+    data = made_up_data(batch_size=batch)
+    part = data.on_after_batch_transfer(
+        SequenceBatch(*(tensor.to(device) for tensor in next(iter(data.train_dataloader()))))
+    )
+    with FlopCounterMode(display=False) as counter:
+        rejection_cross_entropy(network(part.distinct, part.order), part.label).backward()
+    return counter.get_total_flops()
+
+
+def peak_flops(device: torch.device) -> float:
+    """Floating-point operations a second of a large float32 matrix product."""
+    size = 8192 if device.type == "cuda" else 2048
+    a = torch.rand(size, size, device=device)
+    seconds = median_seconds({"product": lambda: a @ a}, device, repeats=7)
+    return 2 * size**3 / seconds["product"]
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a network: rates, and their ratios to what they are compared with."""
+    rows, peak = [], peak_flops(options.device)
+    batch = OWN_BATCH if options.device.type == "cpu" else options.batch
+    for name in NETWORKS:
+        torch.manual_seed(0)
+        network = getattr(architectures, name)().to(options.device)
+        rates: dict[str, list[float]] = {"fit": [], "bare": [], "plain": []}
+        for _ in range(3):  # in turn, so that a slow moment of the machine hits all
+            rates["fit"].append(lightning_rate(network, batch, options.steps, options.device))
+            network.to(options.device)
+            rates["bare"].append(bare_rate(network, batch, options.steps, options.device))
+            rates["plain"].append(plain_rate(network, batch, max(options.steps // 4, 2), options.device))
+        rate = {key: median(values) for key, values in rates.items()}
+        limit = peak / (flops_of_a_step(network, batch, options.device) / batch)
+        rows.append(
+            {
+                "network": name,
+                "batch": batch,
+                "sequences per second": rate["fit"],
+                "to bare loop": rate["fit"] / rate["bare"],
+                "to plain way": rate["fit"] / rate["plain"],
+                "to arithmetic limit": rate["fit"] / limit,
+            }
+        )
+    return rows
+
+
+def published_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A step of the published ConvDeep recipe and of ours, and what both take for all their steps."""
+    torch.manual_seed(0)
+
+    def stepper(batch: int, fresh: bool) -> Any:
+        network = architectures.ConvDeep(dropout=0.2).to(options.device).train()
+        optimizer = torch.optim.Adam(network.parameters(), lr=2e-4, fused=True)
+        data = made_up_data(batch_size=batch, fresh=fresh)
+        part = data.on_after_batch_transfer(
+            SequenceBatch(*(tensor.to(options.device) for tensor in next(iter(data.train_dataloader()))))
+        )
+
+        def step() -> None:
+            optimizer.zero_grad()
+            rejection_cross_entropy(network(part.distinct, part.order), part.label).backward()
+            optimizer.step()
+
+        return step
+
+    steps = {"published": stepper(50, fresh=False), "ours": stepper(OWN_BATCH, fresh=True)}
+    seconds = median_seconds(steps, options.device, repeats=options.repeats * 3)
+    own_steps = options.epochs * (48_000 // OWN_BATCH)
+    total = {"published": seconds["published"] * PUBLISHED_STEPS, "ours": seconds["ours"] * own_steps}
+    return [
+        {
+            "recipe": recipe,
+            "milliseconds a step": seconds[recipe] * 1e3,
+            "steps": PUBLISHED_STEPS if recipe == "published" else own_steps,
+            "seconds in all": total[recipe],
+            "published / this": total["published"] / total[recipe],
+        }
+        for recipe in ("published", "ours")
+    ]

@@ -1,0 +1,278 @@
+"""Every mistake gets one clear message: what was wrong, where, and what to do."""
+
+import gzip
+import json
+import logging
+import os
+import shutil
+import sys
+
+import pytest
+import torch
+from paths import ROOT
+
+from rnnx_lightning import __main__
+
+QUICK = str(ROOT / "configs" / "quick.yaml")
+FIT = ["fit", "--config", QUICK, "--trainer.max_epochs=1", "--trainer.check_val_every_n_epoch=1"]
+
+NETWORK = "--model.network.init_args."
+COMMAND_LINE = {
+    # name: (arguments, words that the message must have)
+    "unknown command": (["fitt"], ["'fitt'", "Did you mean 'fit'"]),
+    "misspelt trainer option": ([*FIT, "--trainer.max_epoch=3"], ["trainer.max_epoch", "trainer.max_epochs"]),
+    "misspelt data option": ([*FIT, "--data.batchsize=3"], ["data.batchsize", "data.batch_size"]),
+    "misspelt model option": ([*FIT, "--model.learning_rat=3"], ["learning_rat", "model.learning_rate"]),
+    "misspelt network option": ([*FIT, f"{NETWORK}dropot=0.1"], ["dropot"]),
+    "unknown option": ([*FIT, "--zzz=3"], ["zzz"]),
+    "word for a number": ([*FIT, "--data.batch_size=many"], ["data.batch_size", "many"]),
+    "fraction for a whole number": ([*FIT, "--data.batch_size=2.5"], ["data.batch_size", "2.5"]),
+    "word for a learning rate": ([*FIT, "--model.learning_rate=fast"], ["model.learning_rate", "fast"]),
+    "word for a truth value": ([*FIT, "--data.fresh=perhaps"], ["data.fresh", "perhaps"]),
+    "no such config": (["fit", "--config", "nowhere.yaml"], ["nowhere.yaml"]),
+    "config is a folder": (["fit", "--config", "."], ["--config"]),
+    "no such network": ([*FIT, "--model.network=DeepDeep"], ["DeepDeep"]),
+    "no such module": ([*FIT, "--model.network=no_such_module.Network"], ["no_such_module"]),
+    "network is no module": ([*FIT, "--model.network=datetime.datetime"], ["datetime"]),
+    "no such callback": ([*FIT, "--trainer.callbacks=CosineSimilarty"], ["CosineSimilarty"]),
+    "unknown data set": ([*FIT, "--data.dataset=cifar"], ["cifar", "fashion_mnist"]),
+    "unknown schedule": ([*FIT, "--model.schedule=cosine"], ["cosine", "one_cycle"]),
+    "batch of none": ([*FIT, "--data.batch_size=0"], ["batch_size=0"]),
+    "negative batch": ([*FIT, "--data.batch_size=-5"], ["batch_size=-5"]),
+    "batch larger than the data": ([*FIT, "--data.batch_size=100000"], ["batch_size=100000", "smaller"]),
+    "learning rate 0": ([*FIT, "--model.learning_rate=0"], ["learning_rate=0", "positive"]),
+    "negative learning rate": ([*FIT, "--model.learning_rate=-1"], ["learning_rate=-1", "positive"]),
+    "infinite learning rate": ([*FIT, "--model.learning_rate=.inf"], ["learning_rate=inf"]),
+    "learning rate is no number": ([*FIT, "--model.learning_rate=.nan"], ["learning_rate=nan"]),
+    "dropout of all": ([*FIT, f"{NETWORK}dropout=1.0"], ["dropout=1.0", "[0, 1)"]),
+    "negative dropout": ([*FIT, f"{NETWORK}dropout=-0.1"], ["dropout=-0.1"]),
+    "columns that do not divide": ([*FIT, "--data.columns=5"], ["columns=5", "28"]),
+    "no columns": ([*FIT, "--data.columns=0"], ["columns=0"]),
+    "no sample": ([*FIT, "--data.samples=0"], ["samples=0"]),
+    "majority larger than the sequence": ([*FIT, "--data.majority_size=4"], ["majority_size=4", "samples=3"]),
+    "no majority": ([*FIT, "--data.majority_size=0"], ["majority_size=0"]),
+    "majority that cannot be one": ([*FIT, "--data.samples=40"], ["samples=40", "raise majority_size"]),
+    "majority larger than a class": (
+        [*FIT, "--data.samples=2000", "--data.majority_size=1999"], ["majority_size=1999"],
+    ),
+    "validation share 0": ([*FIT, "--data.validation_share=0"], ["validation_share=0"]),
+    "validation share 1": ([*FIT, "--data.validation_share=1.0"], ["validation_share=1.0"]),
+    "validation share that leaves nothing": ([*FIT, "--data.validation_share=0.999"], ["validation_share", "0.999"]),
+    "one fold": ([*FIT, "--data.folds=1"], ["folds=1"]),
+    "fold outside": ([*FIT, "--data.folds=5", "--data.fold=5"], ["fold=5", "4"]),
+    "negative fold": ([*FIT, "--data.folds=5", "--data.fold=-1"], ["fold=-1"]),
+    "negative seed": ([*FIT, "--seed_everything=-1"], ["seed"]),
+    "too few classes": ([*FIT, "--model.classes=5"], ["classes=5", "10"]),
+    "network with too few logits": ([*FIT, f"{NETWORK}classes=5"], ["5", "10"]),
+    "no sequence to explain": (
+        [*FIT, "--trainer.callbacks=CosineSimilarity", "--trainer.callbacks.sequences=0"], ["sequences=0"],
+    ),
+    "no sequence to draw": ([*FIT, "--trainer.callbacks=Heatmaps", "--trainer.callbacks.sequences=0"], ["sequences=0"]),
+    "GPU that is not there": ([*FIT, "--trainer.accelerator=gpu"], ["accelerator=gpu", "Without a GPU"]),
+    "more devices than cores": ([*FIT, "--trainer.accelerator=cpu", "--trainer.devices=500"], ["devices=500"]),
+    "devices that are a word": ([*FIT, "--trainer.devices=some"], ["some"]),
+    "unknown accelerator": ([*FIT, "--trainer.accelerator=abacus"], ["abacus"]),
+    "unknown precision": ([*FIT, "--trainer.precision=7"], ["7"]),
+    "monitor that does not exist": ([*FIT, "--checkpoint.monitor=val/beauty"], ["val/beauty"]),
+    "no such checkpoint": (["test", "--config", QUICK, "--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt"]),
+    "no last checkpoint": ([*FIT, "--ckpt_path=last"], ["no last checkpoint", "quick"]),
+    "explain without checkpoint": (["explain"], ["ckpt_path"]),
+    "explain nothing": (["explain", "--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt"]),
+    "explain a word": (["explain", "--ckpt_path=a.ckpt", "--index=first"], ["first"]),
+    "study without networks": (["compare", "--name=empty"], ["networks"]),
+    "study with a bad name": (["compare", "--name=../up", '--networks={"A": []}'], ["../up"]),
+    "study of a missing config": (["compare", "--name=s", '--networks={"A": ["gone.yaml"]}'], ["gone.yaml"]),
+    "study with one fold": (["compare", "--name=s", f'--networks={{"A": ["{QUICK}"]}}', "--folds=1"], ["folds=1"]),
+    "study with no jobs": (["compare", "--name=s", f'--networks={{"A": ["{QUICK}"]}}', "--jobs=0"], ["jobs=0"]),
+    "study on an unknown data set": (
+        ["compare", "--name=s", f'--networks={{"A": ["{QUICK}"]}}', "--datasets=[cifar]"], ["cifar"],
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def say(tmp_path, monkeypatch, capsys):
+    """Runs the command line here and returns what it said; it must have failed, cleanly."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["rnnx"])
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # loggers keep the streams of the test before
+    monkeypatch.delenv("RNNX_DEBUG", raising=False)
+
+    def run(arguments):
+        with pytest.raises(SystemExit) as stopped:
+            __main__.main(list(map(str, arguments)))
+        said = capsys.readouterr().err
+        assert stopped.value.code not in (0, None)
+        assert "Traceback" not in said
+        return said
+
+    return run
+
+
+@pytest.mark.parametrize("name", COMMAND_LINE)
+def test_command_line(name, say, tmp_path):
+    arguments, words = COMMAND_LINE[name]
+    said = say(arguments)
+    for word in words:
+        assert word in said, said
+    assert len(said.splitlines()) <= 16, said
+    left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".ckpt", ".part", ".json")]
+    assert not left
+
+
+CONFIGS = {
+    "misspelt key": ("data:\n  dataset: digits\n  batchsize: 5\n", ["batchsize", "batch_size"]),
+    "misspelt section": ("dta:\n  dataset: digits\n", ["dta", "data"]),
+    "no YAML": ("data: [digits\n", ["broken.yaml", "did not find expected"]),
+    "a list": ("- data\n", ["broken.yaml"]),
+    "wrong type": ("data:\n  dataset: digits\n  samples: three\n", ["samples", "three"]),
+    "code in YAML": ("data: !!python/object/apply:os.system ['touch owned']\n", ["yaml"]),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_files(name, say, tmp_path):
+    text, words = CONFIGS[name]
+    (tmp_path / "broken.yaml").write_text(text)
+    said = say([*FIT, "--config", "broken.yaml"])
+    for word in words:
+        assert word.lower() in said.lower(), said
+    assert not (tmp_path / "owned").exists()
+
+
+@pytest.fixture
+def mnist(real_data_dir, tmp_path):
+    """A copy of the original files that may be spoilt."""
+    shutil.copytree(real_data_dir / "MNIST", tmp_path / "data" / "MNIST")
+    return tmp_path / "data" / "MNIST" / "raw"
+
+
+def spoil(raw, kind):
+    file = raw / "t10k-labels-idx1-ubyte"
+    os.chmod(raw, 0o755)
+    os.chmod(file, 0o644)
+    content = file.read_bytes()
+    if kind == "truncated":
+        file.write_bytes(content[:-1])
+    elif kind == "altered":
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    elif kind == "empty":
+        file.write_bytes(b"")
+    elif kind == "packed":
+        file.write_bytes(gzip.compress(content))
+    else:
+        file.write_bytes((raw / "train-labels-idx1-ubyte").read_bytes())
+
+
+@pytest.mark.parametrize("kind", ["truncated", "altered", "empty", "packed", "another file"])
+def test_spoilt_data_files(kind, mnist, say):
+    spoil(mnist, kind)
+    said = say([*FIT, "--data.dataset=mnist", "--data.data_dir=data"])
+    for word in ("t10k-labels-idx1-ubyte", "damaged", "Delete it"):
+        assert word in said
+
+
+def test_missing_data_and_no_way_to_get_them(say, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+
+    def no_network(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("torchvision.datasets.MNIST.download", no_network)
+    said = say([*FIT, "--data.dataset=mnist", "--data.data_dir=nowhere"])
+    for word in ("nowhere", "torchvision", "no network", "no npm on this machine", "digits"):
+        assert word in said
+
+
+CHECKPOINTS = {
+    "empty": (lambda path: path.write_bytes(b""), ["damaged"]),
+    "text": (lambda path: path.write_text("weights"), ["damaged"]),
+    "no weights": (lambda path: torch.save({"epoch": 1}, path), ["no state_dict"]),
+    "a tensor": (lambda path: torch.save(torch.ones(2), path), ["no state_dict"]),
+    "code": (lambda path: torch.save({"state_dict": print}, path), ["never loaded"]),
+    "no network": (lambda path: torch.save({"state_dict": {}, "hyper_parameters": {}}, path), ["which network"]),
+    "a folder": (lambda path: path.mkdir(), ["no checkpoint"]),
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_checkpoints_that_cannot_be_explained(name, say, tmp_path):
+    make, words = CHECKPOINTS[name]
+    make(tmp_path / "bad.ckpt")
+    said = say(["explain", "--ckpt_path=bad.ckpt"])
+    for word in ("bad.ckpt", *words):
+        assert word in said
+    assert not (tmp_path / "explanation.png").exists()
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A checkpoint of Deep on the digits."""
+    folder = tmp_path_factory.mktemp("trained")
+    before, argv = os.getcwd(), sys.argv
+    os.chdir(folder)
+    try:
+        __main__.main([*FIT, "--model.network=Deep"])
+    finally:
+        os.chdir(before)
+        sys.argv = argv
+    return next(folder.rglob("best.ckpt"))
+
+
+def test_checkpoint_of_another_network(trained, say):
+    said = say(["test", "--config", QUICK, f"--ckpt_path={trained}"])
+    for word in ("another network", "Deep", "ConvDeep"):
+        assert word in said
+
+
+def test_checkpoint_of_other_sizes(trained, say, tmp_path):
+    checkpoint = torch.load(trained, weights_only=True)
+    checkpoint["hyper_parameters"]["network"]["init_args"]["hidden"] = 7
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    assert "do not fit the network" in say(["explain", "--ckpt_path=other.ckpt"])
+
+
+EXPLAIN = {
+    "sequence that is not there": (["--index=99999"], ["99999", "0 to 359"]),
+    "negative sequence": (["--index=-1"], ["-1"]),
+    "picture that is not there": (["--image", "a.png"], ["a.png"]),
+    "picture that is none": (["--image", "text.png"], ["text.png", "no picture"]),
+    "picture of another size": (["--image", "large.png"], ["large.png", "30 x 28", "28 x 28"]),
+    "both": (["--image", "large.png", "--index=1"], ["--image", "--index", "not both"]),
+}
+
+
+@pytest.mark.parametrize("name", EXPLAIN)
+def test_what_cannot_be_explained(name, trained, say, tmp_path):
+    from PIL import Image
+
+    (tmp_path / "text.png").write_text("no picture at all")
+    Image.new("L", (30, 28)).save(tmp_path / "large.png")
+    arguments, words = EXPLAIN[name]
+    said = say(["explain", f"--ckpt_path={trained}", *arguments])
+    for word in words:
+        assert word in said
+    assert not (tmp_path / "explanation.json").exists()
+
+
+def test_a_network_that_cannot_be_explained(say, tmp_path, monkeypatch):
+    (tmp_path / "fused.py").write_text(
+        "from torch import nn\n\n"
+        "class Fused(nn.Module):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.lstm, self.out = nn.LSTM(28, 16, batch_first=True), nn.Linear(16, 10)\n"
+        "    def forward(self, x):\n"
+        "        return self.out(self.lstm(x.squeeze(1).transpose(1, 2))[0][:, -1])\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    config = json.dumps({"class_path": "fused.Fused"})
+    said = say(["fit", "--data.dataset=digits", "--trainer.max_epochs=1", f"--model.network={config}",
+                "--trainer.callbacks=CosineSimilarity"])  # fmt: skip
+    for word in ("'lstm'", "Write the cell"):
+        assert word in said
+
+
+def test_a_folder_that_cannot_be_written(say, tmp_path):
+    (tmp_path / "logs").write_text("a file where the runs' folder should be")
+    assert "logs" in say(FIT)
