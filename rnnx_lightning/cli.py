@@ -101,7 +101,7 @@ class RnnxCLI(LightningCLI):
             for option in re.findall(r"(?:option|key) '([\w.]+)'|arguments?: --([\w.]+)", said.getvalue()):
                 nearest = difflib.get_close_matches("--" + "".join(option), known, n=1, cutoff=0.8)
                 if nearest:
-                    print(f"{''.join(option)}: did you mean {nearest[0].removeprefix('--')}?", file=sys.stderr)
+                    print(f"{''.join(option)}: did you mean {nearest[0]}?", file=sys.stderr)
             if "config" in said.getvalue():
                 files = [word for flag, word in pairwise(sys.argv) if flag == "--config"]
                 print(f"config files, in this order: {', '.join(files) or 'none'}", file=sys.stderr)

@@ -25,8 +25,9 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--jobs", type=int, default=max(torch.cuda.device_count(), 1), help="runs at a time (default: one a GPU)"
     )
+    parser.add_argument("--cluster", type=str, help="address of a Dask scheduler whose workers see this folder")
     chosen = parser.parse_args(arguments)
-    jobs = chosen.pop("jobs")
+    jobs, cluster = chosen.pop("jobs"), chosen.pop("cluster")
     if jobs < 1:
         raise StudyError(f"jobs={jobs} must be at least 1")
     chosen.pop("config", None)
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> None:
     console.print(
         f"{study.name}: {len(runs)} runs, {jobs} at a time, {os.cpu_count()} cores; logs in {ROOT / 'runs'}"
     )
-    outcomes = run_all(runs, jobs)
+    outcomes = run_all(runs, jobs, cluster)
     report = write_report(study, runs, outcomes, ROOT)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     if report is not None:

@@ -4,16 +4,19 @@ import fcntl
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import joblib
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from rnnx_lightning.compare.study import Run
+from rnnx_lightning.compare.study import Run, StudyError
 
 LOG = "run.log"
+CONNECT_TIMEOUT_S = 10
 
 
 @dataclass(frozen=True)
@@ -31,57 +34,92 @@ class Outcome:
     reason: str = ""
 
 
-def execute(run: Run, number: int, jobs: int) -> Outcome:
+def execute(run: Run, number: int, jobs: int, place: Path) -> Outcome:
     """Train one run, unless it is finished; go on where it was interrupted.
 
     Args:
         run: what to train.
         number: of the run in the study; decides which GPU it gets.
         jobs: how many runs go on at the same time.
+        place: the folder that the run's paths are seen from.
     """
-    run.folder.mkdir(parents=True, exist_ok=True)
-    with (run.folder / ".lock").open("w") as lock:
+    folder = place / run.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
         # The training process inherits the lock: where the one that started it was killed, it is waited for.
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if run.results.exists():
+        if (place / run.results).exists():
             return Outcome(run, "was done")
-        return _train(run, number, jobs, lock.fileno())
+        return _train(run, number, jobs, lock.fileno(), place)
 
 
-def _train(run: Run, number: int, jobs: int, lock: int) -> Outcome:
+def _train(run: Run, number: int, jobs: int, lock: int, place: Path) -> Outcome:
     environment = dict(os.environ)
     environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
     if torch.cuda.is_available():
         environment.setdefault("CUDA_VISIBLE_DEVICES", str(number % torch.cuda.device_count()))
     command = [sys.executable, "-m", "rnnx_lightning", *run.command]
-    with (run.folder / LOG).open("a") as log:
+    path = place / run.folder / LOG
+    with path.open("a") as log:
         done = subprocess.run(
-            command, stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock,), check=False
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=(lock,),
+            check=False,
+            cwd=place,
         )
     code = done.returncode
-    if code == 0 and run.results.exists():
+    if code == 0 and (place / run.results).exists():
         return Outcome(run, "done")
-    lines = [line for line in (run.folder / LOG).read_text(errors="replace").splitlines() if line.strip()]
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
     return Outcome(run, "failed", said or f"exit code {code}")
 
 
-def run_all(runs: Sequence[Run], jobs: int) -> list[Outcome]:
+@contextmanager
+def _engine(cluster: str | None) -> Iterator[None]:
+    """Where joblib runs things: here, or on a Dask cluster, which does again what a lost worker was at.
+
+    Raises:
+        StudyError: there is no Dask, or no cluster at the address.
+    """
+    if cluster is None:
+        yield
+        return
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise StudyError("a cluster needs Dask: pip install 'rnnx-lightning[cluster]'") from error
+    try:
+        client = Client(cluster, timeout=CONNECT_TIMEOUT_S)
+    except (OSError, ValueError) as error:
+        raise StudyError(f"no Dask scheduler answers at {cluster!r}: {error}") from error
+    with client, joblib.parallel_config(backend="dask"):
+        yield
+
+
+def run_all(runs: Sequence[Run], jobs: int, cluster: str | None = None) -> list[Outcome]:
     """Run what is missing, and show how far it is.
 
     Args:
         runs: of a study.
-        jobs: how many at the same time.
+        jobs: how many at the same time; on a cluster the number of workers decides.
+        cluster: address of a Dask scheduler whose workers see this folder, or None for this machine.
 
     Returns:
         One outcome a run; a failed run does not stop the others.
+
+    Raises:
+        StudyError: the cluster cannot be reached.
     """
     outcomes = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns) as progress:
+    with _engine(cluster), Progress(*columns) as progress:
         task = progress.add_task("runs", total=len(runs))
-        parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
-        tasks = (joblib.delayed(execute)(run, number, jobs) for number, run in enumerate(runs))
+        parallel = joblib.Parallel(n_jobs=jobs if cluster is None else -1, return_as="generator_unordered")
+        tasks = (joblib.delayed(execute)(run, number, jobs, Path.cwd()) for number, run in enumerate(runs))
         for outcome in parallel(tasks):
             outcomes.append(outcome)
             progress.console.print(
