@@ -45,12 +45,15 @@ CONFIG_ROOT = "configs"
 
 
 def run_name(configs: list[str]) -> str:
-    """The run's folder under `logs`: the configs' names without `configs/` and suffix, joined by "+"."""
+    """The run's folder under `logs`: the configs' names without `configs/` and suffix, joined by "+".
+
+    It never leads out of `logs`, whatever the configs' paths are.
+    """
     names = []
     for config in map(Path, configs):
         parts = config.with_suffix("").parts
         start = len(parts) - parts[::-1].index(CONFIG_ROOT) if CONFIG_ROOT in parts else -1
-        names.append("/".join(parts[start:]))
+        names.append("/".join(part for part in parts[start:] if part != ".." and part != config.anchor))
     return "+".join(names) or "run"
 
 

@@ -19,6 +19,22 @@ QUICK = ["--config", str(ROOT / "configs" / "quick.yaml"), "--trainer.max_epochs
 QUICK += ["--trainer.check_val_every_n_epoch", "1"]
 
 
+@pytest.mark.parametrize(
+    ("configs", "name"),
+    [
+        (["configs/convdeep.yaml"], "convdeep"),
+        (["/somewhere/configs/published/convdeep.yaml", "fashion_mnist.yaml"], "published/convdeep+fashion_mnist"),
+        (["configs/../../../outside.yaml"], "outside"),
+        (["/.."], "run"),
+        ([], "run"),
+    ],
+)
+def test_a_run_lands_under_logs_whatever_its_configs_are_called(configs, name):
+    from rnnx_lightning.cli import run_name
+
+    assert run_name(configs) == name
+
+
 def test_help_and_version_import_nothing_heavy(capsys):
     before = set(sys.modules)
     __main__.main(["--help"])
