@@ -145,14 +145,15 @@ class LinearMap:
     known: Tensor | None = None
     active_only: bool = False
     _all: Product | None = field(default=None, repr=False)
+    _sides: list[Tensor] | None = field(default=None, repr=False)
 
     def on_pixels(self, where: Tensor) -> "LinearMap":
         """The same map with the contributions of pixels alone, without bias."""
-        return replace(self, where=where, bias=None, known=None, _all=None)
+        return replace(self, where=where, bias=None, known=None, _all=None, _sides=None)
 
     def on_features(self, where: Tensor) -> "LinearMap":
         """The same map with the contributions of what is no pixel, and with the bias."""
-        return replace(self, where=where, pixels=None, known=None, _all=None)
+        return replace(self, where=where, pixels=None, known=None, _all=None, _sides=None)
 
     def net(self) -> Channel:
         """sum_i a_i w_ij + b_j."""
@@ -239,18 +240,27 @@ class LinearMap:
             if self.weight is None:
                 return self._plain() if of_positive == "plus" else []
             return [self._product(value, of_positive)]
-        above, below = value.clamp(min=0), (-value).clamp_(min=0)
+        sides = self._by_sign(value)
         if self.weight is None:
-            return [self._product(above if of_positive == "plus" else below, "all")]
+            return [self._product(sides[0] if of_positive == "plus" else sides[1], "all")]
         if self.operation.beside is None:
-            return [self._product(above, of_positive), self._product(below, of_negative)]
+            return [self._product(sides[0], of_positive), self._product(sides[1], of_negative)]
         # A signed input is an input >= 0 of twice the width: one product, not two.
-        if self.where is not None:
-            above, below = (torch.where(self.where, side, 0.0) for side in (above, below))
         dim, weight_dim = self.operation.beside
         part: WeightPart = "plus minus" if of_positive == "plus" else "minus plus"
         weight = self.parts(self.weight, part, weight_dim)
-        return [Product(self.operation, torch.cat([above, below], dim=dim), weight, fold=dim)]
+        return [Product(self.operation, sides[0], weight, fold=dim)]
+
+    def _by_sign(self, value: Tensor) -> list[Tensor]:
+        """Magnitudes of positive and negative entries: two tensors, or one with both beside each other."""
+        if self._sides is None:
+            above, below = value.clamp(min=0), (-value).clamp_(min=0)
+            if self.where is not None:
+                above, below = (torch.where(self.where, side, 0.0) for side in (above, below))
+            joined = self.weight is not None and self.operation.beside is not None
+            beside = self.operation.beside or (0, 0)
+            self._sides = [torch.cat([above, below], dim=beside[0])] if joined else [above, below]
+        return self._sides
 
     def _product(self, value: Tensor, part: WeightPart) -> Product:
         if self.where is not None:
