@@ -10,7 +10,12 @@ import time
 
 import pandas as pd
 import pytest
+import yaml
 from paths import ROOT
+
+from rnnx_lightning.compare.report import write_report
+from rnnx_lightning.compare.runner import Outcome
+from rnnx_lightning.compare.study import Study
 
 STUDY = """
 name: small
@@ -72,6 +77,26 @@ def test_the_summary_is_what_the_results_say(compared):
         )
     for name in ("cosine.png", "cosine.svg", "heatmaps-digits-Deep.png", "heatmaps-digits-R-LSTM.png"):
         assert (folder / name).stat().st_size > 1000
+
+
+def test_the_report_escapes_what_it_shows(compared, monkeypatch):
+    """What a run printed, and what stands in its config, is text."""
+    monkeypatch.chdir(compared[0])
+    root = compared[0] / "logs" / "compare"
+    study = Study(**{**yaml.safe_load(STUDY.format(root=ROOT)), "name": "escaped"})
+    runs = study.runs(root)
+    config = runs[0].folder / "config.yaml"
+    before = config.read_text()
+    config.write_text(before + "# <script>alert('config')</script>\n")
+    try:
+        report = write_report(study, runs, [Outcome(runs[1], "failed", "<img src=x onerror=alert('log')>")], root)
+    finally:
+        config.write_text(before)
+    page = report.read_text()
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;alert" in page
+    assert "&lt;img src=x" in page
 
 
 def test_the_report_needs_no_server_and_has_no_errors(compared, tmp_path):

@@ -22,6 +22,10 @@ def train(folder, *arguments, launcher=()):
     done = subprocess.run(["timeout", "-k", "5", "200", *command], cwd=folder, env=environment,
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+    return read(folder)
+
+
+def read(folder):
     run = folder / "logs" / "deep" / "version_0"
     weights = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     return json.loads((run / "results.json").read_text())["results"], weights
@@ -57,6 +61,24 @@ def test_torchrun_starts_the_ranks_too(single, tmp_path):
                 "-m", "rnnx_lightning")  # fmt: skip
     double = train(tmp_path / "run", "--data.batch_size=25", "--trainer.devices=2", launcher=launcher)
     assert_same(single, double)
+
+
+def test_slurm_starts_the_ranks_too(single, tmp_path):
+    """There is no SLURM here: two processes are started with the variables that srun sets."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    command = [sys.executable, "-m", "rnnx_lightning", *BASE, "--data.batch_size=25", "--trainer.devices=2"]
+    job = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "train",
+           "SLURM_NODEID": "0", "SLURM_NNODES": "1", "SLURM_NODELIST": "localhost"}  # fmt: skip
+    ranks = []
+    for rank in ("0", "1"):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank}
+        ranks.append(subprocess.Popen(["timeout", "-k", "5", "200", *command], cwd=folder, env=environment,
+                                      stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))  # fmt: skip
+    for rank in ranks:
+        _, errors = rank.communicate()
+        assert rank.returncode == 0, errors[-3000:]
+    assert_same(single, read(folder))
 
 
 def test_a_rank_without_a_batch_causes_no_deadlock(single, tmp_path):
