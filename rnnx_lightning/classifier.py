@@ -33,7 +33,7 @@ def rejection_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 def _metrics(stage: str, classes: int) -> MetricCollection:
     metrics: dict[str, Metric | MetricCollection] = {
-        "loss": MeanMetric(),
+        "loss": MeanMetric(nan_strategy="disable"),  # `FiniteLoss` looks, without waiting for the device
         "accuracy": MulticlassAccuracy(num_classes=classes, average="micro", validate_args=False),
     }
     return MetricCollection(metrics, prefix=f"{stage}/", compute_groups=False)

@@ -41,9 +41,12 @@ class StepRandomness(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Seed."""
-        seed = os.environ.get("PL_GLOBAL_SEED", "0")
-        generator = seeded_generator("step", seed, trainer.global_step, trainer.global_rank)
-        torch.manual_seed(generator.initial_seed())
+        run_seed = os.environ.get("PL_GLOBAL_SEED", "0")
+        seed = seeded_generator("step", run_seed, trainer.global_step, trainer.global_rank).initial_seed()
+        # Not torch.manual_seed: where no GPU is in use, it keeps a formatted stack for later at every call.
+        torch.default_generator.manual_seed(seed)
+        if torch.cuda.is_initialized():
+            torch.cuda.manual_seed(seed)
 
 
 class GracefulStop(Callback):
