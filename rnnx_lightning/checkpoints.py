@@ -6,6 +6,7 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentError
 from lightning.fabric.plugins.io import TorchCheckpointIO
 
 from rnnx_lightning.classifier import SequenceClassifier
@@ -61,7 +62,9 @@ def check_same_network(path: str | Path, configured: dict[str, Any]) -> None:
     Raises:
         CheckpointError: see `read_checkpoint`; or the checkpoint holds another network.
     """
-    saved = read_checkpoint(path).get("hyper_parameters", {}).get("network")
+    checkpoint = read_checkpoint(path)
+    _check_version(path, checkpoint)
+    saved = checkpoint.get("hyper_parameters", {}).get("network")
     if saved is None:
         return
 
@@ -102,6 +105,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return checkpoint
 
 
+def _check_version(path: str | Path, checkpoint: dict[str, Any]) -> None:
+    if "pytorch-lightning_version" not in checkpoint:
+        raise CheckpointError(f"{path} does not say which version of Lightning wrote it: take one that rnnx wrote")
+
+
 def load_classifier(path: str | Path) -> SequenceClassifier:
     """The trained classifier, in eval mode, on the CPU.
 
@@ -113,8 +121,14 @@ def load_classifier(path: str | Path) -> SequenceClassifier:
         raise CheckpointError(
             f"{path} does not say which network it holds (`rnnx fit` did not make it): load its weights in Python"
         )
+    _check_version(path, checkpoint)
     try:
         model = SequenceClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+    except (ArgumentError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} names a network that this version of rnnx cannot make, or whose code is not on the path: "
+            f"{error}"
+        ) from error
     except RuntimeError as error:
         raise CheckpointError(f"the weights in {path} do not fit the network that it names: {error}") from error
     return model.eval()

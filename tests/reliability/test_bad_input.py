@@ -232,6 +232,28 @@ def test_checkpoint_of_other_sizes(trained, say, tmp_path):
     assert "do not fit the network" in say(["explain", "--ckpt_path=other.ckpt"])
 
 
+def other_version(checkpoint, kind):
+    network = checkpoint["hyper_parameters"]["network"]
+    if kind == "a network that is gone":
+        network["class_path"] = "rnnx_lightning.architectures.Gone"
+    elif kind == "an argument that is gone":
+        network["init_args"]["gone"] = 3
+    else:
+        del checkpoint["pytorch-lightning_version"]
+
+
+@pytest.mark.parametrize("kind", ["a network that is gone", "an argument that is gone", "no version"])
+def test_checkpoint_of_another_version(kind, trained, say, tmp_path):
+    checkpoint = torch.load(trained, weights_only=True)
+    other_version(checkpoint, kind)
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    said = say(["explain", "--ckpt_path=other.ckpt"])
+    for word in ("other.ckpt", "version"):
+        assert word in said
+    if kind == "no version":
+        assert "other.ckpt" in say(["test", "--config", QUICK, "--model.network=Deep", "--ckpt_path=other.ckpt"])
+
+
 EXPLAIN = {
     "sequence that is not there": (["--index=99999"], ["99999", "0 to 359"]),
     "negative sequence": (["--index=-1"], ["-1"]),
