@@ -29,5 +29,5 @@ install: .venv/.installed-test
 	touch $@
 
 .venv/.installed-test: .venv/.installed
-	$(INSTALL) --editable ".[test,bench,cluster]"
+	$(INSTALL) --editable ".[test]"
 	touch $@

@@ -108,10 +108,9 @@ def _plus_constant(
     like = value.detach()
     bias = torch.as_tensor(constant, dtype=like.dtype, device=like.device).detach()
     alone = LinearMap(None, IDENTITY, None, bias, False, None, tracer.parts)
+    # Exact for all units: one may be active by the constant alone, which some rules do not count.
     channels = Channels(
-        lambda active_only: [
-            a + b.total for a, b in zip(pending.channels(active_only), pending.rule.channels(alone), strict=True)
-        ]
+        lambda _: [a + b.total for a, b in zip(pending.channels(), pending.rule.channels(alone), strict=True)]
     )
     return tracer.remember(value, Traced(pending=PendingSum(pending.rule, channels)))
 
