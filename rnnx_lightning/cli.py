@@ -120,6 +120,8 @@ class RnnxCLI(LightningCLI):
         Lightning would let the checkpoint's hyperparameters win over the configuration without a word.
         """
         config = self.config[self.config["subcommand"]]
+        if "weights_only" in config:
+            config.weights_only = True  # Lightning's own default would unpickle anything
         path = config.get("ckpt_path")
         if path is None or path == "best":
             return
