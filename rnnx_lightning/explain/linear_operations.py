@@ -46,7 +46,7 @@ def apply_linear(
         parts=tracer.parts,
     )
     with torch.no_grad():
-        own = value is None or (bias is None and operation.transpose is None)
+        own = value is None or (bias is None and not operation.transposable)
         result = layer.net().total if own or value is None else value()
     if bias is None:
         layer.known = result
@@ -55,11 +55,7 @@ def apply_linear(
     return tracer.remember(result, Traced(nonnegative=nonnegative, pending=pending))
 
 
-def _linear_transpose(factors: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
-    return factors @ weight
-
-
-LINEAR = Operation(lambda a, w: F.linear(a, w), _linear_transpose, beside=(-1, 1))
+LINEAR = Operation(lambda a, w: F.linear(a, w), beside=(-1, 1), matrix=lambda w: w)
 LINEAR_WITHOUT_BATCH = Operation(lambda a, w: F.linear(a, w))
 
 
@@ -83,7 +79,7 @@ def matrix_product(tracer: RelevanceTracer, func: Any, input: Tensor, other: Ten
     return apply_linear(tracer, func, input, MATRIX_PRODUCT, other, None, value)
 
 
-MATRIX_PRODUCT = Operation(lambda a, w: a @ w, lambda factors, w, shape: factors @ w.mT, beside=(-1, 0))
+MATRIX_PRODUCT = Operation(lambda a, w: a @ w, beside=(-1, 0), matrix=lambda w: w.mT)
 
 
 def add_matrix_product(

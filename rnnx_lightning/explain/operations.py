@@ -146,8 +146,8 @@ def activate(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **k
     tracer.known(tensor, func, FIRST_ONLY)
     with torch.no_grad():
         value = func(tensor, *args, **kwargs)
-    rectified = func in _RECTIFIERS
-    return tracer.remember(tracer.passed(tensor, value, active_only=rectified), Traced(nonnegative=rectified))
+    passed = tracer.passed(tensor, value, active_only=func in _RELU)
+    return tracer.remember(passed, Traced(nonnegative=func in _RELU or func in _NONNEGATIVE))
 
 
 def clamp(
@@ -269,7 +269,8 @@ KINDS |= {func: inplace(add, torch.add) for func in _find("add_ __iadd__")}
 KINDS |= {func: inplace(multiply, torch.mul) for func in _find("mul_ __imul__")}
 
 _AFFINE_DROPOUT = set(_find("alpha_dropout"))
-_RECTIFIERS = set(_find("relu relu6"))
+_RELU = set(_find("relu"))
+_NONNEGATIVE = set(_find("relu6"))
 
 # These give no tensor that is made of the input's values.
 _PROPERTIES = (

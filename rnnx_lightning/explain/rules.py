@@ -163,7 +163,10 @@ class WSquare:
 
 @dataclass(frozen=True)
 class Flat:
-    """All inputs of a unit get the same share of its relevance, whatever inputs and weights are; no bias."""
+    """All inputs of a unit get the same share of its relevance, whatever inputs and weights are; no bias.
+
+    A weight that is exactly 0 (pruned, masked) is no connection.
+    """
 
     sharing: Proportional = SIMPLE
     zero_gets_nothing = False

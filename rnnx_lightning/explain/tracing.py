@@ -190,19 +190,19 @@ class RelevanceTracer(TorchFunctionMode):
         if info.pending is not None:
             pending = info.pending
             value = tensor.detach()
-            info.graph = Once(lambda: Close.apply(pending.rule.sharing, value, *pending.channels()))
+            info.graph = Once(lambda: Close.apply(pending.rule.sharing, False, value, *pending.channels()))
             return info.graph()
         return tensor
 
     def passed(self, source: Tensor, value: Tensor, active_only: bool = False) -> Tensor:
         """`value` in the graph, all its relevance going to `source` (whose pending sum is complete now).
 
-        With `active_only`, `value` is 0 where `source` is not positive.
+        With `active_only`, `value` is ReLU of `source`.
         """
         info = self._traced(source)
         if info.pending is not None and value.shape == source.shape:
-            sums = info.pending.channels(active_only and self._zero_gets_nothing)
-            return Close.apply(info.pending.rule.sharing, value, *sums)
+            active_only = active_only and self._zero_gets_nothing
+            return Close.apply(info.pending.rule.sharing, active_only, value, *info.pending.channels(active_only))
         return Pass.apply(self.close(source), value)
 
     def remember(self, tensor: Tensor, info: Traced) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from rnnx_lightning.architectures.layers import SumLikePool2d
 from rnnx_lightning.explain import (
     LRP,
     AlphaBeta,
@@ -181,3 +182,17 @@ def test_a_rule_for_a_layer_that_is_not_there_is_refused():
 def test_impossible_rules_are_refused(make):
     with pytest.raises(ValueError, match=r"must be|belong together"):
         make()
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_sum_like_pooling_as_a_product_is_explained_as_pooling(rule):
+    """Its matrix has zeros, which connect nothing, and no negative weights."""
+    torch.manual_seed(0)
+    x = torch.rand(2, 3, 5, 7, dtype=torch.float64) * 2 - 1
+    pooling = Expression(lambda x: F.avg_pool2d(x, 2, ceil_mode=True, divisor_override=2).flatten(1))
+    product = nn.Sequential(SumLikePool2d(), nn.Flatten())
+    explain = LRP(RULES[rule][0])
+    expected = [explain(pooling, x, 4), explain(nn.Sequential(nn.ReLU(), pooling), x, 4)]
+    torch.testing.assert_close(
+        [explain(product, x, 4), explain(nn.Sequential(nn.ReLU(), product), x, 4)], expected
+    )
