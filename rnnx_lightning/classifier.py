@@ -108,8 +108,11 @@ class SequenceClassifier(L.LightningModule):
         loss = rejection_cross_entropy(logits, batch.label)
         metrics["loss"].update(loss.detach(), weight=len(batch.label))
         metrics["accuracy"].update(logits.detach(), batch.label)
-        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch.label))
         return loss, logits
+
+    def _log(self, metrics: MetricCollection) -> None:
+        """Log them for the epoch; once is enough, and at each step it would cost a tenth of a small network's step."""
+        self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
 
     def on_train_epoch_start(self) -> None:
         """Count from zero, unless the run was resumed in the middle of this epoch."""
@@ -125,13 +128,26 @@ class SequenceClassifier(L.LightningModule):
         """The loss of a batch."""
         return self._step(batch, self.train_metrics)[0]
 
+    def on_train_batch_end(self, outputs: Any, batch: SequenceBatch, batch_idx: int) -> None:
+        """Log the training metrics where an epoch ends, or the run."""
+        if self.trainer.is_last_batch or 0 < self.trainer.max_steps <= self.trainer.global_step:
+            self._log(self.train_metrics)
+
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Updates the validation metrics; returns the logits for callbacks."""
         return self._step(batch, self.val_metrics)[1]
 
+    def on_validation_epoch_end(self) -> None:
+        """Log the validation metrics."""
+        self._log(self.val_metrics)
+
     def test_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """Updates the test metrics; returns the logits for callbacks."""
         return self._step(batch, self.test_metrics)[1]
+
+    def on_test_epoch_end(self) -> None:
+        """Log the test metrics."""
+        self._log(self.test_metrics)
 
     def predict_step(self, batch: SequenceBatch, batch_idx: int) -> dict[str, Tensor]:
         """Prediction, its probability among the classes, and the label, each (B,)."""
