@@ -5,6 +5,7 @@ import os
 import sys
 
 from rnnx_lightning import __version__
+from rnnx_lightning.allocator import keep_freed_memory
 
 COMMANDS = ("fit", "validate", "test", "predict", "explain", "compare")
 HELP = """\
@@ -46,6 +47,7 @@ def main(arguments: list[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    keep_freed_memory()
     try:
         if command == "explain":
             from rnnx_lightning.commands import explain
