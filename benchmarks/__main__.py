@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import explain, growth, startup, train
-from rnnx_lightning.allocator import keep_freed_memory
+from rnnx_lightning.memory import keep_freed_memory
 
 PARTS = {
     "explain": explain.measure,

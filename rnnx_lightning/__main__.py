@@ -5,7 +5,7 @@ import os
 import sys
 
 from rnnx_lightning import __version__
-from rnnx_lightning.allocator import keep_freed_memory
+from rnnx_lightning.memory import importing, keep_freed_memory
 
 COMMANDS = ("fit", "validate", "test", "predict", "explain", "compare")
 HELP = """\
@@ -50,16 +50,16 @@ def main(arguments: list[str] | None = None) -> None:
     keep_freed_memory()
     try:
         if command == "explain":
-            from rnnx_lightning.commands import explain
-
+            with importing():
+                from rnnx_lightning.commands import explain
             explain.main(rest)
         elif command == "compare":
-            from rnnx_lightning.commands import compare
-
+            with importing():
+                from rnnx_lightning.commands import compare
             compare.main(rest)
         else:
-            from rnnx_lightning.cli import run
-
+            with importing():
+                from rnnx_lightning.cli import run
             run(arguments)
     except KeyboardInterrupt:
         sys.exit(130)

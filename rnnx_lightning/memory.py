@@ -1,7 +1,10 @@
-"""How the process gets its memory."""
+"""How the process handles its memory."""
 
 import ctypes
+import gc
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # From glibc's malloc.h.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -18,3 +21,14 @@ def keep_freed_memory() -> None:
         if mallopt is not None:
             mallopt(_MMAP_MAX, 0)
             mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """No garbage collection while modules are imported, nor of them later: they stay until the end."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
