@@ -111,7 +111,7 @@ class SequenceClassifier(L.LightningModule):
         return loss, logits
 
     def _log(self, metrics: MetricCollection) -> None:
-        """Log them for the epoch; once is enough, and at each step it would cost a tenth of a small network's step."""
+        """Log them for the epoch; doing so at each step would take a tenth of a small network's time."""
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
 
     def on_train_epoch_start(self) -> None:

@@ -44,12 +44,19 @@ class Composite:
         rules = (self.default, *self.by_type.values(), *self.by_name.values())
         return all(rule.zero_gets_nothing for rule in rules)
 
+    @property
+    def by_layer(self) -> bool:
+        """Whether the rule depends on the layer."""
+        return bool(self.by_type or self.by_name)
+
     def check(self, model: nn.Module) -> None:
         """Refuse names that fit no layer.
 
         Raises:
             ValueError: names the pattern and the layers that there are.
         """
+        if not self.by_name:
+            return
         names = sorted(filter(None, layer_names(model).values()))
         for pattern in self.by_name:
             if not any(fnmatchcase(name, pattern) for name in names):

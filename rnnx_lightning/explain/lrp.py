@@ -1,6 +1,7 @@
 """Layer-wise relevance propagation and deep Taylor decomposition."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from rnnx_lightning.explain.attributor import Attributor, Target, as_tuple, expl
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.module_path import ModulePath
+from rnnx_lightning.explain.operations import KNOWN
 from rnnx_lightning.explain.rules import AlphaBeta, Rule, ZBox, ZPlus
 from rnnx_lightning.explain.tracing import RelevanceTracer, UnexplainableError
 
@@ -86,8 +88,16 @@ class LRP(Attributor):
     def _explain(self, model: nn.Module, x: Tensor, target: Target, layers: tuple[str, ...]) -> Explanation:
         self.composite.check(model)
         x.requires_grad_()
-        with ModulePath(model, layers) as path, RelevanceTracer(x, self.composite, path) as tracer:
-            logits = model(x)
+        path = ModulePath(model, layers)
+        # If it is refused, it runs once more, to say in which layer.
+        for watched in (self.composite.by_layer or bool(layers), True):
+            try:
+                with path if watched else nullcontext(), RelevanceTracer(x, self.composite, path, KNOWN) as tracer:
+                    logits = model(x)
+                break
+            except UnexplainableError:
+                if watched:
+                    raise
         if not isinstance(logits, Tensor) or tracer.info(logits) is None:
             raise UnexplainableError("the model's output is not made of its input by operations that were seen")
         value, index = explained_logit(logits.detach(), x, target)

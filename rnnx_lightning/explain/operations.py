@@ -22,7 +22,7 @@ from rnnx_lightning.explain.linear_operations import (
     total,
 )
 from rnnx_lightning.explain.pixels import Pixels, joined
-from rnnx_lightning.explain.tracing import Channels, Once, PendingSum, RelevanceTracer, Traced
+from rnnx_lightning.explain.tracing import Channels, KnownOperations, Once, PendingSum, RelevanceTracer, Traced
 
 FIRST_ONLY = "Only the first argument may depend on the input."
 
@@ -302,3 +302,5 @@ ADVICE = {
     "setitem": "Collect the parts in a list and use torch.stack or torch.cat.",
     "detach": "It hides from the explainer what its result is made of.",
 }
+
+KNOWN = KnownOperations(KINDS, HARMLESS, ADVICE)

@@ -7,7 +7,7 @@ relevance: one ordinary `torch.autograd.grad` from the explained logit gives the
 An operation falls into one of the kinds of `operations`; what falls into none is refused by name.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -109,6 +109,21 @@ class Traced:
     aliased: bool = False
 
 
+@dataclass(frozen=True)
+class KnownOperations:
+    """What the tracer can see.
+
+    Attributes:
+        kinds: torch function to `(tracer, func, *args, **kwargs)`, which does what the function does.
+        harmless: functions whose results are not made of the input's values.
+        advice: name of a function that is refused to what to do instead.
+    """
+
+    kinds: Mapping[Any, Callable[..., Any]]
+    harmless: Collection[Any]
+    advice: Mapping[str, str]
+
+
 class RelevanceTracer(TorchFunctionMode):
     """Watches one forward pass.
 
@@ -116,10 +131,14 @@ class RelevanceTracer(TorchFunctionMode):
         anchor: the input, a leaf that requires grad; all its entries are pixels.
         composite: which operation gets which rule.
         path: where in the network we are.
+        operations: what can be seen.
     """
 
-    def __init__(self, anchor: Tensor, composite: Composite, path: ModulePath) -> None:
+    def __init__(
+        self, anchor: Tensor, composite: Composite, path: ModulePath, operations: KnownOperations
+    ) -> None:
         super().__init__()
+        self._operations = operations
         self.parts = WeightParts()
         self.composite = composite
         self.path = path
@@ -129,8 +148,6 @@ class RelevanceTracer(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Handle one operation according to its kind."""
-        from rnnx_lightning.explain.operations import HARMLESS, KINDS
-
         kwargs = kwargs or {}
         tensors: list[Tensor] = []
         _collect(args, tensors)
@@ -139,7 +156,7 @@ class RelevanceTracer(TorchFunctionMode):
         unknown = [tensor for tensor in tensors if self.info(tensor) is None]
         if len(unknown) == len(tensors):
             return self._run_constant(func, tensors, args, kwargs)
-        if func in HARMLESS:
+        if func in self._operations.harmless:
             with torch.no_grad():
                 return func(*args, **kwargs)
         self._refuse_unseen(unknown)
@@ -147,9 +164,10 @@ class RelevanceTracer(TorchFunctionMode):
             self.refuse(
                 func, "It runs inside a custom autograd function or torch.no_grad: write it outside of them."
             )
-        if func not in KINDS:
+        kind = self._operations.kinds.get(func)
+        if kind is None:
             self.refuse(func)
-        return KINDS[func](self, func, *args, **kwargs)
+        return kind(self, func, *args, **kwargs)
 
     def _run_constant(self, func: Any, tensors: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Something that does not depend on the input: as it is, but without gradients for parameters."""
@@ -294,10 +312,9 @@ class RelevanceTracer(TorchFunctionMode):
 
     def refuse(self, func: Any, advice: str | None = None) -> NoReturn:
         """Raise for an operation that has no rule."""
-        from rnnx_lightning.explain.operations import ADVICE
-
         name = func.__name__.strip("_")
-        advice = advice or ADVICE.get(name) or "Write it with operations that have one: see docs/explaining.md."
+        anyway = "Write it with operations that have one: see docs/explaining.md."
+        advice = advice or self._operations.advice.get(name, anyway)
         raise UnexplainableError(
             f"No relevance rule for the operation {name!r} ({resolve_name(func) or name}){self.path}. {advice}"
         )
