@@ -8,7 +8,8 @@ from torch import Tensor
 from rnnx_lightning.explain.linear import LinearMap
 from rnnx_lightning.explain.linear_operations import IDENTITY, identity_term
 from rnnx_lightning.explain.rules import Epsilon
-from rnnx_lightning.explain.tracing import Channels, Once, PendingSum, RelevanceTracer, Traced, UnexplainableError
+from rnnx_lightning.explain.sharing import Term
+from rnnx_lightning.explain.tracing import Once, PendingSum, RelevanceTracer, Terms, Traced, UnexplainableError
 
 Operand = Any  # a tensor or a number
 
@@ -78,15 +79,19 @@ def _as_pending(tracer: RelevanceTracer, tensor: Tensor) -> PendingSum:
     return identity_term(tracer, tensor)
 
 
+def _expanded(terms: Terms, tensor: Tensor, value: Tensor) -> Terms:
+    """The terms of `tensor`, of the shape of `value`, the sum that it is broadcast in."""
+    return terms if tensor.shape == value.shape else terms.mapped(lambda part: part.expand(value.shape))
+
+
 def _sum_of_traced(tracer: RelevanceTracer, value: Tensor, one: Tensor, two: Tensor) -> Tensor:
-    terms = [_as_pending(tracer, one), _as_pending(tracer, two)]
-    rule = tracer.common_rule(terms[0].rule, terms[1].rule)
-    channels = Channels(
-        lambda active_only: [a + b for a, b in zip(*(term.channels(active_only) for term in terms), strict=True)]
-    )
+    first, second = (_as_pending(tracer, tensor) for tensor in (one, two))
+    rule = tracer.common_rule(first.rule, second.rule)
+    parts = [_expanded(part.terms, t, value) for part, t in ((first, one), (second, two))]
+    both = Terms(lambda active_only: [*parts[0](active_only), *parts[1](active_only)])
     infos = (tracer.info(one), tracer.info(two))
     nonnegative = all(info is not None and info.nonnegative and info.pixels is None for info in infos)
-    return tracer.remember(value, Traced(nonnegative, pending=PendingSum(rule, channels)))
+    return tracer.remember(value, Traced(nonnegative, pending=PendingSum(rule, both)))
 
 
 def _plus_constant(
@@ -109,10 +114,14 @@ def _plus_constant(
     bias = torch.as_tensor(constant, dtype=like.dtype, device=like.device).detach()
     alone = LinearMap(None, IDENTITY, None, bias, False, None, tracer.parts)
     # Exact for all units: one may be active by the constant alone, which some rules do not count.
-    channels = Channels(
-        lambda _: [a + b.total for a, b in zip(pending.channels(), pending.rule.channels(alone), strict=True)]
-    )
-    return tracer.remember(value, Traced(pending=PendingSum(pending.rule, channels)))
+    others = _expanded(pending.terms, tensor, value)
+
+    def terms(_: bool) -> list[Term]:
+        channels = pending.rule.channels(alone)
+        sums = tuple(None if channel is None else channel.total.expand(value.shape) for channel in channels)
+        return [*others(), Term(sums, all(channel is None or channel.by_value for channel in channels))]
+
+    return tracer.remember(value, Traced(pending=PendingSum(pending.rule, Terms(terms))))
 
 
 def _scaled(
@@ -133,9 +142,9 @@ def _scaled(
                 "and negative contributions. Put the sign into the weights."
             )
         pending = info.pending
-        channels = Channels(lambda active_only: [channel * factor for channel in pending.channels(active_only)])
+        terms = pending.terms.together().mapped(lambda part: part * factor)
         return tracer.remember(
-            value, Traced(info.nonnegative and nonnegative, pending=PendingSum(pending.rule, channels))
+            value, Traced(info.nonnegative and nonnegative, pending=PendingSum(pending.rule, terms))
         )
     pixels = None
     if info.pixels is not None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from rnnx_lightning.explain.pixels import Pixels
 
 # "minus" is the magnitude of the negative part, so that all parts but "all" are >= 0. The last two are for
-# signed inputs that are put side by side by sign: [plus, minus] and [minus, plus].
+# inputs with two sides that are put beside each other: [plus, minus] and [minus, plus].
 WeightPart = Literal["all", "plus", "minus", "square", "ones", "plus minus", "minus plus"]
 
 
@@ -136,10 +136,14 @@ class Channel(NamedTuple):
     Attributes:
         total: the sum; bias included.
         products: what the contributions are, without the bias.
+        by_value: the layer's output is the sum of its first channel less that of its second, so that who knows
+            the output needs only the other sum. `total` of the first may then be 0, where only outputs that are
+            positive in the end matter.
     """
 
     total: Tensor
     products: list[Product]
+    by_value: bool = False
 
 
 @dataclass
@@ -184,7 +188,7 @@ class LinearMap:
         """sum_i a_i w_ij + b_j."""
         products = self._plain()
         total = self.known if self.known is not None else self._sum(products)
-        return Channel(self._plus_bias(total, lambda bias: bias), products)
+        return Channel(self._plus_bias(total, lambda bias: bias), products, by_value=True)
 
     def positive(self) -> Channel:
         """sum_i (a_i w_ij)+ + (b_j)+."""
@@ -196,13 +200,20 @@ class LinearMap:
         products = self._signed("minus", "plus")
         return Channel(self._sum(products), products)
 
-    def positive_and_negative(self) -> tuple[Channel, Channel]:
-        """Both, with one product fewer where z+ = z + |z-| will do: it has no cancellation where z > 0."""
-        negative = self.negative()
-        if not self.active_only or self.known is None or self._weights_nonnegative:
-            return self.positive(), negative
-        total = (self.known + negative.total).clamp_(min=0)
-        return Channel(total, self._signed("plus", "minus")), negative
+    def positive_and_negative(self) -> tuple[Channel, Channel | None]:
+        """Both; None where nothing can be negative.
+
+        For outputs that are positive in the end z+ = z + |z-| has no cancellation, and needs no product.
+        """
+        by_value = self.bias is None
+        products = self._signed("minus", "plus")
+        if not products:
+            return self.positive()._replace(by_value=by_value), None
+        negative = Channel(self._sum(products), products, by_value)
+        if not by_value or not self.active_only:
+            return self.positive()._replace(by_value=by_value), negative
+        left_out = negative.total.new_zeros(()).expand(negative.total.shape)
+        return Channel(left_out, self._signed("plus", "minus"), by_value), negative
 
     def boxed(self, low: float | Tensor, high: float | Tensor) -> Channel:
         """sum_i (a_i - low) w+_ij + (high - a_i) |w-_ij|; without the bias."""
@@ -210,9 +221,16 @@ class LinearMap:
             return Channel(self._sum([]), [])
         if self.pixels is not None:
             low, high = self.pixels.bounds(low, high)
-        products = [self._product(self.value - low, "plus")]
-        if self.weight is not None:
-            products.append(self._product(high - self.value, "minus"))
+        above, below = self.value - low, high - self.value
+        if self.weight is None:
+            products = [self._product(above, "plus")]
+        elif self.operation.beside is None:
+            products = [self._product(above, "plus"), self._product(below, "minus")]
+        else:
+            dim, weight_dim = self.operation.beside
+            sides = torch.cat([self._chosen(above), self._chosen(below)], dim=dim)
+            weight = self.parts(self.weight, "plus minus", weight_dim)
+            products = [Product(self.operation, sides, weight, fold=dim)]
         total = self._boxed_total(low, high)
         return Channel(self._sum(products) if total is None else total, products)
 
@@ -283,18 +301,17 @@ class LinearMap:
     def _by_sign(self, value: Tensor) -> list[Tensor]:
         """Magnitudes of positive and negative entries: two tensors, or one with both beside each other."""
         if self._sides is None:
-            above, below = value.clamp(min=0), (-value).clamp_(min=0)
-            if self.where is not None:
-                above, below = (torch.where(self.where, side, 0.0) for side in (above, below))
+            above, below = self._chosen(value.clamp(min=0)), self._chosen((-value).clamp_(min=0))
             joined = self.weight is not None and self.operation.beside is not None
             beside = self.operation.beside or (0, 0)
             self._sides = [torch.cat([above, below], dim=beside[0])] if joined else [above, below]
         return self._sides
 
     def _product(self, value: Tensor, part: WeightPart) -> Product:
-        if self.where is not None:
-            value = torch.where(self.where, value, 0.0)
-        return Product(self.operation, value, self._part(part), fold=None)
+        return Product(self.operation, self._chosen(value), self._part(part), fold=None)
+
+    def _chosen(self, value: Tensor) -> Tensor:
+        return value if self.where is None else torch.where(self.where, value, 0.0)
 
     def _part(self, part: WeightPart) -> Tensor | None:
         return None if self.weight is None else self.parts(self.weight, part)

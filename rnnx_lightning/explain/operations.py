@@ -22,7 +22,8 @@ from rnnx_lightning.explain.linear_operations import (
     total,
 )
 from rnnx_lightning.explain.pixels import Pixels, joined
-from rnnx_lightning.explain.tracing import Channels, KnownOperations, Once, PendingSum, RelevanceTracer, Traced
+from rnnx_lightning.explain.sharing import Term
+from rnnx_lightning.explain.tracing import KnownOperations, Once, PendingSum, RelevanceTracer, Terms, Traced
 
 FIRST_ONLY = "Only the first argument may depend on the input."
 
@@ -46,17 +47,19 @@ def move(tracer: RelevanceTracer, func: Any, tensor: Tensor, *args: Any, **kwarg
             pixels = pixels.moved(lambda part: pick(apply(part)), tensor.shape)
         new = Traced(info.nonnegative, pixels, info.gate, aliased=True)
         if pending is not None:
-            new.pending = PendingSum(
-                pending.rule,
-                Channels(lambda active_only: [pick(outputs) for outputs in moved_channels(active_only)]),
-            )
+            new.pending = PendingSum(pending.rule, pending.terms.mapped(lambda part: pick(moved(part))))
         elif info.graph is not None:
             new.graph = Once(lambda: pick(moved_graph()))
         return tracer.remember(value, new)
 
-    moved_channels = Channels(
-        lambda active_only: [apply(channel) for channel in pending.channels(active_only)] if pending else []
-    )
+    parts: dict[int, tuple[Tensor, Any]] = {}
+
+    def moved(part: Tensor) -> Any:
+        """All outputs for one sum, made once for all of them; the sum is kept so that its id stays its own."""
+        if id(part) not in parts:
+            parts[id(part)] = part, apply(part)
+        return parts[id(part)][1]
+
     moved_graph = Once(lambda: apply(tracer.close(tensor)))
     if info.pending is None and info.graph is None:
         value = apply(tensor)
@@ -107,14 +110,27 @@ def join(tracer: RelevanceTracer, func: Any, tensors: Iterable[Tensor], *args: A
     if len(pending) == len(tensors) and len({part.rule.sharing for part in pending}) == 1:
         with torch.no_grad():
             value = func(tensors, *args, **kwargs)
-        channels = Channels(
-            lambda active_only: [
-                func(parts, *args, **kwargs)
-                for parts in zip(*(part.channels(active_only) for part in pending), strict=True)
-            ]
-        )
         rule = reduce(tracer.common_rule, [part.rule for part in pending])
-        return tracer.remember(value, Traced(pending=PendingSum(rule, channels)))
+        together = [part.terms.together() for part in pending]
+
+        def terms(active_only: bool) -> list[Term]:
+            each = [part(active_only)[0] for part in together]
+            if any(term.by_value != each[0].by_value for term in each):
+                each = [part()[0] for part in together]
+            channels = zip(*(term.sums for term in each), strict=True)
+            sums = tuple(
+                None
+                if all(part is None for part in parts)
+                else func(
+                    [torch.zeros_like(t) if p is None else p for p, t in zip(parts, tensors, strict=True)],
+                    *args,
+                    **kwargs,
+                )
+                for parts in channels
+            )
+            return [Term(sums, all(term.by_value for term in each))]
+
+        return tracer.remember(value, Traced(pending=PendingSum(rule, Terms(terms))))
     nonnegative = all(
         bool((tensor >= 0).all())
         if info is None

@@ -28,8 +28,8 @@ class Rule(Protocol):
         """An input that is 0 contributes nothing."""
         ...
 
-    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
-        """The sums of contributions."""
+    def channels(self, layer: LinearMap) -> tuple[Channel | None, ...]:
+        """The sums of contributions; None for a negative one where nothing is negative."""
         ...
 
 
@@ -76,7 +76,7 @@ class AlphaBeta:
         """Two-sided, or proportional where beta is 0."""
         return TwoSided(self.alpha, self.beta) if self.beta else Proportional()
 
-    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
+    def channels(self, layer: LinearMap) -> tuple[Channel | None, ...]:
         """The positive and the negative contributions."""
         return layer.positive_and_negative() if self.beta else (layer.positive(),)
 

@@ -4,14 +4,23 @@ Buffers of this file's own are changed in place: for large feature maps new memo
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rnnx_lightning.explain.linear import Channel, Product
+
+Sum = Sequence[Tensor | None]  # its terms; None for one without contributions
+
+
+def added(terms: Sum) -> Tensor | None:
+    """The sum of the terms that there are."""
+    present = [term for term in terms if term is not None]
+    return sum(present[1:], start=present[0]) if present else None
 
 
 def _divided(relevance: Tensor, total: Tensor) -> Tensor:
@@ -38,10 +47,12 @@ class Proportional:
     epsilon: float = 0.0
     signed: bool = field(default=False, compare=False)
 
-    def factors(self, active: bool, relevance: Tensor, total: Tensor) -> tuple[Tensor]:
-        """What each contribution to `total` is multiplied with to give its relevance."""
-        if self.epsilon and active:
-            return (_divided(relevance, total.clamp(min=0).add_(self.epsilon)),)
+    def factors(self, relevance: Tensor, sums: list[Sum], value: Tensor | None) -> tuple[Tensor]:
+        """What each contribution to the sum is multiplied with to give its relevance."""
+        if value is not None:
+            return (_divided(relevance, value + self.epsilon) if self.epsilon else _ratio(relevance, value),)
+        total = added(sums[0])
+        assert total is not None  # only negative contributions can be absent
         if self.epsilon:
             epsilon = torch.tensor(self.epsilon, dtype=total.dtype, device=total.device)
             return (_divided(relevance, torch.copysign(epsilon, total).add_(total)),)
@@ -62,14 +73,17 @@ class TwoSided:
     beta: float
     signed = False
 
-    def factors(
-        self, active: bool, relevance: Tensor, positive: Tensor, negative: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def factors(self, relevance: Tensor, sums: list[Sum], value: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """What each contribution to the two sums, of magnitudes both, is multiplied with."""
+        negative = added(sums[1])
+        positive = added(sums[0]) if value is None else value if negative is None else value + negative
+        assert positive is not None  # only negative contributions can be absent
+        if negative is None:
+            return _ratio(relevance, positive), None
         above, below = (F.threshold(total, 0.0, math.inf) for total in (positive, negative))
         # 1 where there is something, else 0 / inf = 0; `sign` takes four times as long.
         is_below = negative / below
-        is_above = None if active else positive / above
+        is_above = positive / above if value is None else None
         up, down = _divided(relevance, above), _divided(relevance, below)
         # alpha where there is something negative, else 1; -beta where there is something positive, else 1.
         up.addcmul_(up, is_below, value=self.alpha - 1)
@@ -83,23 +97,61 @@ class TwoSided:
 Sharing = Proportional | TwoSided
 
 
+class Term(NamedTuple):
+    """One term of a sum of linear maps.
+
+    Attributes:
+        sums: of contributions, one a channel; None for a channel without contributions.
+        by_value: the value is the first channel's sum less the second's, and the first one's may be left out.
+    """
+
+    sums: tuple[Tensor | None, ...]
+    by_value: bool
+
+
+def close(sharing: Sharing, value: Tensor, terms: Sequence[Term], active: bool = False) -> Tensor:
+    """A unit made of terms, with its graph.
+
+    Args:
+        sharing: how its relevance is shared among the channels.
+        value: its value.
+        terms: what it is made of: all or none of them by value.
+        active: `value` has gone through ReLU, and where that is 0 there is no relevance.
+    """
+    by_value = active and all(term.by_value for term in terms)
+    return Close.apply(sharing, by_value, value, len(terms), *(total for term in terms for total in term.sums))
+
+
 class Close(torch.autograd.Function):
-    """A unit made of channels: its value goes forward; backward, its relevance is shared among them."""
+    """A unit made of terms: its value goes forward; backward, its relevance is shared among them."""
 
     @staticmethod
-    def forward(ctx: Any, sharing: Sharing, active: bool, value: Tensor, *channels: Tensor) -> Tensor:
-        """`value` as it is; `channels` are the sums that the relevance goes to.
-
-        `active` says that units whose channels do not sum to something positive have no relevance.
-        """
-        ctx.sharing, ctx.active = sharing, active
-        ctx.save_for_backward(*channels)
+    def forward(
+        ctx: Any, sharing: Sharing, by_value: bool, value: Tensor, terms: int, *sums: Tensor | None
+    ) -> Tensor:
+        """`value` as it is; `sums` are those of the first term, those of the second, ..."""
+        ctx.sharing, ctx.terms = sharing, terms
+        ctx.save_for_backward(value if by_value else None, *sums)
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
-        """The factor of each channel."""
-        return None, None, None, *ctx.sharing.factors(ctx.active, relevance, *ctx.saved_tensors)
+        """The factor of each sum."""
+        value, *sums = ctx.saved_tensors
+        channels = len(sums) // ctx.terms
+        factors = ctx.sharing.factors(relevance, [sums[k::channels] for k in range(channels)], value)
+        wanted = zip(factors * ctx.terms, ctx.needs_input_grad[4:], strict=True)
+        return None, None, None, None, *(factor if needed else None for factor, needed in wanted)
+
+
+def contribute(source: Tensor, channels: Sequence[Channel | None]) -> Term:
+    """The contributions of `source` to a unit, with their graph."""
+    present = [channel for channel in channels if channel is not None]
+    sums = iter(Contribute.apply(source, *present))
+    return Term(
+        tuple(None if channel is None else next(sums) for channel in channels),
+        all(channel.by_value for channel in present),
+    )
 
 
 class Contribute(torch.autograd.Function):

@@ -20,7 +20,7 @@ from rnnx_lightning.explain.linear import LinearMap, WeightParts
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.rules import Rule
-from rnnx_lightning.explain.sharing import Close, Contribute, Pass
+from rnnx_lightning.explain.sharing import Pass, Term, added, close, contribute
 
 T = TypeVar("T")
 NOTE = "_rnnx_traced"  # an attribute of tensors
@@ -50,29 +50,52 @@ class Once(Generic[T]):
         return self._compute is None
 
 
-class Channels:
-    """The sums of contributions to a unit, with their graph, computed when they are first asked for.
+class Terms:
+    """What a unit is made of, with its graph, computed when it is first asked for.
 
     Args:
-        compute: gives them; it is told whether they need be exact only for units whose value is positive.
+        compute: gives the terms; it is told whether they need be right only for units whose value is positive.
     """
 
-    def __init__(self, compute: Callable[[bool], Sequence[Any]]) -> None:
+    def __init__(self, compute: Callable[[bool], Sequence[Term]]) -> None:
         self._compute = compute
-        self._sums: dict[bool, tuple[Any, ...]] = {}
+        self._terms: dict[bool, tuple[Term, ...]] = {}
 
-    def __call__(self, active_only: bool = False) -> tuple[Any, ...]:
-        """The sums; exact ones serve everybody."""
-        if False in self._sums:
-            return self._sums[False]
-        if active_only not in self._sums:
-            self._sums[active_only] = tuple(self._compute(active_only))
-        return self._sums[active_only]
+    def __call__(self, active_only: bool = False) -> tuple[Term, ...]:
+        """The terms, all or none of them by value; exact ones serve everybody."""
+        if False in self._terms:
+            return self._terms[False]
+        if active_only not in self._terms:
+            terms = tuple(self._compute(active_only))
+            if active_only and any(term.by_value for term in terms) and not all(term.by_value for term in terms):
+                return self(active_only=False)  # what the value gives for some is missing for the others
+            self._terms[active_only] = terms
+        return self._terms[active_only]
+
+    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Terms":
+        """All sums after a function that is linear in each."""
+        return Terms(
+            lambda active_only: [
+                Term(tuple(None if part is None else function(part) for part in term.sums), term.by_value)
+                for term in self(active_only)
+            ]
+        )
+
+    def together(self) -> "Terms":
+        """The same as one term."""
+
+        def compute(active_only: bool) -> list[Term]:
+            terms = self(active_only)
+            sums = tuple(added(parts) for parts in zip(*(term.sums for term in terms), strict=True))
+            return [Term(sums, all(term.by_value for term in terms))]
+
+        return Terms(compute)
 
     @property
-    def asked(self) -> tuple[Any, ...]:
+    def asked(self) -> list[Tensor]:
         """All sums that anybody has asked for."""
-        return sum(self._sums.values(), ())
+        terms = (term for terms in self._terms.values() for term in terms)
+        return [part for term in terms for part in term.sums if part is not None]
 
 
 @dataclass
@@ -81,11 +104,11 @@ class PendingSum:
 
     Attributes:
         rule: by it the unit's relevance is shared among the channels.
-        channels: the sums of contributions.
+        terms: the sums of contributions.
     """
 
     rule: Rule
-    channels: Channels
+    terms: Terms
 
 
 @dataclass
@@ -142,7 +165,8 @@ class RelevanceTracer(TorchFunctionMode):
         self.parts = WeightParts()
         self.composite = composite
         self.path = path
-        self._zero_gets_nothing = composite.zero_gets_nothing
+        # Shortcuts for units that ReLU has switched off; the relevance of inner layers is read off the sums.
+        self._shortcuts = composite.zero_gets_nothing and not path.outputs
         self._token = object()  # says that what is noted on a tensor is of this forward pass
         self._note(anchor, Traced(pixels=Pixels()))
 
@@ -208,7 +232,7 @@ class RelevanceTracer(TorchFunctionMode):
         if info.pending is not None:
             pending = info.pending
             value = tensor.detach()
-            info.graph = Once(lambda: Close.apply(pending.rule.sharing, False, value, *pending.channels()))
+            info.graph = Once(lambda: close(pending.rule.sharing, value, pending.terms()))
             return info.graph()
         return tensor
 
@@ -219,8 +243,8 @@ class RelevanceTracer(TorchFunctionMode):
         """
         info = self._traced(source)
         if info.pending is not None and value.shape == source.shape:
-            active_only = active_only and self._zero_gets_nothing
-            return Close.apply(info.pending.rule.sharing, active_only, value, *info.pending.channels(active_only))
+            active_only = active_only and self._shortcuts
+            return close(info.pending.rule.sharing, value, info.pending.terms(active_only), active_only)
         return Pass.apply(self.close(source), value)
 
     def remember(self, tensor: Tensor, info: Traced) -> Tensor:
@@ -257,18 +281,17 @@ class RelevanceTracer(TorchFunctionMode):
         other = self.composite.rule(self.path, reads_pixels=False)
         if mask is None or other == rule:
 
-            def sums(active_only: bool) -> tuple[Tensor, ...]:
+            def term(active_only: bool) -> list[Term]:
                 layer.active_only = active_only
-                return Contribute.apply(source, *rule.channels(layer))
+                return [contribute(source, rule.channels(layer))]
 
-            return PendingSum(rule, Channels(sums))
+            return PendingSum(rule, Terms(term))
         pixels, rest = layer.on_pixels(mask), layer.on_features(~mask)
 
-        def sums_of_both(active_only: bool) -> list[Tensor]:
-            parts = (Contribute.apply(source, *r.channels(part)) for r, part in ((rule, pixels), (other, rest)))
-            return [a + b for a, b in zip(*parts, strict=True)]
+        def terms(active_only: bool) -> list[Term]:
+            return [contribute(source, r.channels(part)) for r, part in ((rule, pixels), (other, rest))]
 
-        return PendingSum(self.common_rule(other, rule), Channels(sums_of_both))
+        return PendingSum(self.common_rule(other, rule), Terms(terms))
 
     def common_rule(self, one: Rule, other: Rule) -> Rule:
         """The rule of a sum of terms that have rules: they need one denominator.
@@ -294,7 +317,7 @@ class RelevanceTracer(TorchFunctionMode):
         if info is None:
             return []
         if info.pending is not None:
-            return [channel for channel in info.pending.channels.asked if channel.requires_grad]
+            return [part for part in info.pending.terms.asked if part.requires_grad]
         if info.graph is not None:
             return [info.graph()] if info.graph.asked else []
         return [tensor]
