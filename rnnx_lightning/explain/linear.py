@@ -50,28 +50,29 @@ class WeightParts:
         """The asked-for part of a weight; the weight itself is kept so that its id stays its own."""
         key = (id(weight), part)
         if key not in self._parts:
-            self._parts[key] = (weight, self._make(weight.detach(), part, beside))
+            self._parts[key] = (weight, self._make(weight, part, beside))
         return self._parts[key][1]
 
     def nonnegative(self, weight: Tensor) -> bool:
         """Whether no weight is negative."""
         key = id(weight)
         if key not in self._nonnegative:
-            self._nonnegative[key] = (weight, not bool((weight.detach() < 0).any()))
+            self._nonnegative[key] = (weight, weight.numel() == 0 or bool(weight.detach().amin() >= 0))
         return self._nonnegative[key][1]
 
     def _make(self, weight: Tensor, part: WeightPart, beside: int) -> Tensor:
+        plain = weight.detach()
         if part == "all":
-            return weight
+            return plain
         if part == "plus":
-            return weight.clamp(min=0)
+            return plain.clamp(min=0)
         if part == "minus":
-            return (-weight).clamp_(min=0)
+            return plain.clamp(max=0).neg_()
         if part == "square":
-            return weight.square()
+            return plain.square()
         if part == "ones":
-            return (weight != 0).to(weight.dtype)  # a weight that is exactly 0 is no connection
-        sides = [weight.clamp(min=0), (-weight).clamp_(min=0)]
+            return (plain != 0).to(plain.dtype)  # a weight that is exactly 0 is no connection
+        sides = [self(weight, "plus"), self(weight, "minus")]
         return torch.cat(sides if part == "plus minus" else sides[::-1], dim=beside)
 
 
@@ -146,7 +147,7 @@ class Channel(NamedTuple):
     by_value: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class LinearMap:
     """One call of a linear operation.
 
@@ -221,16 +222,17 @@ class LinearMap:
             return Channel(self._sum([]), [])
         if self.pixels is not None:
             low, high = self.pixels.bounds(low, high)
-        above, below = self.value - low, high - self.value
         if self.weight is None:
-            products = [self._product(above, "plus")]
-        elif self.operation.beside is None:
-            products = [self._product(above, "plus"), self._product(below, "minus")]
+            products = [self._product(self.value - low, "plus")]
+        elif self.operation.beside is None or self.where is not None:
+            products = [self._product(self.value - low, "plus"), self._product(high - self.value, "minus")]
         else:
             dim, weight_dim = self.operation.beside
-            sides = torch.cat([self._chosen(above), self._chosen(below)], dim=dim)
+            both, above, below = self._two_sides(self.value, dim)
+            torch.sub(self.value, low, out=above)
+            torch.neg(self.value, out=below).add_(high)
             weight = self.parts(self.weight, "plus minus", weight_dim)
-            products = [Product(self.operation, sides, weight, fold=dim)]
+            products = [Product(self.operation, both, weight, fold=dim)]
         total = self._boxed_total(low, high)
         return Channel(self._sum(products) if total is None else total, products)
 
@@ -301,11 +303,24 @@ class LinearMap:
     def _by_sign(self, value: Tensor) -> list[Tensor]:
         """Magnitudes of positive and negative entries: two tensors, or one with both beside each other."""
         if self._sides is None:
-            above, below = self._chosen(value.clamp(min=0)), self._chosen((-value).clamp_(min=0))
-            joined = self.weight is not None and self.operation.beside is not None
-            beside = self.operation.beside or (0, 0)
-            self._sides = [torch.cat([above, below], dim=beside[0])] if joined else [above, below]
+            value = self._chosen(value)
+            if self.weight is None or self.operation.beside is None:
+                self._sides = [value.clamp(min=0), value.clamp(max=0).neg_()]
+            else:
+                both, above, below = self._two_sides(value, self.operation.beside[0])
+                torch.clamp(value, min=0, out=above)
+                torch.clamp(value, max=0, out=below).neg_()
+                self._sides = [both]
         return self._sides
+
+    @staticmethod
+    def _two_sides(value: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Memory for two tensors like `value` beside each other: all of it, and either half."""
+        shape = list(value.shape)
+        shape[dim] *= 2
+        both = value.new_empty(shape)
+        above, below = both.chunk(2, dim=dim)
+        return both, above, below
 
     def _product(self, value: Tensor, part: WeightPart) -> Product:
         return Product(self.operation, self._chosen(value), self._part(part), fold=None)

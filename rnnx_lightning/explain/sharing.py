@@ -30,9 +30,9 @@ def _divided(relevance: Tensor, total: Tensor) -> Tensor:
     return relevance / total
 
 
-def _ratio(relevance: Tensor, total: Tensor) -> Tensor:
-    """Relevance / total for totals >= 0, and 0 where there is nothing to share among."""
-    return _divided(relevance, F.threshold(total, 0.0, math.inf))
+def _ratio(relevance: Tensor, total: Tensor, own: bool = False) -> Tensor:
+    """Relevance / total for totals >= 0, and 0 where there is nothing to share among; `own` is overwritten."""
+    return _divided(relevance, F.threshold(total, 0.0, math.inf, inplace=own))
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Proportional:
             return (_divided(relevance, torch.copysign(epsilon, total).add_(total)),)
         if self.signed:
             return (_divided(relevance, total.masked_fill(total == 0, math.inf)),)
-        return (_ratio(relevance, total),)
+        return (_ratio(relevance, total, own=len(sums[0]) > 1),)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,8 @@ class TwoSided:
         assert positive is not None  # only negative contributions can be absent
         if negative is None:
             return _ratio(relevance, positive), None
-        above, below = (F.threshold(total, 0.0, math.inf) for total in (positive, negative))
+        below = F.threshold(negative, 0.0, math.inf)
+        above = F.threshold(positive, 0.0, math.inf, inplace=value is not None)  # then in memory of its own
         # 1 where there is something, else 0 / inf = 0; `sign` takes four times as long.
         is_below = negative / below
         is_above = positive / above if value is None else None

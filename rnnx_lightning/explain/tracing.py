@@ -98,7 +98,7 @@ class Terms:
         return [part for term in terms for part in term.sums if part is not None]
 
 
-@dataclass
+@dataclass(slots=True)
 class PendingSum:
     """A sum of linear maps whose last term may not have come yet: W x, and then + U h.
 
@@ -111,7 +111,7 @@ class PendingSum:
     terms: Terms
 
 
-@dataclass
+@dataclass(slots=True)
 class Traced:
     """What is known of a tensor that is made of the input.
 
@@ -122,6 +122,7 @@ class Traced:
         pending: set where the tensor is a sum of linear maps.
         graph: the tensor with its graph, where it is not the tensor itself.
         aliased: shares its memory with another traced tensor.
+        tracer: who knows it; what another one has noted on a tensor that outlives its forward pass is void.
     """
 
     nonnegative: bool = False
@@ -130,6 +131,7 @@ class Traced:
     pending: PendingSum | None = None
     graph: Once[Tensor] | None = None
     aliased: bool = False
+    tracer: object = None
 
 
 @dataclass(frozen=True)
@@ -167,23 +169,22 @@ class RelevanceTracer(TorchFunctionMode):
         self.path = path
         # Shortcuts for units that ReLU has switched off; the relevance of inner layers is read off the sums.
         self._shortcuts = composite.zero_gets_nothing and not path.outputs
-        self._token = object()  # says that what is noted on a tensor is of this forward pass
         self._note(anchor, Traced(pixels=Pixels()))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Handle one operation according to its kind."""
         kwargs = kwargs or {}
-        tensors: list[Tensor] = []
-        _collect(args, tensors)
+        unknown: list[Tensor] = []
+        known = self._find_unknown(args, unknown)
         if kwargs:
-            _collect(kwargs.values(), tensors)
-        unknown = [tensor for tensor in tensors if self.info(tensor) is None]
-        if len(unknown) == len(tensors):
-            return self._run_constant(func, tensors, args, kwargs)
+            known |= self._find_unknown(kwargs.values(), unknown)
+        if not known:
+            return self._run_constant(func, unknown, args, kwargs)
         if func in self._operations.harmless:
             with torch.no_grad():
                 return func(*args, **kwargs)
-        self._refuse_unseen(unknown)
+        if unknown:
+            self._refuse_unseen(unknown)
         if not torch.is_grad_enabled():
             self.refuse(
                 func, "It runs inside a custom autograd function or torch.no_grad: write it outside of them."
@@ -206,11 +207,27 @@ class RelevanceTracer(TorchFunctionMode):
 
     def info(self, tensor: Any) -> Traced | None:
         """What is known of a tensor; None for constants and whatever is no tensor."""
-        token, info = getattr(tensor, NOTE, (None, None))
-        return info if token is self._token else None
+        info: Traced | None = getattr(tensor, NOTE, None)
+        return info if info is not None and info.tracer is self else None
 
     def _note(self, tensor: Tensor, info: Traced) -> None:
-        setattr(tensor, NOTE, (self._token, info))
+        info.tracer = self
+        setattr(tensor, NOTE, info)
+
+    def _find_unknown(self, arguments: Iterable[Any], unknown: list[Tensor]) -> bool:
+        """Append all tensors among the arguments that nothing is known of; is something known of any?"""
+        known = False
+        for argument in arguments:
+            if isinstance(argument, Tensor):
+                if self.info(argument) is None:
+                    unknown.append(argument)
+                else:
+                    known = True
+            elif isinstance(argument, tuple | list):
+                known |= self._find_unknown(argument, unknown)
+            elif isinstance(argument, dict):
+                known |= self._find_unknown(argument.values(), unknown)
+        return known
 
     def _traced(self, tensor: Tensor) -> Traced:
         info = self.info(tensor)
@@ -278,7 +295,7 @@ class RelevanceTracer(TorchFunctionMode):
         """The sums of contributions of `source` to one linear map of it, by the rule that the map gets."""
         rule = self.composite.rule(self.path, reads_pixels=layer.pixels is not None)
         mask = layer.pixels.mask if layer.pixels is not None else None
-        other = self.composite.rule(self.path, reads_pixels=False)
+        other = rule if mask is None else self.composite.rule(self.path, reads_pixels=False)
         if mask is None or other == rule:
 
             def term(active_only: bool) -> list[Term]:
@@ -350,14 +367,3 @@ class RelevanceTracer(TorchFunctionMode):
                     f"A tensor{self.path} was made by {tensor.grad_fn.name()!r}, which the explainer cannot see "
                     "into (a custom autograd function or a compiled extension). Write it with torch operations."
                 )
-
-
-def _collect(arguments: Iterable[Any], tensors: list[Tensor]) -> None:
-    """Append all tensors among the arguments, however deep they are."""
-    for argument in arguments:
-        if isinstance(argument, Tensor):
-            tensors.append(argument)
-        elif isinstance(argument, tuple | list):
-            _collect(argument, tensors)
-        elif isinstance(argument, dict):
-            _collect(argument.values(), tensors)
