@@ -18,7 +18,7 @@ PARTS = {
 }
 WATCH = """
 import sys
-from rnnx_lightning.memory import importing
+from rnnx_lightning.process import importing
 with importing():  # as the command does
     from rnnx_lightning.classifier import SequenceClassifier
 def first(self, *arguments):

@@ -5,7 +5,7 @@ import os
 import sys
 
 from rnnx_lightning import __version__
-from rnnx_lightning.memory import importing, keep_freed_memory
+from rnnx_lightning.process import flush_denormals, importing, keep_freed_memory
 
 COMMANDS = ("fit", "validate", "test", "predict", "explain", "compare")
 HELP = """\
@@ -49,18 +49,15 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(2)
     keep_freed_memory()
     try:
-        if command == "explain":
-            with importing():
-                from rnnx_lightning.commands import explain
-            explain.main(rest)
-        elif command == "compare":
-            with importing():
-                from rnnx_lightning.commands import compare
-            compare.main(rest)
-        else:
-            with importing():
+        with importing():
+            if command == "explain":
+                from rnnx_lightning.commands.explain import main as run
+            elif command == "compare":
+                from rnnx_lightning.commands.compare import main as run
+            else:
                 from rnnx_lightning.cli import run
-            run(arguments)
+        flush_denormals()
+        run(rest if command in ("explain", "compare") else arguments)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""How the process handles its memory."""
+"""Settings of the whole process that make it faster."""
 
 import ctypes
 import gc
@@ -32,3 +32,14 @@ def importing() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
+
+
+def flush_denormals() -> None:
+    """Let numbers below 1e-38 be 0 on the CPU, in threads that torch has yet to start, too.
+
+    Gradients that vanish on their way through hundreds of time steps become such numbers, and a matrix product of
+    them takes five times as long.
+    """
+    import torch
+
+    torch.set_flush_denormal(True)
