@@ -5,5 +5,5 @@
 set -euo pipefail
 python -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"; print(torch.cuda.get_device_name())'
 python -m pytest -m gpu
-time timeout 120 rnnx fit --config configs/convdeep.yaml --trainer.accelerator gpu --trainer.devices 1
+time timeout 120 rnnx fit --config configs/convdeep.yaml --trainer.max_epochs 5 --trainer.accelerator gpu --trainer.devices 1
 timeout 400 python -m benchmarks --device cuda --only recipe train explain --repeats 5

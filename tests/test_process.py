@@ -1,0 +1,50 @@
+"""Settings of the whole process; those that last are tried in a process of their own."""
+
+import gc
+import subprocess
+import sys
+
+import pytest
+
+from rnnx_lightning.process import importing
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_collection_goes_on_after_imports():
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    with pytest.raises(ImportError), importing():
+        raise ImportError
+    assert gc.isenabled()
+    gc.unfreeze()
+
+
+def test_denormals_are_zero_in_all_threads():
+    code = """
+import torch
+from rnnx_lightning.process import flush_denormals
+flush_denormals()
+print(float((torch.full((2000, 2000), 1e-39) * 1).amax()), float(torch.full((600, 600), 1e-39).mm(torch.eye(600)).amax()))
+"""
+    assert run(code) == ["0.0", "0.0"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_freed_memory_is_kept():
+    """Large tensors again and again: with page faults only the first time."""
+    code = """
+import resource, torch
+from rnnx_lightning.process import keep_freed_memory
+keep_freed_memory()
+def faults():
+    for _ in range(10):
+        torch.ones(8_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+first = faults()
+print(faults() - first)
+"""
+    assert int(run(code)[0]) < 1000  # 78,000 without
