@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import explain, growth, startup, train
-from rnnx_lightning.process import flush_denormals, keep_freed_memory
+from rnnx_lightning.process import denormals_flushed, keep_freed_memory
 
 PARTS = {
     "explain": explain.measure,
@@ -74,13 +74,13 @@ def _machine(device: torch.device) -> dict[str, str]:
 def main() -> None:
     """Run the parts that are asked for; print a table of each and leave one JSON file."""
     keep_freed_memory()  # as `rnnx` does; all candidates profit
-    flush_denormals()
     gc.freeze()
     options, console = _arguments(), Console()
     results: dict[str, Any] = {"machine": _machine(options.device)}
     console.print(results["machine"])
     for part in options.only:
-        results[part] = PARTS[part](options)
+        with denormals_flushed():
+            results[part] = PARTS[part](options)
         _show(console, part, results[part])
     OUT.mkdir(parents=True, exist_ok=True)
     path = OUT / f"{options.device.type}-{time.strftime('%Y%m%d-%H%M%S')}.json"

@@ -5,7 +5,7 @@ import os
 import sys
 
 from rnnx_lightning import __version__
-from rnnx_lightning.process import flush_denormals, importing, keep_freed_memory
+from rnnx_lightning.process import denormals_flushed, importing, keep_freed_memory
 
 COMMANDS = ("fit", "validate", "test", "predict", "explain", "compare")
 HELP = """\
@@ -56,8 +56,8 @@ def main(arguments: list[str] | None = None) -> None:
                 from rnnx_lightning.commands.compare import main as run
             else:
                 from rnnx_lightning.cli import run
-        flush_denormals()
-        run(rest if command in ("explain", "compare") else arguments)
+        with denormals_flushed():
+            run(rest if command in ("explain", "compare") else arguments)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

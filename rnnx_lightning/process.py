@@ -34,8 +34,9 @@ def importing() -> Iterator[None]:
         gc.enable()
 
 
-def flush_denormals() -> None:
-    """Let numbers below 1e-38 be 0 on the CPU, in threads that torch has yet to start, too.
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Let numbers below 1e-38 be 0 on the CPU, in the threads that torch starts meanwhile, too.
 
     Gradients that vanish on their way through hundreds of time steps become such numbers, and a matrix product of
     them takes five times as long.
@@ -43,3 +44,7 @@ def flush_denormals() -> None:
     import torch
 
     torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

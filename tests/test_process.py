@@ -23,14 +23,18 @@ def test_collection_goes_on_after_imports():
     gc.unfreeze()
 
 
-def test_denormals_are_zero_in_all_threads():
+def test_denormals_are_zero_in_all_threads_for_a_while():
     code = """
+import sys
 import torch
-from rnnx_lightning.process import flush_denormals
-flush_denormals()
-print(float((torch.full((2000, 2000), 1e-39) * 1).amax()), float(torch.full((600, 600), 1e-39).mm(torch.eye(600)).amax()))
+from rnnx_lightning.process import denormals_flushed
+with denormals_flushed():
+    print(float((torch.full((2000, 2000), 1e-39) * 1).amax()))
+    print(float(torch.full((600, 600), 1e-39).mm(torch.eye(600)).amax()))
+    print(sys.float_info.min / 2)
+print(sys.float_info.min / 2)
 """
-    assert run(code) == ["0.0", "0.0"]
+    assert run(code) == ["0.0", "0.0", "0.0", "1.1125369292536007e-308"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
