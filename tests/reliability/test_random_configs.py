@@ -1,5 +1,7 @@
 """Whatever numbers a config holds: it runs, or it is refused with one clear sentence."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -14,7 +16,7 @@ from rnnx_lightning.metrics.functional import majority_cosine_similarity
 NETWORKS = ("Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU", "LSTM", "GRU")
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     network=st.sampled_from(NETWORKS),
     columns=st.integers(-1, 30),
@@ -43,7 +45,7 @@ def test_a_random_config_runs_or_is_refused(
         data.setup()
         loader = data.train_dataloader()
     except ValueError as refusal:
-        if not any(char.isdigit() for char in str(refusal)):
+        if not re.search(r"\d|\binf\b|\bnan\b", str(refusal)):
             pytest.fail(f"names no number that does not fit: {refusal}")
         return
     batch = data.on_after_batch_transfer(next(iter(loader)))
