@@ -8,7 +8,7 @@ from torch import Tensor
 from rnnx_lightning.explain.linear import LinearMap
 from rnnx_lightning.explain.linear_operations import IDENTITY, identity_term
 from rnnx_lightning.explain.rules import Epsilon
-from rnnx_lightning.explain.sharing import Term
+from rnnx_lightning.explain.sharing import contribute
 from rnnx_lightning.explain.tracing import Once, PendingSum, RelevanceTracer, Terms, Traced, UnexplainableError
 
 Operand = Any  # a tensor or a number
@@ -115,13 +115,9 @@ def _plus_constant(
     alone = LinearMap(None, IDENTITY, None, bias, False, None, tracer.parts)
     # Exact for all units: one may be active by the constant alone, which some rules do not count.
     others = _expanded(pending.terms, tensor, value)
-
-    def terms(_: bool) -> list[Term]:
-        channels = pending.rule.channels(alone)
-        sums = tuple(None if channel is None else channel.total.expand(value.shape) for channel in channels)
-        return [*others(), Term(sums, all(channel is None or channel.by_value for channel in channels))]
-
-    return tracer.remember(value, Traced(pending=PendingSum(pending.rule, Terms(terms))))
+    own = _expanded(Terms(lambda _: [contribute(None, pending.rule.channels(alone))]), bias, value)
+    terms = Terms(lambda _: [*others(), *own()])
+    return tracer.remember(value, Traced(pending=PendingSum(pending.rule, terms)))
 
 
 def _scaled(

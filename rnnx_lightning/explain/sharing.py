@@ -116,7 +116,7 @@ def close(sharing: Sharing, value: Tensor, terms: Sequence[Term], active: bool =
     Args:
         sharing: how its relevance is shared among the channels.
         value: its value.
-        terms: what it is made of: all or none of them by value.
+        terms: what it is made of.
         active: `value` has gone through ReLU, and where that is 0 there is no relevance.
     """
     by_value = active and all(term.by_value for term in terms)
@@ -145,12 +145,12 @@ class Close(torch.autograd.Function):
         return None, None, None, None, *(factor if needed else None for factor, needed in wanted)
 
 
-def contribute(source: Tensor, channels: Sequence[Channel | None]) -> Term:
-    """The contributions of `source` to a unit, with their graph."""
+def contribute(source: Tensor | None, channels: Sequence[Channel | None]) -> Term:
+    """The contributions of `source` to a unit, with their graph; None for a constant, which gets no relevance."""
     present = [channel for channel in channels if channel is not None]
-    sums = iter(Contribute.apply(source, *present))
+    totals = (channel.total for channel in present) if source is None else iter(Contribute.apply(source, *present))
     return Term(
-        tuple(None if channel is None else next(sums) for channel in channels),
+        tuple(None if channel is None else next(totals) for channel in channels),
         all(channel.by_value for channel in present),
     )
 
@@ -168,14 +168,14 @@ class Contribute(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *factors: Tensor | None) -> tuple[Tensor | None, ...]:
         """The relevance of `source`."""
-        by_value: dict[int, tuple[Product, Tensor]] = {}
+        parts: dict[int, tuple[Product, Tensor]] = {}  # by the value that they are multiplied with
         for products, factor in zip(ctx.products, factors, strict=True):
             for product in products if factor is not None else ():
                 key = id(product.value)
-                before = by_value[key][1] if key in by_value else None
-                by_value[key] = product, product.transposed(factor, before)
+                before = parts[key][1] if key in parts else None
+                parts[key] = product, product.transposed(factor, before)
         relevance = None
-        for product, part in by_value.values():
+        for product, part in parts.values():
             own = product.folded(_times(part, product.value, factors))
             relevance = own if relevance is None else relevance + own
         return relevance, *(None for _ in factors)

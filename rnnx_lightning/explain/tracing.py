@@ -62,12 +62,12 @@ class Terms:
         self._terms: dict[bool, tuple[Term, ...]] = {}
 
     def __call__(self, active_only: bool = False) -> tuple[Term, ...]:
-        """The terms, all or none of them by value; exact ones serve everybody."""
+        """The terms; exact ones serve everybody, of others all or none are by value."""
         if False in self._terms:
             return self._terms[False]
         if active_only not in self._terms:
             terms = tuple(self._compute(active_only))
-            if active_only and any(term.by_value for term in terms) and not all(term.by_value for term in terms):
+            if active_only and len({term.by_value for term in terms}) > 1:
                 return self(active_only=False)  # what the value gives for some is missing for the others
             self._terms[active_only] = terms
         return self._terms[active_only]
