@@ -1,12 +1,15 @@
 """Methods that look at the gradient of the logit by the input."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import Node
 
-from rnnx_lightning.explain.attributor import Attributor, Target, input_gradient, resolve_target
+from rnnx_lightning.explain.attributor import Attributor, Target, explained_logit, input_gradient, resolve_target
+from rnnx_lightning.explain.tracing import UnexplainableError
 
 
 class Sensitivity(Attributor):
@@ -24,11 +27,19 @@ class GradientTimesInput(Attributor):
 
 
 class GuidedBackprop(Attributor):
-    """The square of the gradient when ReLU passes only positive gradients of active units [SDBR15]."""
+    """The square of the gradient when ReLU passes only positive gradients of active units [SDBR15].
+
+    Raises:
+        UnexplainableError: the network has an autograd function of its own, which may hide a ReLU.
+    """
 
     def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
-        with _GuidedReLUs():
-            return input_gradient(model, x, target).square()
+        x.requires_grad_()
+        value, _ = explained_logit(model(x), x, target)
+        for node in _graph(value):
+            _guide(node)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+        return gradient.square()
 
 
 class IntegratedGradients(Attributor):
@@ -90,34 +101,36 @@ class SmoothGrad(Attributor):
         return total / self.samples
 
 
-class _GuidedReLU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        result = x.clamp(min=0)
-        ctx.save_for_backward(result)
-        return result
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (result,) = ctx.saved_tensors
-        return torch.ops.aten.threshold_backward(gradient, result, 0).clamp_(min=0)
-
-
-class _GuidedReLUs(TorchFunctionMode):
-    """Every ReLU, functional or a module, by whichever name, is a guided one."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        name = getattr(func, "__name__", "")
-        if name in ("relu", "relu_"):
-            result = _GuidedReLU.apply(args[0] if args else kwargs["input"])
-            if name == "relu_" or kwargs.get("inplace") or (len(args) > 1 and args[1]):
-                return args[0].copy_(result)
-            return result
-        if name in ("clamp", "clamp_min", "clip") and _is_relu(*args[1:], **kwargs):
-            return _GuidedReLU.apply(args[0])
-        return func(*args, **kwargs)
+def _graph(value: Tensor) -> Iterator[Node]:
+    """Each operation that `value` was made by."""
+    seen: set[Node | None] = {None}
+    ahead = [value.grad_fn]
+    while ahead:
+        node = ahead.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            ahead.extend(before for before, _ in node.next_functions)
+            yield node
 
 
-def _is_relu(min: Any = None, max: Any = None, **_: Any) -> bool:
-    return max is None and isinstance(min, int | float) and min == 0
+def _guide(node: Any) -> None:
+    """If the operation is a ReLU, by whichever name, let it pass positive gradients alone."""
+    name = node.name()
+    if name == "ReluBackward0":
+        node.register_hook(lambda gradients, _: (None if gradients[0] is None else gradients[0].clamp_(min=0),))
+    elif name.startswith("Clamp") and _is_relu(node):
+        # The gradient of `clamp` also passes where its input is 0: at units that are not active.
+        net = node._saved_self
+        node.register_prehook(
+            lambda gradients: tuple(None if g is None else g.clamp(min=0).mul_(net > 0) for g in gradients)
+        )
+    elif isinstance(node, BackwardCFunction):
+        raise UnexplainableError(
+            f"Guided backprop cannot see whether the autograd function {name!r} contains a ReLU. "
+            "Write it with torch operations."
+        )
+
+
+def _is_relu(node: Any) -> bool:
+    low, high = getattr(node, "_saved_min", None), getattr(node, "_saved_max", None)
+    return high is None and isinstance(low, int | float) and low == 0

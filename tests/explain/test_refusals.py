@@ -11,7 +11,6 @@ from rnnx_lightning.explain import (
     Composite,
     DeepTaylor,
     Epsilon,
-    GuidedBackprop,
     Sensitivity,
     UnexplainableError,
     ZBox,
@@ -183,21 +182,6 @@ def test_a_model_of_another_shape_is_refused(method):
 def test_a_layer_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no layer 'nowhere' in the network: choose from 0, 1"):
         LRP().explain(nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.rand(2, 4), layers=["nowhere"])
-
-
-def test_guided_backprop_finds_every_relu():
-    layer = nn.Linear(5, 8).double()
-    out = nn.Linear(8, 2).double()
-    x = torch.rand(3, 5, dtype=torch.float64)
-    forms = [
-        nn.ReLU(), nn.ReLU(inplace=True), F.relu, torch.relu, lambda h: h.relu(), lambda h: h.relu_(),
-        lambda h: h.clamp(min=0), lambda h: torch.clamp_min(h, 0), lambda h: F.relu(h, inplace=True),
-    ]  # fmt: skip
-    active = (layer(x) > 0).double()
-    expected = ((out.weight[1].clamp(min=0) * active) @ layer.weight).detach() ** 2
-    for form in forms:
-        got = GuidedBackprop()(Function(lambda m, x, form=form: out(form(layer(x))), layer=layer), x, 1)
-        torch.testing.assert_close(got, expected)
 
 
 def test_z_box_bounds_may_be_given():

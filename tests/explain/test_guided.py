@@ -1,0 +1,119 @@
+"""Guided backprop: every ReLU passes only the positive gradients of active units, and nothing else is changed."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rnnx_lightning.explain import GuidedBackprop, UnexplainableError
+
+
+class Net(nn.Module):
+    """A hidden layer, a function of it, and an output layer."""
+
+    def __init__(self, middle, inputs=5):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(inputs, 8).double()
+        self.out = nn.Linear(8, 2).double()
+        self.middle = middle
+
+    def forward(self, x):
+        return self.out(self.middle(self.layer(x)))
+
+
+FORMS = {
+    "module": nn.ReLU(),
+    "module in place": nn.ReLU(inplace=True),
+    "F.relu": F.relu,
+    "F.relu in place": lambda h: F.relu(h, inplace=True),
+    "torch.relu": torch.relu,
+    "method": lambda h: h.relu(),
+    "method in place": lambda h: h.relu_(),
+    "clamp": lambda h: h.clamp(min=0),
+    "clamp_": lambda h: h.clamp_(min=0),
+    "clamp_min": lambda h: torch.clamp_min(h, 0),
+    "clip": lambda h: torch.clip(h, 0.0, None),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_relu_is_found(form):
+    model = Net(FORMS[form])
+    x = torch.randn(16, 5, dtype=torch.float64)
+    active = (model.layer(x) > 0).double()
+    expected = ((model.out.weight[1].clamp(min=0) * active) @ model.layer.weight).detach() ** 2
+    torch.testing.assert_close(GuidedBackprop()(model, x, 1), expected)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_unit_at_zero_is_not_active(form):
+    model = Net(FORMS[form])
+    nn.init.zeros_(model.layer.bias)
+    assert (GuidedBackprop()(model, torch.zeros(3, 5, dtype=torch.float64), 1) == 0).all()
+
+
+def test_what_is_no_relu_lets_negative_gradients_pass():
+    forms = [torch.tanh, lambda h: h.clamp(min=-1), lambda h: h.clamp(0, 6), lambda h: h.abs(), F.relu6]
+    for form in forms:
+        model = Net(form)
+        x = torch.randn(16, 5, dtype=torch.float64, requires_grad=True)
+        (gradient,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+        torch.testing.assert_close(GuidedBackprop()(model, x.detach(), 0), gradient**2)
+
+
+def test_a_gradient_that_relu_shares_with_others_is_theirs_unchanged():
+    """A sum hands the same gradient to both of its terms: clamping it for one must not change the other's."""
+    model = Net(lambda h: F.relu(h) + h.roll(1, dims=1).clamp(min=0) + 3 * h + h)
+    x = torch.randn(16, 5, dtype=torch.float64)
+    hidden = model.layer(x)
+    weight = model.out.weight[0]
+    own = weight.clamp(min=0) * (hidden > 0)
+    rolled = (weight.clamp(min=0) * (hidden.roll(1, dims=1) > 0)).roll(-1, dims=1)
+    expected = ((own + rolled + 4 * weight) @ model.layer.weight).detach() ** 2
+    torch.testing.assert_close(GuidedBackprop()(model, x, 0), expected)
+
+
+def test_the_relus_inside_torchs_own_recurrent_layer_are_found():
+    """Against the layer's equation, step by step, and its guided backward pass by hand."""
+    torch.manual_seed(0)
+    layer = nn.RNN(3, 4, nonlinearity="relu", batch_first=True, bias=False).double()
+    out = nn.Linear(4, 2, bias=False).double()
+
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.out = layer, out
+
+        def forward(self, x):
+            return self.out(self.layer(x)[0][:, -1])
+
+    x = torch.randn(6, 5, 3, dtype=torch.float64)
+    with torch.no_grad():
+        hidden, states = torch.zeros(6, 4, dtype=torch.float64), []
+        for step in x.unbind(1):
+            hidden = F.relu(step @ layer.weight_ih_l0.T + hidden @ layer.weight_hh_l0.T)
+            states.append(hidden)
+        gradient, expected = out.weight[1].expand(6, 4), []
+        for state in reversed(states):
+            gradient = gradient.clamp(min=0) * (state > 0)
+            expected.insert(0, gradient @ layer.weight_ih_l0)
+            gradient = gradient @ layer.weight_hh_l0
+    torch.testing.assert_close(GuidedBackprop()(Last(), x, 1), torch.stack(expected, dim=1) ** 2)
+
+
+class Hidden(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.relu()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_an_autograd_function_that_may_hide_a_relu_is_refused():
+    with pytest.raises(
+        UnexplainableError, match=r"'HiddenBackward' contains a ReLU\. Write it with torch operations"
+    ):
+        GuidedBackprop()(Net(Hidden.apply), torch.rand(3, 5, dtype=torch.float64), 1)
