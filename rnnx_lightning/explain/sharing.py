@@ -82,16 +82,15 @@ class TwoSided:
             return _ratio(relevance, positive), None
         below = F.threshold(negative, 0.0, math.inf)
         above = F.threshold(positive, 0.0, math.inf, inplace=value is not None)  # then in memory of its own
-        # 1 where there is something, else 0 / inf = 0; `sign` takes four times as long.
-        is_below = negative / below
-        is_above = positive / above if value is None else None
-        up, down = _divided(relevance, above), _divided(relevance, below)
-        # alpha where there is something negative, else 1; -beta where there is something positive, else 1.
-        up.addcmul_(up, is_below, value=self.alpha - 1)
-        if is_above is None:  # a unit that is active has something positive
-            down.mul_(-self.beta)
+        if value is not None:  # a unit that is active has something positive
+            down = torch.addcdiv(relevance.new_zeros(()), relevance, below, value=-self.beta)
         else:
-            down.addcmul_(down, is_above, value=-self.beta - 1)
+            # 1 where there is something, else 0 / inf = 0; `sign` takes four times as long.
+            is_above = positive / above
+            down = _divided(relevance, below)
+            down.addcmul_(down, is_above, value=-self.beta - 1)  # all of it where there is nothing positive
+        # What the negative contributions did not get: alpha R where there are any, else R.
+        up = _divided(torch.addcmul(relevance, negative, down, value=-1), above)
         return up, down
 
 
