@@ -22,7 +22,7 @@ from rnnx_lightning.explain.linear_operations import (
     total,
 )
 from rnnx_lightning.explain.pixels import Pixels, joined
-from rnnx_lightning.explain.sharing import Term
+from rnnx_lightning.explain.sharing import Sums, Term
 from rnnx_lightning.explain.tracing import KnownOperations, Once, PendingSum, RelevanceTracer, Terms, Traced
 
 FIRST_ONLY = "Only the first argument may depend on the input."
@@ -117,8 +117,8 @@ def join(tracer: RelevanceTracer, func: Any, tensors: Iterable[Tensor], *args: A
             each = [part(active_only)[0] for part in together]
             if any(term.by_value != each[0].by_value for term in each):
                 each = [part()[0] for part in together]
-            channels = zip(*(term.sums for term in each), strict=True)
-            sums = tuple(
+            channels = zip(*(term.totals for term in each), strict=True)
+            totals = tuple(
                 None
                 if all(part is None for part in parts)
                 else func(
@@ -128,7 +128,7 @@ def join(tracer: RelevanceTracer, func: Any, tensors: Iterable[Tensor], *args: A
                 )
                 for parts in channels
             )
-            return [Term(sums, all(term.by_value for term in each))]
+            return [Sums(totals, all(term.by_value for term in each))]
 
         return tracer.remember(value, Traced(pending=PendingSum(rule, Terms(terms))))
     nonnegative = all(

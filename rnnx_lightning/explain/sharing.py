@@ -6,7 +6,7 @@ Buffers of this file's own are changed in place: for large feature maps new memo
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor
 from rnnx_lightning.explain.linear import Channel, Product
 
 Sum = Sequence[Tensor | None]  # its terms; None for one without contributions
+Products = Sequence[Sequence[Product]]  # one sequence a channel
 
 
 def added(terms: Sum) -> Tensor | None:
@@ -47,18 +48,19 @@ class Proportional:
     epsilon: float = 0.0
     signed: bool = field(default=False, compare=False)
 
-    def factors(self, relevance: Tensor, sums: list[Sum], value: Tensor | None) -> tuple[Tensor]:
+    def factors(self, relevance: Tensor, sums: list[Sum], net: Tensor | None, active: bool) -> tuple[Tensor]:
         """What each contribution to the sum is multiplied with to give its relevance."""
-        if value is not None:
-            return (_divided(relevance, value + self.epsilon) if self.epsilon else _ratio(relevance, value),)
-        total = added(sums[0])
+        total = added(sums[0]) if net is None else net
         assert total is not None  # only negative contributions can be absent
+        positive = not self.signed or (net is not None and active)
         if self.epsilon:
+            if positive:
+                return (_divided(relevance, total + self.epsilon),)
             epsilon = torch.tensor(self.epsilon, dtype=total.dtype, device=total.device)
             return (_divided(relevance, torch.copysign(epsilon, total).add_(total)),)
-        if self.signed:
+        if not positive:
             return (_divided(relevance, total.masked_fill(total == 0, math.inf)),)
-        return (_ratio(relevance, total, own=len(sums[0]) > 1),)
+        return (_ratio(relevance, total, own=net is None and len(sums[0]) > 1),)
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,20 @@ class TwoSided:
     beta: float
     signed = False
 
-    def factors(self, relevance: Tensor, sums: list[Sum], value: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def factors(
+        self, relevance: Tensor, sums: list[Sum], net: Tensor | None, active: bool
+    ) -> tuple[Tensor, Tensor | None]:
         """What each contribution to the two sums, of magnitudes both, is multiplied with."""
         negative = added(sums[1])
-        positive = added(sums[0]) if value is None else value if negative is None else value + negative
+        positive = added(sums[0]) if net is None else net
         assert positive is not None  # only negative contributions can be absent
         if negative is None:
             return _ratio(relevance, positive), None
+        if net is not None:
+            positive = net + negative
         below = F.threshold(negative, 0.0, math.inf)
-        above = F.threshold(positive, 0.0, math.inf, inplace=value is not None)  # then in memory of its own
-        if value is not None:  # a unit that is active has something positive
+        above = F.threshold(positive, 0.0, math.inf, inplace=net is not None)  # then in memory of its own
+        if net is not None:  # a unit that is active has something positive
             down = torch.addcdiv(relevance.new_zeros(()), relevance, below, value=-self.beta)
         else:
             # 1 where there is something, else 0 / inf = 0; `sign` takes four times as long.
@@ -97,29 +103,124 @@ class TwoSided:
 Sharing = Proportional | TwoSided
 
 
-class Term(NamedTuple):
-    """One term of a sum of linear maps.
+class Term(Protocol):
+    """One term of a sum of linear maps."""
 
-    Attributes:
-        sums: of contributions, one a channel; None for a channel without contributions.
-        by_value: the value is the first channel's sum less the second's, and the first one's may be left out.
+    @property
+    def by_value(self) -> bool:
+        """Its value is the first channel's sum less the second's, and the first one's may be left out."""
+        ...
+
+    @property
+    def totals(self) -> Sum:
+        """The sums of contributions, one a channel; None for a channel without any."""
+        ...
+
+    @property
+    def inputs(self) -> Sum:
+        """What it is made of in the graph."""
+        ...
+
+    @property
+    def products(self) -> Products | None:
+        """What the contributions of the one input are, one list a channel; None where the sums are the inputs."""
+        ...
+
+    def separate(self) -> "Sums":
+        """The same with a graph of the sums' own, so that they can be scaled and moved."""
+        ...
+
+
+class Sums(NamedTuple):
+    """A term given by sums that are part of the graph: their gradients are the factors."""
+
+    totals: Sum
+    by_value: bool
+    products: None = None
+
+    @property
+    def inputs(self) -> Sum:
+        """The sums."""
+        return self.totals
+
+    def separate(self) -> "Sums":
+        """Itself."""
+        return self
+
+
+class Contribution:
+    """A term given by its input, whose gradient is its relevance.
+
+    Args:
+        source: the input.
+        channels: what it contributes; None for a channel without contributions.
     """
 
-    sums: tuple[Tensor | None, ...]
-    by_value: bool
+    def __init__(self, source: Tensor, channels: Sequence[Channel | None]) -> None:
+        self.inputs = (source,)
+        self.totals = tuple(None if channel is None else channel.total for channel in channels)
+        self.products = [[] if channel is None else channel.products for channel in channels]
+        self.by_value = all(channel.by_value for channel in channels if channel is not None)
+        self._separate: Sums | None = None
+
+    def separate(self) -> Sums:
+        """The sums with their graph, the same ones each time."""
+        if self._separate is None:
+            totals = Separate.apply(self.products, *self.inputs, *self.totals)
+            self._separate = Sums(totals, self.by_value)
+        return self._separate
 
 
-def close(sharing: Sharing, value: Tensor, terms: Sequence[Term], active: bool = False) -> Tensor:
+def contribute(source: Tensor | None, channels: Sequence[Channel | None]) -> Term:
+    """What `source` contributes to a unit; None for a constant, which gets no relevance."""
+    if source is not None:
+        return Contribution(source, channels)
+    totals = tuple(None if channel is None else channel.total for channel in channels)
+    return Sums(totals, all(channel.by_value for channel in channels if channel is not None))
+
+
+class Separate(torch.autograd.Function):
+    """An input's contributions as sums with a graph; backward, from their factors to the input's relevance."""
+
+    @staticmethod
+    def forward(ctx: Any, products: Products, source: Tensor, *totals: Tensor | None) -> Sum:
+        """The sums."""
+        ctx.products = products  # not the sums: nobody may need them any more
+        ctx.set_materialize_grads(False)
+        return tuple(None if total is None else total.view_as(total) for total in totals)
+
+    @staticmethod
+    def backward(ctx: Any, *factors: Tensor | None) -> tuple[Tensor | None, ...]:
+        """The relevance of the source."""
+        return None, _relevance(ctx.products, factors), *(None for _ in factors)
+
+
+def close(
+    sharing: Sharing,
+    value: Tensor,
+    terms: Sequence[Term],
+    net: Tensor,
+    active: bool = False,
+    apart: bool = False,
+) -> Tensor:
     """A unit made of terms, with its graph.
 
     Args:
         sharing: how its relevance is shared among the channels.
-        value: its value.
+        value: what goes forward.
         terms: what it is made of.
-        active: `value` has gone through ReLU, and where that is 0 there is no relevance.
+        net: what the terms add up to; with `active`, only where that is positive.
+        active: there is relevance only where `net` is positive.
+        apart: the sums get a graph of their own, which tells their factors.
     """
-    by_value = active and all(term.by_value for term in terms)
-    return Close.apply(sharing, by_value, value, len(terms), *(total for term in terms for total in term.sums))
+    if apart:
+        terms = [term.separate() for term in terms]
+    # Of units that are not active, two channels by value would cancel.
+    by_net = (active or len(terms[0].totals) == 1) and all(term.by_value for term in terms)
+    sums = list(zip(*(term.totals for term in terms), strict=True))
+    products = [term.products for term in terms]
+    inputs = [part for term in terms for part in term.inputs]
+    return Close.apply(sharing, active, value, net if by_net else None, sums, products, *inputs)
 
 
 class Close(torch.autograd.Function):
@@ -127,60 +228,53 @@ class Close(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, sharing: Sharing, by_value: bool, value: Tensor, terms: int, *sums: Tensor | None
+        ctx: Any,
+        sharing: Sharing,
+        active: bool,
+        value: Tensor,
+        net: Tensor | None,
+        sums: list[Sum],
+        products: list[Products | None],
+        *inputs: Tensor | None,
     ) -> Tensor:
-        """`value` as it is; `sums` are those of the first term, those of the second, ..."""
-        ctx.sharing, ctx.terms = sharing, terms
-        ctx.save_for_backward(value if by_value else None, *sums)
+        """`value` as it is."""
+        ctx.sharing, ctx.active, ctx.net, ctx.sums, ctx.products = sharing, active, net, sums, products
         return value.view_as(value)
 
     @staticmethod
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
-        """The factor of each sum."""
-        value, *sums = ctx.saved_tensors
-        channels = len(sums) // ctx.terms
-        factors = ctx.sharing.factors(relevance, [sums[k::channels] for k in range(channels)], value)
-        wanted = zip(factors * ctx.terms, ctx.needs_input_grad[4:], strict=True)
-        return None, None, None, None, *(factor if needed else None for factor, needed in wanted)
+        """The relevance of each input, or the factor where it is a sum."""
+        factors = ctx.sharing.factors(relevance, ctx.sums, ctx.net, ctx.active)
+        del ctx.sums, ctx.net  # what they leave in the caches is the best memory for what comes next
+        needed = iter(ctx.needs_input_grad[6:])
+        gradients: list[Tensor | None] = []
+        for products in ctx.products:
+            if products is None:
+                gradients += [factor if next(needed) else None for factor in factors]
+            else:
+                next(needed)
+                gradients.append(_relevance(products, factors))
+        return None, None, None, None, None, None, *gradients
 
 
-def contribute(source: Tensor | None, channels: Sequence[Channel | None]) -> Term:
-    """The contributions of `source` to a unit, with their graph; None for a constant, which gets no relevance."""
-    present = [channel for channel in channels if channel is not None]
-    totals = (channel.total for channel in present) if source is None else iter(Contribute.apply(source, *present))
-    return Term(
-        tuple(None if channel is None else next(totals) for channel in channels),
-        all(channel.by_value for channel in present),
-    )
+def _relevance(channels: Products, factors: Sum) -> Tensor | None:
+    """The relevance of an input: the products of each channel, transposed, with the channel's factor."""
+    parts: dict[int, tuple[Product, Tensor]] = {}  # by the value that they are multiplied with
+    for products, factor in zip(channels, factors, strict=True):
+        if factor is None:
+            continue
+        for product in products:
+            key = id(product.value)
+            before = parts[key][1] if key in parts else None
+            parts[key] = product, product.transposed(factor, before)
+    relevance = None
+    for product, part in parts.values():
+        own = product.folded(_times(part, product.value, factors))
+        relevance = own if relevance is None else relevance + own
+    return relevance
 
 
-class Contribute(torch.autograd.Function):
-    """An input's contributions to the channels of a unit; backward, times the channels' factors: its relevance."""
-
-    @staticmethod
-    def forward(ctx: Any, source: Tensor, *channels: Channel) -> tuple[Tensor, ...]:
-        """The channels' sums, as part of the graph of `source`."""
-        ctx.products = [channel.products for channel in channels]
-        ctx.set_materialize_grads(False)
-        return tuple(channel.total.view_as(channel.total) for channel in channels)
-
-    @staticmethod
-    def backward(ctx: Any, *factors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """The relevance of `source`."""
-        parts: dict[int, tuple[Product, Tensor]] = {}  # by the value that they are multiplied with
-        for products, factor in zip(ctx.products, factors, strict=True):
-            for product in products if factor is not None else ():
-                key = id(product.value)
-                before = parts[key][1] if key in parts else None
-                parts[key] = product, product.transposed(factor, before)
-        relevance = None
-        for product, part in parts.values():
-            own = product.folded(_times(part, product.value, factors))
-            relevance = own if relevance is None else relevance + own
-        return relevance, *(None for _ in factors)
-
-
-def _times(part: Tensor, value: Tensor, borrowed: tuple[Tensor | None, ...]) -> Tensor:
+def _times(part: Tensor, value: Tensor, borrowed: Sum) -> Tensor:
     """Part * value, in place if the memory of `part` is its own."""
     memory = part.untyped_storage()
     own = all(factor is None or factor.untyped_storage().data_ptr() != memory.data_ptr() for factor in borrowed)

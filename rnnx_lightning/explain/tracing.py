@@ -20,7 +20,7 @@ from rnnx_lightning.explain.linear import LinearMap, WeightParts
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.rules import Rule
-from rnnx_lightning.explain.sharing import Pass, Term, added, close, contribute
+from rnnx_lightning.explain.sharing import Pass, Sums, Term, added, close, contribute
 
 T = TypeVar("T")
 NOTE = "_rnnx_traced"  # an attribute of tensors
@@ -76,8 +76,8 @@ class Terms:
         """All sums after a function that is linear in each."""
         return Terms(
             lambda active_only: [
-                Term(tuple(None if part is None else function(part) for part in term.sums), term.by_value)
-                for term in self(active_only)
+                Sums(tuple(None if part is None else function(part) for part in term.totals), term.by_value)
+                for term in (term.separate() for term in self(active_only))
             ]
         )
 
@@ -85,9 +85,9 @@ class Terms:
         """The same as one term."""
 
         def compute(active_only: bool) -> list[Term]:
-            terms = self(active_only)
-            sums = tuple(added(parts) for parts in zip(*(term.sums for term in terms), strict=True))
-            return [Term(sums, all(term.by_value for term in terms))]
+            terms = [term.separate() for term in self(active_only)]
+            totals = tuple(added(parts) for parts in zip(*(term.totals for term in terms), strict=True))
+            return [Sums(totals, all(term.by_value for term in terms))]
 
         return Terms(compute)
 
@@ -95,7 +95,7 @@ class Terms:
     def asked(self) -> list[Tensor]:
         """All sums that anybody has asked for."""
         terms = (term for terms in self._terms.values() for term in terms)
-        return [part for term in terms for part in term.sums if part is not None]
+        return [part for term in terms for part in term.separate().totals if part is not None]
 
 
 @dataclass(slots=True)
@@ -134,6 +134,9 @@ class Traced:
     tracer: object = None
 
 
+NOTHING = Traced()  # noted by nobody
+
+
 @dataclass(frozen=True)
 class KnownOperations:
     """What the tracer can see.
@@ -167,8 +170,9 @@ class RelevanceTracer(TorchFunctionMode):
         self.parts = WeightParts()
         self.composite = composite
         self.path = path
-        # Shortcuts for units that ReLU has switched off; the relevance of inner layers is read off the sums.
-        self._shortcuts = composite.zero_gets_nothing and not path.outputs
+        # The relevance of inner layers is read off the sums, which must be there then, and exact for all units.
+        self._apart = bool(path.outputs)
+        self._shortcuts = composite.zero_gets_nothing and not self._apart
         self._note(anchor, Traced(pixels=Pixels()))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -207,8 +211,8 @@ class RelevanceTracer(TorchFunctionMode):
 
     def info(self, tensor: Any) -> Traced | None:
         """What is known of a tensor; None for constants and whatever is no tensor."""
-        info: Traced | None = getattr(tensor, NOTE, None)
-        return info if info is not None and info.tracer is self else None
+        info: Traced = getattr(tensor, NOTE, NOTHING)
+        return info if info.tracer is self else None
 
     def _note(self, tensor: Tensor, info: Traced) -> None:
         info.tracer = self
@@ -219,10 +223,10 @@ class RelevanceTracer(TorchFunctionMode):
         known = False
         for argument in arguments:
             if isinstance(argument, Tensor):
-                if self.info(argument) is None:
-                    unknown.append(argument)
-                else:
+                if getattr(argument, NOTE, NOTHING).tracer is self:
                     known = True
+                else:
+                    unknown.append(argument)
             elif isinstance(argument, tuple | list):
                 known |= self._find_unknown(argument, unknown)
             elif isinstance(argument, dict):
@@ -249,7 +253,9 @@ class RelevanceTracer(TorchFunctionMode):
         if info.pending is not None:
             pending = info.pending
             value = tensor.detach()
-            info.graph = Once(lambda: close(pending.rule.sharing, value, pending.terms()))
+            info.graph = Once(
+                lambda: close(pending.rule.sharing, value, pending.terms(), net=value, apart=self._apart)
+            )
             return info.graph()
         return tensor
 
@@ -261,7 +267,10 @@ class RelevanceTracer(TorchFunctionMode):
         info = self._traced(source)
         if info.pending is not None and value.shape == source.shape:
             active_only = active_only and self._shortcuts
-            return close(info.pending.rule.sharing, value, info.pending.terms(active_only), active_only)
+            pending, net = info.pending, value if active_only else source.detach()
+            return close(
+                pending.rule.sharing, value, pending.terms(active_only), net, active_only, apart=self._apart
+            )
         return Pass.apply(self.close(source), value)
 
     def remember(self, tensor: Tensor, info: Traced) -> Tensor:
@@ -316,6 +325,8 @@ class RelevanceTracer(TorchFunctionMode):
         Raises:
             UnexplainableError: they share relevance in different ways.
         """
+        if one is other:
+            return one
         if one.sharing != other.sharing:
             raise UnexplainableError(
                 f"A sum{self.path} adds terms whose rules share relevance in different ways ({one.sharing} and "
