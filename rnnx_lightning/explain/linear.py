@@ -160,7 +160,7 @@ class LinearMap:
         pixels: bounds of the input where it is made of pixels.
         parts: cache of parts of weights.
         where: restricts the contributions to some entries of the input; None for all.
-        known: sum_i a_i w_ij, where it is known.
+        output: sum_i a_i w_ij + b_j, where it is known.
         active_only: sums need be exact only for outputs that are positive in the end: ReLU follows.
     """
 
@@ -172,24 +172,26 @@ class LinearMap:
     pixels: Pixels | None
     parts: WeightParts
     where: Tensor | None = None
-    known: Tensor | None = None
+    output: Tensor | None = None
     active_only: bool = False
     _all: Product | None = field(default=None, repr=False)
     _sides: list[Tensor] | None = field(default=None, repr=False)
 
     def on_pixels(self, where: Tensor) -> "LinearMap":
         """The same map with the contributions of pixels alone, without bias."""
-        return replace(self, where=where, bias=None, known=None, _all=None, _sides=None)
+        return replace(self, where=where, bias=None, output=None, _all=None, _sides=None)
 
     def on_features(self, where: Tensor) -> "LinearMap":
         """The same map with the contributions of what is no pixel, and with the bias."""
-        return replace(self, where=where, pixels=None, known=None, _all=None, _sides=None)
+        return replace(self, where=where, pixels=None, output=None, _all=None, _sides=None)
 
     def net(self) -> Channel:
         """sum_i a_i w_ij + b_j."""
         products = self._plain()
-        total = self.known if self.known is not None else self._sum(products)
-        return Channel(self._plus_bias(total, lambda bias: bias), products, by_value=True)
+        total = self.output
+        if total is None:
+            total = self._plus_bias(self._sum(products), lambda bias: bias)
+        return Channel(total, products, by_value=True)
 
     def positive(self) -> Channel:
         """sum_i (a_i w_ij)+ + (b_j)+."""
@@ -253,7 +255,8 @@ class LinearMap:
             return None
         if (
             self.value is None
-            or self.known is None
+            or self.output is None
+            or self.bias is not None
             or isinstance(low, Tensor)
             or isinstance(high, Tensor)
             or not low <= 0 <= high
@@ -262,7 +265,7 @@ class LinearMap:
         one = torch.ones_like(self.value[:1])
         constant = self.operation.apply(one * high, self._part("minus"))
         constant -= self.operation.apply(one * low, self._part("plus"))
-        return (self.known + constant).clamp_(min=0)
+        return (self.output + constant).clamp_(min=0)
 
     def _of_ones(self, part: WeightPart) -> Channel:
         products = [] if self.value is None else [self._product(torch.ones_like(self.value), part)]
@@ -333,8 +336,8 @@ class LinearMap:
 
     def _sum(self, products: list[Product]) -> Tensor:
         if not products:
-            if self.known is not None:
-                return torch.zeros_like(self.known)
+            if self.output is not None:
+                return torch.zeros_like(self.output)
             return torch.zeros(()) if self.bias is None else self.bias.new_zeros(())
         first, *more = [product.total() for product in products]
         return sum(more, start=first)

@@ -48,8 +48,7 @@ def apply_linear(
     with torch.no_grad():
         own = value is None or (bias is None and not operation.transposable)
         result = layer.net().total if own or value is None else value()
-    if bias is None:
-        layer.known = result
+    layer.output = result
     pending = tracer.channels_of(source, layer)
     nonnegative = weight is None and bias is None and info.nonnegative and info.pixels is None
     return tracer.remember(result, Traced(nonnegative=nonnegative, pending=pending))
@@ -189,5 +188,5 @@ def identity_term(tracer: RelevanceTracer, tensor: Tensor) -> PendingSum:
     info = tracer.info(tensor) or Traced()
     source = tracer.close(tensor)
     value = source.detach()
-    layer = LinearMap(value, IDENTITY, None, None, info.nonnegative, info.pixels, tracer.parts, known=value)
+    layer = LinearMap(value, IDENTITY, None, None, info.nonnegative, info.pixels, tracer.parts, output=value)
     return tracer.channels_of(source, layer)
