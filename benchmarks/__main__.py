@@ -3,10 +3,12 @@
 import argparse
 import gc
 import json
+import logging
 import os
 import platform
 import subprocess
 import time
+import warnings
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,6 +77,8 @@ def main() -> None:
     """Run the parts that are asked for; print a table of each and leave one JSON file."""
     keep_freed_memory()  # as `rnnx` does; all candidates profit
     gc.freeze()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # or each of many short fits says hello
+    warnings.filterwarnings("ignore", module="lightning")
     options, console = _arguments(), Console()
     results: dict[str, Any] = {"machine": _machine(options.device)}
     console.print(results["machine"])

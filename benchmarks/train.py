@@ -1,15 +1,17 @@
 """Training: the whole Lightning stack against a bare loop, the plain way, and what the machine can compute."""
 
 import argparse
+import copy
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from statistics import median
 from typing import Any
 from unittest.mock import patch
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -18,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import median_seconds, synchronise
 from rnnx_lightning import architectures
 from rnnx_lightning.architectures import RecurrentNetwork
+from rnnx_lightning.architectures.layers import SequenceDropout, SumLikePool2d
 from rnnx_lightning.callbacks import FiniteLoss, StepRandomness, Throughput
 from rnnx_lightning.classifier import SequenceClassifier, rejection_cross_entropy
 from rnnx_lightning.data import MajoritySequences
@@ -106,12 +109,38 @@ class PlainSequences(Dataset):
         return torch.cat(images, dim=1).unsqueeze(0), self.plan.label[row]
 
 
+class PlainPool(nn.Module):
+    """Twice the average of 2 x 2, by torch's own pooling."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
+        return 2 * F.avg_pool2d(F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)), 2)
+
+
+class PlainDropout(nn.Dropout):
+    """Dropout for sequences, drawn for each step by torch's own."""
+
+    def masks(self, like: Tensor, steps: int, width: int) -> list[Tensor]:
+        """The factors of each step, (B, width) each."""
+        return [self(like.new_ones(len(like), width)) for _ in range(steps)]
+
+
+PLAIN: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+    SumLikePool2d: lambda pool: PlainPool(),
+    SequenceDropout: lambda dropout: PlainDropout(dropout.p),
+}
+
+
 class StepByStep(nn.Module):
-    """Runs the front of a network on one time step after the other."""
+    """A copy of a network with torch's own layers, whose front runs on one time step after the other."""
 
     def __init__(self, network: RecurrentNetwork) -> None:
         super().__init__()
-        self.network = network
+        self.network = copy.deepcopy(network)
+        for module in list(self.network.modules()):
+            for name, child in module.named_children():
+                if type(child) in PLAIN:
+                    setattr(module, name, PLAIN[type(child)](child).train(child.training))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, 28, W) to logits."""
@@ -124,7 +153,7 @@ def plain_rate(network: RecurrentNetwork, batch: int, steps: int, device: torch.
     data = made_up_data(batch_size=batch, fresh=False)
     loader = DataLoader(PlainSequences(data), batch, shuffle=True, num_workers=2)
     batches = (((image.to(device),), label.to(device)) for image, label in loader)
-    return _steps(StepByStep(network), batches, steps, device)
+    return _steps(StepByStep(network).to(device), batches, steps, device)
 
 
 def flops_of_a_step(network: nn.Module, batch: int, device: torch.device) -> int:
@@ -153,22 +182,22 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     for name in NETWORKS:
         torch.manual_seed(0)
         network = getattr(architectures, name)().to(options.device)
-        rates: dict[str, list[float]] = {"fit": [], "bare": [], "plain": []}
-        for _ in range(3):  # in turn, so that a slow moment of the machine hits all
-            rates["fit"].append(lightning_rate(network, batch, options.steps, options.device))
+        rates: list[tuple[float, float, float]] = []
+        for _ in range(options.repeats):  # in turn, so that a slow moment of the machine hits all
+            fit = lightning_rate(network, batch, options.steps, options.device)
             network.to(options.device)
-            rates["bare"].append(bare_rate(network, batch, options.steps, options.device))
-            rates["plain"].append(plain_rate(network, batch, max(options.steps // 4, 2), options.device))
-        rate = {key: median(values) for key, values in rates.items()}
+            bare = bare_rate(network, batch, options.steps, options.device)
+            rates.append((fit, bare, plain_rate(network, batch, max(options.steps // 4, 2), options.device)))
+        fit = median(fit for fit, _, _ in rates)
         limit = peak / (flops_of_a_step(network, batch, options.device) / batch)
         rows.append(
             {
                 "network": name,
                 "batch": batch,
-                "sequences per second": rate["fit"],
-                "to bare loop": rate["fit"] / rate["bare"],
-                "to plain way": rate["fit"] / rate["plain"],
-                "to arithmetic limit": rate["fit"] / limit,
+                "sequences per second": fit,
+                "to bare loop": median(fit / bare for fit, bare, _ in rates),
+                "to plain way": median(fit / plain for fit, _, plain in rates),
+                "to arithmetic limit": fit / limit,
             }
         )
     return rows
