@@ -176,31 +176,31 @@ def peak_flops(device: torch.device) -> float:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a network: rates, and their ratios to what they are compared with."""
-    rows, peak = [], peak_flops(options.device)
-    batch = OWN_BATCH if options.device.type == "cpu" else options.batch
-    for name in NETWORKS:
-        torch.manual_seed(0)
-        network = getattr(architectures, name)().to(options.device)
-        rates: list[tuple[float, float, float]] = []
-        for _ in range(options.repeats):  # in turn, so that a slow moment of the machine hits all
-            fit = lightning_rate(network, batch, options.steps, options.device)
-            network.to(options.device)
-            bare = bare_rate(network, batch, options.steps, options.device)
-            rates.append((fit, bare, plain_rate(network, batch, max(options.steps // 4, 2), options.device)))
-        fit = median(fit for fit, _, _ in rates)
-        limit = peak / (flops_of_a_step(network, batch, options.device) / batch)
-        rows.append(
-            {
-                "network": name,
-                "batch": batch,
-                "sequences per second": fit,
-                "to bare loop": median(fit / bare for fit, bare, _ in rates),
-                "to plain way": median(fit / plain for fit, _, plain in rates),
-                "to arithmetic limit": fit / limit,
-            }
-        )
-    return rows
+    """One row a network and batch: rates, and their ratios to what they are compared with."""
+    peak = peak_flops(options.device)
+    batches = {OWN_BATCH, options.batch} if options.device.type == "cpu" else {options.batch}
+    return [_compare(name, batch, peak, options) for batch in sorted(batches) for name in NETWORKS]
+
+
+def _compare(name: str, batch: int, peak: float, options: argparse.Namespace) -> dict[str, Any]:
+    torch.manual_seed(0)
+    network = getattr(architectures, name)().to(options.device)
+    rates: list[tuple[float, float, float]] = []
+    for _ in range(options.repeats):  # in turn, so that a slow moment of the machine hits all
+        fit = lightning_rate(network, batch, options.steps, options.device)
+        network.to(options.device)
+        bare = bare_rate(network, batch, options.steps, options.device)
+        rates.append((fit, bare, plain_rate(network, batch, max(options.steps // 4, 2), options.device)))
+    fit = median(fit for fit, _, _ in rates)
+    limit = peak / (flops_of_a_step(network, batch, options.device) / batch)
+    return {
+        "network": name,
+        "batch": batch,
+        "sequences per second": fit,
+        "to bare loop": median(fit / bare for fit, bare, _ in rates),
+        "to plain way": median(fit / plain for fit, _, plain in rates),
+        "to arithmetic limit": fit / limit,
+    }
 
 
 def published_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:
