@@ -73,18 +73,16 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         seconds |= median_seconds(slow, options.device, repeats=1, warm_up=0)
         memory = {key: peak_bytes(run, options.device) for key, run in quick.items()}
         for key, value in seconds.items():
-            library, _, method = key.partition(" ")
             rows.append(
                 {
                     "network": name,
-                    "library": library,
-                    "method": method,
-                    "milliseconds": value * 1e3,
+                    "method": key,
+                    "ms": value * 1e3,
                     "time": value / seconds["reference"],
+                    "goal": GOALS.get(key.removeprefix("rnnx ")),
                     "memory": memory[key] / memory["reference"] if key in memory else None,
-                    "goal": GOALS.get(method) if library == "rnnx" else None,
                 }
             )
         refusal = captum_lrp_refusal(network, image, label)
-        rows.append({"network": name, "library": "captum", "method": "LRP", "refusal": refusal or "none"})
+        rows.append({"network": name, "method": "captum LRP", "refusal": refusal or "none"})
     return rows

@@ -1,6 +1,7 @@
 """Timing and memory of several candidates in one process, so that their ratios can be trusted."""
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -19,7 +20,10 @@ def synchronise(device: torch.device) -> None:
 def median_seconds(
     candidates: Candidates, device: torch.device, repeats: int, warm_up: int = 2
 ) -> dict[str, float]:
-    """The median time of each candidate, all of them in turn, so that a slow moment of the machine hits all.
+    """The median time of each candidate.
+
+    All of them run in each round, so that a slow moment of the machine hits all, and in another order each time:
+    what runs before leaves its memory in the caches.
 
     Args:
         candidates: what to run, by name.
@@ -31,9 +35,12 @@ def median_seconds(
         Seconds by name.
     """
     times: dict[str, list[float]] = {name: [] for name in candidates}
+    order = list(candidates.items())
+    shuffle = random.Random(0).shuffle
     gc.collect()
     for number in range(warm_up + repeats):
-        for name, run in candidates.items():
+        shuffle(order)
+        for name, run in order:
             synchronise(device)
             start = time.perf_counter()
             run()
