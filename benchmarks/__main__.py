@@ -51,11 +51,10 @@ def _arguments() -> argparse.Namespace:
 
 
 def _show(console: Console, part: str, rows: list[dict[str, Any]]) -> None:
-    columns = list(dict.fromkeys(key for row in rows for key in row))
+    columns = list(dict.fromkeys(key for row in rows for key in row if key != "refusal"))  # that is for the file
     table = Table(title=part, title_justify="left", box=box.SIMPLE, pad_edge=False)
     for column in columns:
-        longest = 16 if column == "refusal" else None  # the JSON file has the whole of it
-        table.add_column(column, no_wrap=column in ("method", "refusal"), max_width=longest)
+        table.add_column(column, no_wrap=column == "method")
     for row in rows:
         cells = (row.get(column) for column in columns)
         table.add_row(*("" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v) for v in cells))

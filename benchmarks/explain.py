@@ -83,6 +83,6 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                     "memory": memory[key] / memory["reference"] if key in memory else None,
                 }
             )
-        refusal = captum_lrp_refusal(network, image, label)
-        rows.append({"network": name, "method": "captum LRP", "refusal": refusal or "none"})
+        if refusal := captum_lrp_refusal(network, image, label):
+            rows.append({"network": name, "method": "captum LRP: refused", "refusal": refusal})
     return rows
