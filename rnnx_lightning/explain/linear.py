@@ -288,9 +288,10 @@ class LinearMap:
             if self._weights_nonnegative:
                 return self._plain() if of_positive == "plus" else []
             return [self._product(value, of_positive)]
+        if self.weight is None:  # all weights are positive
+            side = value.clamp(min=0) if of_positive == "plus" else value.clamp(max=0).neg_()
+            return [self._product(side, "all")]
         sides = self._by_sign(value)
-        if self.weight is None:
-            return [self._product(sides[0] if of_positive == "plus" else sides[1], "all")]
         if self.operation.beside is None:
             return [self._product(sides[0], of_positive), self._product(sides[1], of_negative)]
         # A signed input is an input >= 0 of twice the width: one product, not two.
@@ -307,7 +308,7 @@ class LinearMap:
         """Magnitudes of positive and negative entries: two tensors, or one with both beside each other."""
         if self._sides is None:
             value = self._chosen(value)
-            if self.weight is None or self.operation.beside is None:
+            if self.operation.beside is None:
                 self._sides = [value.clamp(min=0), value.clamp(max=0).neg_()]
             else:
                 both, above, below = self._two_sides(value, self.operation.beside[0])

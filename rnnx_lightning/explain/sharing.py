@@ -56,7 +56,7 @@ class Proportional:
         if self.epsilon:
             if positive:
                 return (_divided(relevance, total + self.epsilon),)
-            epsilon = torch.tensor(self.epsilon, dtype=total.dtype, device=total.device)
+            epsilon = total.new_full((), self.epsilon)  # made on the device
             return (_divided(relevance, torch.copysign(epsilon, total).add_(total)),)
         if not positive:
             return (_divided(relevance, total.masked_fill(total == 0, math.inf)),)
