@@ -57,7 +57,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
                     "work": name,
                     "grows with": by,
                     "sizes": " ".join(str(int(point[0])) for point in points),
-                    "milliseconds": " ".join(f"{point[1] * 1e3:.0f}" for point in points),
+                    "ms": " ".join(f"{point[1] * 1e3:.0f}" for point in points),
                     "MiB": " ".join(f"{point[2] / 2**20:.0f}" for point in points),
                     "exponent of time": stats.linregress(size, time).slope,
                     "exponent of memory": stats.linregress(size, memory).slope,

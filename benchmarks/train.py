@@ -235,7 +235,7 @@ def published_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:
     return [
         {
             "recipe": name,
-            "milliseconds a step": seconds[name] * 1e3,
+            "ms a step": seconds[name] * 1e3,
             "steps": steps,
             "seconds in all": seconds[name] * steps,
             "published / this": seconds["published"] * PUBLISHED_STEPS / (seconds[name] * steps),
