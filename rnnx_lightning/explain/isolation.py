@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -20,15 +20,15 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         device: where.
     """
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    devices = [device] if device.type == "cuda" else []
-    with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(torch.autocast(device.type, enabled=False))
-        stack.enter_context(torch.random.fork_rng(devices))
-        if "torch._dynamo" in sys.modules:
-            # Compiled code would not show its operations one by one.
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+    # Compiled code would not show its operations one by one.
+    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    with (
+        torch.inference_mode(False),
+        torch.enable_grad(),
+        torch.autocast(device.type, enabled=False),
+        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        stance,
+    ):
         try:
             yield
         finally:
