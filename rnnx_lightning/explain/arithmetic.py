@@ -8,8 +8,8 @@ from torch import Tensor
 from rnnx_lightning.explain.linear import LinearMap
 from rnnx_lightning.explain.linear_operations import IDENTITY, identity_term
 from rnnx_lightning.explain.rules import Epsilon
-from rnnx_lightning.explain.sharing import contribute
-from rnnx_lightning.explain.tracing import Once, PendingSum, RelevanceTracer, Terms, Traced, UnexplainableError
+from rnnx_lightning.explain.terms import Terms, contribute
+from rnnx_lightning.explain.tracing import Once, PendingSum, RelevanceTracer, Traced, UnexplainableError
 
 Operand = Any  # a tensor or a number
 

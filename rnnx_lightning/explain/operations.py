@@ -22,8 +22,8 @@ from rnnx_lightning.explain.linear_operations import (
     total,
 )
 from rnnx_lightning.explain.pixels import Pixels, joined
-from rnnx_lightning.explain.sharing import Sums, Term
-from rnnx_lightning.explain.tracing import KnownOperations, Once, PendingSum, RelevanceTracer, Terms, Traced
+from rnnx_lightning.explain.terms import Sums, Term, Terms
+from rnnx_lightning.explain.tracing import KnownOperations, Once, PendingSum, RelevanceTracer, Traced
 
 FIRST_ONLY = "Only the first argument may depend on the input."
 

@@ -1,4 +1,4 @@
-"""How the relevance of a unit is shared among the sums that it is made of, and of each sum among the inputs.
+"""How the relevance of a unit is shared among the sums of contributions that it is made of.
 
 Buffers of this file's own are changed in place: for large feature maps new memory costs more than arithmetic.
 """
@@ -6,22 +6,13 @@ Buffers of this file's own are changed in place: for large feature maps new memo
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnx_lightning.explain.linear import Channel, Product
-
-Sum = Sequence[Tensor | None]  # its terms; None for one without contributions
-Products = Sequence[Sequence[Product]]  # one sequence a channel
-
-
-def added(terms: Sum) -> Tensor | None:
-    """The sum of the terms that there are."""
-    present = [term for term in terms if term is not None]
-    return sum(present[1:], start=present[0]) if present else None
+from rnnx_lightning.explain.terms import Products, Sum, Term, added, relevance_of_input
 
 
 def _divided(relevance: Tensor, total: Tensor) -> Tensor:
@@ -103,98 +94,6 @@ class TwoSided:
 Sharing = Proportional | TwoSided
 
 
-class Term(Protocol):
-    """One term of a sum of linear maps."""
-
-    @property
-    def by_value(self) -> bool:
-        """Its value is the first channel's sum less the second's, and the first one's may be left out."""
-        ...
-
-    @property
-    def totals(self) -> Sum:
-        """The sums of contributions, one a channel; None for a channel without any."""
-        ...
-
-    @property
-    def inputs(self) -> Sum:
-        """What it is made of in the graph."""
-        ...
-
-    @property
-    def products(self) -> Products | None:
-        """What the contributions of the one input are, one list a channel; None where the sums are the inputs."""
-        ...
-
-    def separate(self) -> "Sums":
-        """The same with a graph of the sums' own, so that they can be scaled and moved."""
-        ...
-
-
-class Sums(NamedTuple):
-    """A term given by sums that are part of the graph: their gradients are the factors."""
-
-    totals: Sum
-    by_value: bool
-    products: None = None
-
-    @property
-    def inputs(self) -> Sum:
-        """The sums."""
-        return self.totals
-
-    def separate(self) -> "Sums":
-        """Itself."""
-        return self
-
-
-class Contribution:
-    """A term given by its input, whose gradient is its relevance.
-
-    Args:
-        source: the input.
-        channels: what it contributes; None for a channel without contributions.
-    """
-
-    def __init__(self, source: Tensor, channels: Sequence[Channel | None]) -> None:
-        self.inputs = (source,)
-        self.totals = tuple(None if channel is None else channel.total for channel in channels)
-        self.products = [[] if channel is None else channel.products for channel in channels]
-        self.by_value = all(channel.by_value for channel in channels if channel is not None)
-        self._separate: Sums | None = None
-
-    def separate(self) -> Sums:
-        """The sums with their graph, the same ones each time."""
-        if self._separate is None:
-            totals = Separate.apply(self.products, *self.inputs, *self.totals)
-            self._separate = Sums(totals, self.by_value)
-        return self._separate
-
-
-def contribute(source: Tensor | None, channels: Sequence[Channel | None]) -> Term:
-    """What `source` contributes to a unit; None for a constant, which gets no relevance."""
-    if source is not None:
-        return Contribution(source, channels)
-    totals = tuple(None if channel is None else channel.total for channel in channels)
-    return Sums(totals, all(channel.by_value for channel in channels if channel is not None))
-
-
-class Separate(torch.autograd.Function):
-    """An input's contributions as sums with a graph; backward, from their factors to the input's relevance."""
-
-    @staticmethod
-    def forward(ctx: Any, products: Products, source: Tensor, *totals: Tensor | None) -> Sum:
-        """The sums."""
-        ctx.products = products  # not the sums: nobody may need them any more
-        ctx.set_materialize_grads(False)
-        return tuple(None if total is None else total.view_as(total) for total in totals)
-
-    @staticmethod
-    def backward(ctx: Any, *factors: Tensor | None) -> tuple[Tensor | None, ...]:
-        """The relevance of the source."""
-        return None, _relevance(ctx.products, factors), *(None for _ in factors)
-
-
 def close(
     sharing: Sharing,
     value: Tensor,
@@ -253,33 +152,8 @@ class Close(torch.autograd.Function):
                 gradients += [factor if next(needed) else None for factor in factors]
             else:
                 next(needed)
-                gradients.append(_relevance(products, factors))
+                gradients.append(relevance_of_input(products, factors))
         return None, None, None, None, None, None, *gradients
-
-
-def _relevance(channels: Products, factors: Sum) -> Tensor | None:
-    """The relevance of an input: the products of each channel, transposed, with the channel's factor."""
-    parts: dict[int, tuple[Product, Tensor]] = {}  # by the value that they are multiplied with
-    for products, factor in zip(channels, factors, strict=True):
-        if factor is None:
-            continue
-        for product in products:
-            key = id(product.value)
-            before = parts[key][1] if key in parts else None
-            parts[key] = product, product.transposed(factor, before)
-    relevance = None
-    for product, part in parts.values():
-        own = product.folded(_times(part, product.value, factors))
-        relevance = own if relevance is None else relevance + own
-    return relevance
-
-
-def _times(part: Tensor, value: Tensor, borrowed: Sum) -> Tensor:
-    """Part * value, in place if the memory of `part` is its own."""
-    memory = part.untyped_storage()
-    own = all(factor is None or factor.untyped_storage().data_ptr() != memory.data_ptr() for factor in borrowed)
-    whole = memory.nbytes() == part.numel() * part.element_size()  # not expanded, no view of a larger one
-    return part.mul_(value) if own and whole and part.dtype == value.dtype else part * value
 
 
 class Pass(torch.autograd.Function):

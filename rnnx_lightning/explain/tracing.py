@@ -7,7 +7,7 @@ relevance: one ordinary `torch.autograd.grad` from the explained logit gives the
 An operation falls into one of the kinds of `operations`; what falls into none is refused by name.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -20,7 +20,8 @@ from rnnx_lightning.explain.linear import LinearMap, WeightParts
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.rules import Rule
-from rnnx_lightning.explain.sharing import Pass, Sums, Term, added, close, contribute
+from rnnx_lightning.explain.sharing import Pass, close
+from rnnx_lightning.explain.terms import Term, Terms, contribute
 
 T = TypeVar("T")
 NOTE = "_rnnx_traced"  # an attribute of tensors
@@ -48,54 +49,6 @@ class Once(Generic[T]):
     def asked(self) -> bool:
         """Has anybody asked?"""
         return self._compute is None
-
-
-class Terms:
-    """What a unit is made of, with its graph, computed when it is first asked for.
-
-    Args:
-        compute: gives the terms; it is told whether they need be right only for units whose value is positive.
-    """
-
-    def __init__(self, compute: Callable[[bool], Sequence[Term]]) -> None:
-        self._compute = compute
-        self._terms: dict[bool, tuple[Term, ...]] = {}
-
-    def __call__(self, active_only: bool = False) -> tuple[Term, ...]:
-        """The terms; exact ones serve everybody, of others all or none are by value."""
-        if False in self._terms:
-            return self._terms[False]
-        if active_only not in self._terms:
-            terms = tuple(self._compute(active_only))
-            if active_only and len({term.by_value for term in terms}) > 1:
-                return self(active_only=False)  # what the value gives for some is missing for the others
-            self._terms[active_only] = terms
-        return self._terms[active_only]
-
-    def mapped(self, function: Callable[[Tensor], Tensor]) -> "Terms":
-        """All sums after a function that is linear in each."""
-        return Terms(
-            lambda active_only: [
-                Sums(tuple(None if part is None else function(part) for part in term.totals), term.by_value)
-                for term in (term.separate() for term in self(active_only))
-            ]
-        )
-
-    def together(self) -> "Terms":
-        """The same as one term."""
-
-        def compute(active_only: bool) -> list[Term]:
-            terms = [term.separate() for term in self(active_only)]
-            totals = tuple(added(parts) for parts in zip(*(term.totals for term in terms), strict=True))
-            return [Sums(totals, all(term.by_value for term in terms))]
-
-        return Terms(compute)
-
-    @property
-    def asked(self) -> list[Tensor]:
-        """All sums that anybody has asked for."""
-        terms = (term for terms in self._terms.values() for term in terms)
-        return [part for term in terms for part in term.separate().totals if part is not None]
 
 
 @dataclass(slots=True)
