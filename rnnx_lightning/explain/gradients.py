@@ -30,7 +30,8 @@ class GuidedBackprop(Attributor):
     """The square of the gradient when ReLU passes only positive gradients of active units [SDBR15].
 
     Raises:
-        UnexplainableError: the network has an autograd function of its own, which may hide a ReLU.
+        UnexplainableError: ReLUs are out of reach, or may be: inside an autograd function of the network's own, or
+            inside an `nn.RNN` that runs fused on a GPU.
     """
 
     def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
@@ -129,6 +130,14 @@ def _guide(node: Any) -> None:
             f"Guided backprop cannot see whether the autograd function {name!r} contains a ReLU. "
             "Write it with torch operations."
         )
+    elif name.startswith(("CudnnRnn", "MiopenRnn")) and node._saved_mode == _FUSED_RELU:
+        raise UnexplainableError(
+            f"Guided backprop cannot reach the ReLUs inside the fused operation {name!r} of nn.RNN: explain on "
+            "the CPU, or inside torch.backends.cudnn.flags(enabled=False)."
+        )
+
+
+_FUSED_RELU = 0  # the mode of fused recurrent layers with ReLU; tanh, LSTM and GRU come after
 
 
 def _is_relu(node: Any) -> bool:
