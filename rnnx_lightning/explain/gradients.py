@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import BackwardCFunction
 from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
 
 from rnnx_lightning.explain.attributor import Attributor, Target, explained_logit, input_gradient, resolve_target
 from rnnx_lightning.explain.tracing import UnexplainableError
@@ -30,14 +31,20 @@ class GuidedBackprop(Attributor):
     """The square of the gradient when ReLU passes only positive gradients of active units [SDBR15].
 
     Raises:
-        UnexplainableError: ReLUs are out of reach, or may be: inside an autograd function of the network's own, or
-            inside an `nn.RNN` that runs fused on a GPU.
+        UnexplainableError: ReLUs are out of reach, or may be: inside compiled code, an autograd function of the
+            network's own, or an `nn.RNN` that runs fused on a GPU.
     """
 
     def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
         x.requires_grad_()
         value, _ = explained_logit(model(x), x, target)
-        for node in _graph(value):
+        nodes = list(_graph(value))
+        if any(type(node).__name__ == "CopySlices" for node in nodes):
+            # Something was written into part of a tensor. Was it a ReLU, the graph does not show it.
+            with _NoReLUInPlace():
+                value, _ = explained_logit(model(x), x, target)
+            nodes = list(_graph(value))
+        for node in nodes:
             _guide(node)
         (gradient,) = torch.autograd.grad(value.sum(), x)
         return gradient.square()
@@ -125,7 +132,7 @@ def _guide(node: Any) -> None:
         node.register_prehook(
             lambda gradients: tuple(None if g is None else g.clamp(min=0).mul_(net > 0) for g in gradients)
         )
-    elif isinstance(node, BackwardCFunction):
+    elif isinstance(node, BackwardCFunction) or type(node).__name__ == "CppFunction":
         raise UnexplainableError(
             f"Guided backprop cannot see whether the autograd function {name!r} contains a ReLU. "
             "Write it with torch operations."
@@ -135,6 +142,19 @@ def _guide(node: Any) -> None:
             f"Guided backprop cannot reach the ReLUs inside the fused operation {name!r} of nn.RNN: explain on "
             "the CPU, or inside torch.backends.cudnn.flags(enabled=False)."
         )
+
+
+class _NoReLUInPlace(TorchFunctionMode):
+    """Has a ReLU that overwrites its input computed beside it, and copied there: then it is part of the graph."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if name == "relu" and (kwargs.get("inplace") or True in args[1:]):
+            return args[0].copy_(torch.relu(args[0]))
+        if name in ("relu_", "clamp_", "clamp_min_", "clip_"):
+            return args[0].copy_(getattr(torch, name[:-1])(args[0].clone(), *args[1:], **kwargs))
+        return func(*args, **kwargs)
 
 
 _FUSED_RELU = 0  # the mode of fused recurrent layers with ReLU; tanh, LSTM and GRU come after

@@ -74,6 +74,49 @@ def test_a_gradient_that_relu_shares_with_others_is_theirs_unchanged():
     torch.testing.assert_close(GuidedBackprop()(model, x, 0), expected)
 
 
+IN_PLACE = {
+    "relu_": lambda h: h.relu_(),
+    "F.relu": lambda h: F.relu(h, inplace=True),
+    "F.relu, positional": lambda h: F.relu(h, True),
+    "module": nn.ReLU(inplace=True),
+    "clamp_": lambda h: h.clamp_(min=0),
+    "clamp_min_": lambda h: h.clamp_min_(0),
+}
+
+
+@pytest.mark.parametrize("form", IN_PLACE)
+@pytest.mark.parametrize("view", ["slice", "reshape"])
+def test_a_relu_that_overwrites_part_of_a_tensor_is_found(view, form):
+    """Against the same network with an ordinary ReLU and no view."""
+
+    def in_place(h):
+        if view == "reshape":
+            return IN_PLACE[form](h.view(-1, 2, 4)).flatten(1)
+        IN_PLACE[form](h[:, :3])
+        return h
+
+    def ordinary(h):
+        return torch.relu(h) if view == "reshape" else torch.cat([torch.relu(h[:, :3]), h[:, 3:]], dim=1)
+
+    x = torch.randn(16, 5, dtype=torch.float64)
+    expected = GuidedBackprop()(Net(ordinary), x, 0)
+    torch.testing.assert_close(GuidedBackprop()(Net(in_place), x, 0), expected)
+    plain = torch.autograd.grad(Net(in_place)(x.requires_grad_())[:, 0].sum(), x)[0].square()
+    assert not torch.allclose(plain, expected)
+
+
+def test_what_is_written_into_a_tensor_changes_nothing_else():
+    def write(h):
+        steps = torch.zeros_like(h)
+        steps[:, :4] = torch.relu(h[:, :4])
+        steps[:, 4:] = h[:, :4]
+        return steps
+
+    x = torch.randn(16, 5, dtype=torch.float64)
+    expected = GuidedBackprop()(Net(lambda h: torch.cat([torch.relu(h[:, :4]), h[:, :4]], dim=1)), x, 0)
+    torch.testing.assert_close(GuidedBackprop()(Net(write), x, 0), expected)
+
+
 def test_the_relus_inside_torchs_own_recurrent_layer_are_found():
     """Against the layer's equation, step by step, and its guided backward pass by hand."""
     torch.manual_seed(0)
@@ -117,6 +160,19 @@ def test_an_autograd_function_that_may_hide_a_relu_is_refused():
         UnexplainableError, match=r"'HiddenBackward' contains a ReLU\. Write it with torch operations"
     ):
         GuidedBackprop()(Net(Hidden.apply), torch.rand(3, 5, dtype=torch.float64), 1)
+
+
+def twice_and_relu(h: torch.Tensor):
+    return torch.relu(2 * h) + 1
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_code_that_may_hide_a_relu_is_refused():
+    model, x = Net(torch.jit.script(twice_and_relu)), torch.rand(3, 5, dtype=torch.float64)
+    for _ in range(3):  # until it is compiled
+        model(x.clone().requires_grad_())
+    with pytest.raises(UnexplainableError, match="contains a ReLU"):
+        GuidedBackprop()(model, x, 1)
 
 
 @pytest.mark.gpu
