@@ -12,6 +12,8 @@ from torch.overrides import TorchFunctionMode
 from rnnx_lightning.explain.attributor import Attributor, Target, explained_logit, input_gradient, resolve_target
 from rnnx_lightning.explain.tracing import UnexplainableError
 
+_FUSED_RELU = 0  # the mode of fused recurrent layers with ReLU; tanh, LSTM and GRU come after
+
 
 class Sensitivity(Attributor):
     """Sensitivity analysis: R = (d z_y / d x)^2 [SVZ13]."""
@@ -144,22 +146,21 @@ def _guide(node: Any) -> None:
         )
 
 
+def _is_relu(node: Any) -> bool:
+    low, high = getattr(node, "_saved_min", None), getattr(node, "_saved_max", None)
+    return high is None and isinstance(low, int | float) and low == 0
+
+
 class _NoReLUInPlace(TorchFunctionMode):
     """Has a ReLU that overwrites its input computed beside it, and copied there: then it is part of the graph."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name == "relu" and (kwargs.get("inplace") or True in args[1:]):
-            return args[0].copy_(torch.relu(args[0]))
-        if name in ("relu_", "clamp_", "clamp_min_", "clip_"):
-            return args[0].copy_(getattr(torch, name[:-1])(args[0].clone(), *args[1:], **kwargs))
-        return func(*args, **kwargs)
-
-
-_FUSED_RELU = 0  # the mode of fused recurrent layers with ReLU; tanh, LSTM and GRU come after
-
-
-def _is_relu(node: Any) -> bool:
-    low, high = getattr(node, "_saved_min", None), getattr(node, "_saved_max", None)
-    return high is None and isinstance(low, int | float) and low == 0
+        in_place = name in ("relu_", "clamp_", "clamp_min_", "clip_")
+        if not in_place and not (name == "relu" and (kwargs.get("inplace") or True in args[1:])):
+            return func(*args, **kwargs)
+        tensor, *limits = args or (kwargs.pop("input"),)
+        if "relu" in name:
+            return tensor.copy_(torch.relu(tensor))
+        return tensor.copy_(getattr(torch, name[:-1])(tensor.clone(), *limits, **kwargs))

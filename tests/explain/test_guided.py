@@ -78,6 +78,7 @@ IN_PLACE = {
     "relu_": lambda h: h.relu_(),
     "F.relu": lambda h: F.relu(h, inplace=True),
     "F.relu, positional": lambda h: F.relu(h, True),
+    "F.relu, by name": lambda h: F.relu(input=h, inplace=True),
     "module": nn.ReLU(inplace=True),
     "clamp_": lambda h: h.clamp_(min=0),
     "clamp_min_": lambda h: h.clamp_min_(0),
