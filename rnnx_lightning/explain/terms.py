@@ -71,14 +71,16 @@ class Contribution:
 
     Args:
         source: the input.
-        channels: what it contributes; None for a channel without contributions.
+        totals: the sums of what it contributes, without a graph.
+        by_value: see `Term`.
+        products: see `Term`.
     """
 
-    def __init__(self, source: Tensor, channels: Sequence[Channel | None]) -> None:
+    def __init__(self, source: Tensor, totals: Sum, by_value: bool, products: Products) -> None:
         self.inputs = (source,)
-        self.totals = tuple(None if channel is None else channel.total for channel in channels)
-        self.products = [[] if channel is None else channel.products for channel in channels]
-        self.by_value = all(channel.by_value for channel in channels if channel is not None)
+        self.totals = totals
+        self.by_value = by_value
+        self.products = products
         self._separate: Sums | None = None
 
     def separate(self) -> Sums:
@@ -91,10 +93,12 @@ class Contribution:
 
 def contribute(source: Tensor | None, channels: Sequence[Channel | None]) -> Term:
     """What `source` contributes to a unit; None for a constant, which gets no relevance."""
-    if source is not None:
-        return Contribution(source, channels)
     totals = tuple(None if channel is None else channel.total for channel in channels)
-    return Sums(totals, all(channel.by_value for channel in channels if channel is not None))
+    by_value = all(channel.by_value for channel in channels if channel is not None)
+    if source is None:
+        return Sums(totals, by_value)
+    products = [[] if channel is None else channel.products for channel in channels]
+    return Contribution(source, totals, by_value, products)
 
 
 class Separate(torch.autograd.Function):

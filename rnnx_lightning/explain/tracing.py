@@ -176,10 +176,10 @@ class RelevanceTracer(TorchFunctionMode):
         known = False
         for argument in arguments:
             if isinstance(argument, Tensor):
-                if getattr(argument, NOTE, NOTHING).tracer is self:
-                    known = True
-                else:
+                if self.info(argument) is None:
                     unknown.append(argument)
+                else:
+                    known = True
             elif isinstance(argument, tuple | list):
                 known |= self._find_unknown(argument, unknown)
             elif isinstance(argument, dict):
