@@ -118,7 +118,17 @@ class PlainPool(nn.Module):
 
 
 class PlainDropout(nn.Dropout):
-    """Dropout for sequences, drawn for each step by torch's own."""
+    """Dropouts for sequences, drawn for each step by torch's own, one after the other."""
+
+    def __init__(self, p: float, times: int) -> None:
+        super().__init__(p)
+        self.times = times
+
+    def forward(self, x: Tensor) -> Tensor:
+        """X of any shape, dropped `times` times."""
+        for _ in range(self.times):
+            x = super().forward(x)
+        return x
 
     def masks(self, like: Tensor, steps: int, width: int) -> list[Tensor]:
         """The factors of each step, (B, width) each."""
@@ -127,7 +137,7 @@ class PlainDropout(nn.Dropout):
 
 PLAIN: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     SumLikePool2d: lambda pool: PlainPool(),
-    SequenceDropout: lambda dropout: PlainDropout(dropout.p),
+    SequenceDropout: lambda dropout: PlainDropout(dropout.p, dropout.times),
 }
 
 

@@ -16,7 +16,7 @@ class DeepCell(nn.Module):
         inputs: width of i_t.
         hidden: width of h_t.
         recurrent: width of r_t.
-        dropout: probability of dropping a unit of the cell's input and of h_t.
+        dropout: probability of dropping a unit of r_{t-1} and of h_t; those of i_t are dropped before the cell.
         stationary: hold the dropout masks over all steps of a sequence.
     """
 
@@ -34,7 +34,7 @@ class DeepCell(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, T, inputs) to (B, hidden): h after the last step."""
         steps = features.shape[1]
-        driven = self.from_input(self.dropout(features)).unbind(1)
+        driven = self.from_input(features).unbind(1)
         drop_recurrent = self.dropout.masks(features, steps, self.to_recurrent.out_features)
         drop_hidden = self.dropout.masks(features, steps, self.to_recurrent.in_features)
         hidden = features.new_zeros(())

@@ -24,7 +24,7 @@ class _DeepFamily(RecurrentNetwork):
     ) -> None:
         super().__init__(columns)
         self.front = front
-        self.dropout = SequenceDropout(dropout, stationary)
+        self.dropout = SequenceDropout(dropout, stationary, times=2)  # as the front's output and the cell's input
         self.cell = DeepCell(features, hidden, recurrent, dropout, stationary)
         self.output = output
 
@@ -63,6 +63,7 @@ class Shallow(RecurrentNetwork):
         stationary_dropout: bool = False,
     ) -> None:
         super().__init__(columns)
+        self.dropout = SequenceDropout(dropout, stationary_dropout)
         self.cell = DeepCell(self.rows * columns, hidden, recurrent, dropout, stationary_dropout)
         self.output = bias_free_linear(hidden, classes)
 
@@ -72,7 +73,7 @@ class Shallow(RecurrentNetwork):
 
     def decide(self, features: Tensor) -> Tensor:
         """(B, T, 28 * columns) to (B, classes)."""
-        return self.output(self.cell(features))
+        return self.output(self.cell(self.dropout(features)))
 
 
 class Deep(_DeepFamily):

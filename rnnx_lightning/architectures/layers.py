@@ -66,32 +66,35 @@ class SequenceDropout(nn.Module):
         p: probability of dropping a unit.
         stationary: hold one mask over all time steps of a sequence (Gal and Ghahramani, 2016), else draw one
             for each.
+        times: how many dropouts follow each other; one mask, of what all of them keep, does for all.
     """
 
-    def __init__(self, p: float = 0.2, stationary: bool = False) -> None:
+    def __init__(self, p: float = 0.2, stationary: bool = False, times: int = 1) -> None:
         super().__init__()
         if not 0 <= p < 1:
             raise ValueError(f"dropout={p} must lie in [0, 1)")
         self.p = p
         self.stationary = stationary
+        self.times = times
+        self.keep = (1 - p) ** times
 
     def masks(self, like: Tensor, steps: int, width: int) -> list[Tensor] | None:
-        """The factors of each step, (B, width) each: 0 or 1 / (1 - p). None where nothing is dropped."""
+        """The factors of each step, (B, width) each: 0 or 1 / keep. None where nothing is dropped."""
         if not self.training or self.p == 0:
             return None
         drawn = 1 if self.stationary else steps
-        return list(_dropout_mask((drawn, len(like), width), 1 - self.p, like).expand(steps, -1, -1).unbind(0))
+        return list(_dropout_mask((drawn, len(like), width), self.keep, like).expand(steps, -1, -1).unbind(0))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, F) to (B, T, F)."""
         if not self.training or self.p == 0:
             return x
         batch, steps, width = x.shape
-        return x * _dropout_mask((batch, 1 if self.stationary else steps, width), 1 - self.p, x)
+        return x * _dropout_mask((batch, 1 if self.stationary else steps, width), self.keep, x)
 
     def extra_repr(self) -> str:
         """What distinguishes one from another."""
-        return f"p={self.p}, stationary={self.stationary}"
+        return f"p={self.p}, stationary={self.stationary}, times={self.times}"
 
 
 def _dropout_mask(shape: tuple[int, int, int], keep: float, like: Tensor) -> Tensor:
@@ -101,8 +104,8 @@ def _dropout_mask(shape: tuple[int, int, int], keep: float, like: Tensor) -> Ten
         return torch.empty(shape, device=like.device).bernoulli_(keep).div_(keep).to(like.dtype)
     # On a CPU drawing is slow. 16 random bits are enough for one unit, and come four at a time.
     bits = torch.empty(-(-size // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:size]
-    mask = bits.view(shape).float().div_(2**16).add_(keep + 0.5)  # uniform in [keep, keep + 1)
-    return mask.floor_().div_(keep).to(like.dtype)
+    highest_dropped = 2**15 - round(keep * 2**16) - 1
+    return bits.view(shape).float().sub_(highest_dropped).clamp_(0, 1).div_(keep).to(like.dtype)
 
 
 def gate_linear(inputs: int, outputs: int, fan_in: int) -> nn.Linear:

@@ -60,13 +60,14 @@ def test_weights_are_truncated_normal():
     assert weight.std().item() == pytest.approx(0.88 / 20, rel=0.02)  # std of a normal cut at 2 sigma
 
 
+@pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("stationary", [True, False])
-def test_dropout_masks(stationary):
-    dropout = layers.SequenceDropout(0.2, stationary)
+def test_dropout_masks(stationary, times):
+    dropout = layers.SequenceDropout(0.2, stationary, times)
     x = torch.ones(50, 12, 40)
     dropped = dropout(x)
-    assert dropped.unique().tolist() == pytest.approx([0, 1.25])
-    assert (dropped == 0).float().mean().item() == pytest.approx(0.2, abs=0.02)
+    assert dropped.unique().tolist() == pytest.approx([0, 1 / 0.8**times])
+    assert (dropped != 0).float().mean().item() == pytest.approx(0.8**times, abs=0.03)
     assert bool((dropped == dropped[:, :1]).all()) == stationary
     assert not bool((dropped[:1] == dropped[1:]).all())
     assert dropout.eval()(x) is x
