@@ -17,7 +17,7 @@ import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.accelerators import CPUAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
@@ -173,6 +173,11 @@ class RnnxCLI(LightningCLI):
             callbacks.append(EpochLines())
         kwargs["callbacks"] = [*callbacks, *_several(config.get("callbacks")), GracefulStop()]
         kwargs["plugins"] = [*_several(config.get("plugins")), AtomicCheckpointIO()]
+        if config.get("accelerator") == "auto" and MPSAccelerator.is_available():
+            kwargs["accelerator"] = "cpu"
+            Console().print(
+                "On the CPU: no relevance has been checked on Apple's GPU. To use it: --trainer.accelerator mps"
+            )
         try:
             trainer = super().instantiate_trainer(**kwargs)
         except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:

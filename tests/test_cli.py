@@ -1,3 +1,4 @@
+import functools
 import re
 import sys
 
@@ -146,6 +147,17 @@ def test_a_checkpoint_of_another_network_is_refused(finished_run, rnnx):
     assert "ConvDeep(" in done.stderr
     assert "Deep(" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_apples_gpu_is_not_chosen_unasked(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.backends.mps.is_available", functools.cache(lambda: True))
+    monkeypatch.setattr("platform.processor", lambda: "arm")
+    monkeypatch.setattr(sys, "argv", ["rnnx"])
+    from rnnx_lightning import cli
+
+    cli.run(["fit", *QUICK, "--trainer.fast_dev_run=1"])
+    assert "--trainer.accelerator mps" in capsys.readouterr().out
 
 
 def test_a_fit_without_validation_tests_its_last_weights(rnnx):

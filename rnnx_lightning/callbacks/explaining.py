@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
@@ -67,8 +68,11 @@ class CosineSimilarity(AfterEvaluation):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The metrics live where the model does."""
+        device = trainer.strategy.root_device
         for score in self.scores.values():
-            score.to(trainer.strategy.root_device)
+            if device.type == "mps":
+                score.set_dtype(torch.float32)  # there is no float64
+            score.to(device)
         if stage == "fit" and isinstance(trainer.logger, TensorBoardLogger):
             layout = {"explainability": {"cosine similarity": ["Multiline", ["val/cosine/.*"]]}}
             trainer.logger.experiment.add_custom_scalars(layout)

@@ -43,10 +43,10 @@ class StepRandomness(Callback):
         """Seed."""
         run_seed = os.environ.get("PL_GLOBAL_SEED", "0")
         seed = seeded_generator("step", run_seed, trainer.global_step, trainer.global_rank).initial_seed()
-        # Not torch.manual_seed: where no GPU is in use, it keeps a formatted stack for later at every call.
+        # Not torch.manual_seed: it keeps a formatted stack at every call for each kind of GPU that is not in use.
         torch.default_generator.manual_seed(seed)
-        if torch.cuda.is_initialized():
-            torch.cuda.manual_seed(seed)
+        if (device := trainer.strategy.root_device).type != "cpu":
+            torch.get_device_module(device).manual_seed(seed)
 
 
 class GracefulStop(Callback):

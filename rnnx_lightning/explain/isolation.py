@@ -26,7 +26,9 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
-        torch.random.fork_rng([device] if device.type == "cuda" else []),
+        torch.random.fork_rng([])
+        if device.type == "cpu"
+        else torch.random.fork_rng([device], device_type=device.type),
         stance,
     ):
         try:

@@ -23,7 +23,7 @@ class SequenceMean(Metric):
 
     def add(self, values: Tensor) -> None:
         """Count (B,) values in."""
-        self.total += values.sum(dtype=torch.float64)
+        self.total += values.sum(dtype=self.total.dtype)
         self.count += values.numel()
 
     def compute(self) -> Tensor:
