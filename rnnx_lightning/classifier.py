@@ -84,7 +84,9 @@ class SequenceClassifier(L.LightningModule):
         """Refuse data of another number of classes."""
         names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
         if names is not None and len(names) != self.classes:
-            raise ValueError(f"model.classes={self.classes}, but the data have {len(names)} classes")
+            raise ValueError(
+                f"model.classes={self.classes}, but the data have {len(names)} classes: let model.classes be that"
+            )
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, 28, W) in [-1, 1] to logits (B, classes)."""

@@ -91,6 +91,7 @@ class RnnxCLI(LightningCLI):
             }
         )
         parser.link_arguments("data.columns", "model.network.init_args.columns")
+        parser.link_arguments("model.classes", "model.network.init_args.classes")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; after a misspelt option, on the command line or in a file, name the nearest one that there is."""

@@ -4,14 +4,12 @@ from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser
-from PIL import Image, UnidentifiedImageError
 from rich.console import Console
-from torch import Tensor
 
 from rnnx_lightning.callbacks.explaining import explain_by_all, published_methods
 from rnnx_lightning.callbacks.results import write_json
 from rnnx_lightning.checkpoints import load_classifier, load_data
-from rnnx_lightning.data.images import IMAGE_SIZE
+from rnnx_lightning.data.images import read_picture
 from rnnx_lightning.metrics.functional import (
     conservation_error,
     sample_relevance,
@@ -45,7 +43,8 @@ def explain(
     data.prepare_data()
     data.setup()
     if image:
-        sequences = torch.cat([_read(Path(path)) for path in image], dim=3)
+        pixels = torch.cat([read_picture(path) for path in image], dim=1)
+        sequences = pixels[None, None].float() / 127.5 - 1
         majority = torch.zeros(1, len(image), dtype=torch.bool)
         label = model(sequences).argmax(dim=1)
     else:
@@ -89,23 +88,6 @@ def explain(
         )
     write_json(numbers, {"checkpoint": str(ckpt_path), "sequences": content})
     Console().print(f"Heatmaps: {picture}\nNumbers: {numbers}", soft_wrap=True)
-
-
-def _read(path: Path) -> Tensor:
-    """(1, 1, 28, 28) in [-1, 1]."""
-    try:
-        with Image.open(path) as picture:
-            grey = picture.convert("L")
-    except FileNotFoundError as error:
-        raise ValueError(f"there is no picture {str(path)!r}") from error
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"{path} is no picture that can be read") from error
-    if grey.size != (IMAGE_SIZE, IMAGE_SIZE):
-        raise ValueError(
-            f"{path} has {grey.width} x {grey.height} pixels: scale it to {IMAGE_SIZE} x {IMAGE_SIZE}"
-        )
-    pixels = torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8)
-    return pixels.view(1, 1, IMAGE_SIZE, IMAGE_SIZE).float() / 127.5 - 1
 
 
 def main(arguments: list[str]) -> None:

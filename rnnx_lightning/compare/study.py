@@ -4,7 +4,8 @@ import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+
+from rnnx_lightning.data.images import DATASETS, check_known
 
 NAME = re.compile(r"[\w.+-]+")
 
@@ -19,7 +20,7 @@ class Run:
 
     Attributes:
         network: its name in tables.
-        dataset: mnist, fashion_mnist or digits.
+        dataset: its name in tables; of a folder without the way to it.
         repetition: the seed, or the fold.
         folds: number of folds, or None where the repetitions are seeds.
         arguments: of `rnnx fit`, without where to put it.
@@ -65,6 +66,10 @@ class Run:
         return [*command, f"--ckpt_path={last}"] if last.exists() else command
 
 
+def _title(dataset: str) -> str:
+    return dataset if dataset in DATASETS else Path(dataset).resolve().name
+
+
 @dataclass
 class Study:
     """A comparison of networks.
@@ -72,7 +77,7 @@ class Study:
     Attributes:
         name: of the folder `logs/compare/<name>` where tables, plots and the report land.
         networks: name in tables to the config files of `rnnx fit`, laid over each other.
-        datasets: data sets that each network is trained on.
+        datasets: data sets that each network is trained on, as `--data.dataset` names them.
         seeds: one run for each, with this seed for everything.
         folds: instead of seeds, cross-validation: one run for each of so many stratified folds.
         options: further options of `rnnx fit` for all runs, "--trainer.max_epochs=3" for example.
@@ -81,7 +86,7 @@ class Study:
 
     name: str
     networks: dict[str, list[str]]
-    datasets: list[Literal["mnist", "fashion_mnist", "digits"]] = field(default_factory=lambda: ["mnist"])
+    datasets: list[str] = field(default_factory=lambda: ["mnist"])
     seeds: list[int] = field(default_factory=lambda: [0])
     folds: int | None = None
     options: list[str] = field(default_factory=list)
@@ -97,6 +102,11 @@ class Study:
                     raise StudyError(f"config {file!r} of a network does not exist (paths are seen from here)")
         if not self.networks or not self.datasets or not (self.seeds or self.folds):
             raise StudyError("a study needs at least one network, one data set, and one seed or two folds")
+        for dataset in self.datasets:
+            check_known(dataset)
+        titles = [_title(dataset) for dataset in self.datasets]
+        if repeated := [title for title in titles if titles.count(title) > 1]:
+            raise StudyError(f"two data sets are called {repeated[0]!r}")
         if self.folds is not None and self.folds < 2:
             raise StudyError(f"folds={self.folds} must be at least 2")
 
@@ -120,9 +130,16 @@ class Study:
                     for file in files:
                         key.update(Path(file).read_bytes())
                     kind = "seed" if self.folds is None else f"fold-of-{self.folds}-"
-                    name = f"{network}-{dataset}-{kind}{repetition}-{key.hexdigest()[:8]}"
+                    name = f"{network}-{_title(dataset)}-{kind}{repetition}-{key.hexdigest()[:8]}"
                     configs = [f"--config={file}" for file in files]
                     runs.append(
-                        Run(network, dataset, repetition, self.folds, (*configs, *options), root / "runs" / name)
+                        Run(
+                            network,
+                            _title(dataset),
+                            repetition,
+                            self.folds,
+                            (*configs, *options),
+                            root / "runs" / name,
+                        )
                     )
         return runs

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rnnx_lightning.data.images import (
     IMAGE_SIZE,
-    DatasetName,
     ImageSet,
+    check_known,
     default_data_dir,
     fetch_images,
     load_images,
@@ -22,14 +22,15 @@ from rnnx_lightning.data.splits import stratified_split
 
 
 class MajoritySequences(L.LightningDataModule):
-    """Majority-sample sequences of MNIST, FashionMNIST or the embedded digits.
+    """Majority-sample sequences of MNIST, FashionMNIST, the embedded digits, or pictures of the user's own.
 
     One sequence is made for every image of a split: that image, `majority_size - 1` others of its class, and
     images of other classes. Batches are `SequenceBatch`es; all pixels stay as one uint8 tensor on the device
     that trains and are gathered there.
 
     Args:
-        dataset: mnist, fashion_mnist or digits.
+        dataset: mnist, fashion_mnist or digits; or a folder with pictures of 28 x 28 pixels, light on dark, as
+            train/<class>/*.png and test/<class>/*.png.
         data_dir: folder that holds `MNIST/raw` or `FashionMNIST/raw`; fetched into it where missing.
             Default: `RNNX_DATA_DIR`, else `./data`.
         samples: images in a sequence.
@@ -47,12 +48,12 @@ class MajoritySequences(L.LightningDataModule):
     Raises:
         ValueError: an argument is out of range.
         ImpossibleSequencesError: no such sequences can be built; raised by `setup`.
-        DataError: data is missing or damaged; raised by `prepare_data` and `setup`.
+        DataError: the data set is unknown; later, by `prepare_data` and `setup`, it is missing or damaged.
     """
 
     def __init__(
         self,
-        dataset: DatasetName = "mnist",
+        dataset: str = "mnist",
         data_dir: str | None = None,
         samples: int = 3,
         majority_size: int = 2,
@@ -92,6 +93,7 @@ class MajoritySequences(L.LightningDataModule):
         self._train_loader: SequenceLoader | None = None
         self._train_state: dict[str, Any] = {}
         # Refuse what is impossible before any file is looked for.
+        check_known(dataset)
         stratified_split(torch.zeros(2, dtype=torch.long), seed=seed, **self._split_arguments())
         check_possible(torch.full((10,), samples), samples, majority_size)
 

@@ -1,17 +1,20 @@
 """Images and labels of a data set, as uint8 tensors kept whole."""
 
 import os
+import sys
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from PIL import Image, UnidentifiedImageError
+from rich.progress import track
 from torch import Tensor
 from torchvision import datasets
 
 from rnnx_lightning.data.sources import DataError, acquire
 
-DatasetName = Literal["mnist", "fashion_mnist", "digits"]
+DATASETS = ("mnist", "fashion_mnist", "digits")
 IMAGE_SIZE = 28
 DIGITS_TEST_IMAGES = 360  # the last ones: other writers than the first 1437
 
@@ -39,7 +42,20 @@ def default_data_dir() -> Path:
     return Path(os.environ.get("RNNX_DATA_DIR") or "data")
 
 
-def fetch_images(dataset: DatasetName, data_dir: Path) -> None:
+def check_known(dataset: str) -> None:
+    """Refuse what is neither the name of a data set nor a folder.
+
+    Raises:
+        DataError: says what there is.
+    """
+    if dataset not in DATASETS and not Path(dataset).is_dir():
+        raise DataError(
+            f"unknown data set {dataset!r}: choose from {', '.join(DATASETS)}, or name a folder that holds "
+            "pictures as train/<class>/*.png and test/<class>/*.png"
+        )
+
+
+def fetch_images(dataset: str, data_dir: Path) -> None:
     """Make sure that the files of `dataset` are in `data_dir`.
 
     Raises:
@@ -49,11 +65,12 @@ def fetch_images(dataset: DatasetName, data_dir: Path) -> None:
         acquire(_ORIGINALS[dataset].__name__, data_dir)
 
 
-def load_images(dataset: DatasetName, data_dir: Path) -> ImageSet:
+def load_images(dataset: str, data_dir: Path) -> ImageSet:
     """Read a data set whose files are there (see `fetch_images`).
 
     Args:
-        dataset: "mnist", "fashion_mnist", or "digits", scikit-learn's embedded 8 x 8 digits brought to 28 x 28.
+        dataset: "mnist", "fashion_mnist", or "digits", scikit-learn's embedded 8 x 8 digits brought to 28 x 28;
+            or a folder that holds pictures as `train/<class>/*.png` and `test/<class>/*.png`.
         data_dir: the folder that holds `MNIST/raw` and `FashionMNIST/raw`.
 
     Raises:
@@ -62,7 +79,8 @@ def load_images(dataset: DatasetName, data_dir: Path) -> ImageSet:
     if dataset == "digits":
         return _load_digits()
     if dataset not in _ORIGINALS:
-        raise DataError(f"unknown data set {dataset!r}: choose from {', '.join(get_args(DatasetName))}")
+        check_known(dataset)
+        return _load_folder(Path(dataset))
     try:
         parts = [_ORIGINALS[dataset](root=str(data_dir), train=train) for train in (True, False)]
     except (OSError, RuntimeError, ValueError) as error:
@@ -88,3 +106,52 @@ def _load_digits() -> ImageSet:
         classes=[str(digit) for digit in range(10)],
         test_start=len(pixels) - DIGITS_TEST_IMAGES,
     )
+
+
+def _load_folder(folder: Path) -> ImageSet:
+    try:
+        parts = [datasets.ImageFolder(folder / part, loader=read_picture) for part in ("train", "test")]
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{folder} holds no data set as train/<class>/*.png and test/<class>/*.png: {error}"
+        ) from error
+    train, test = parts
+    if train.classes != test.classes:
+        other = sorted(set(train.classes) ^ set(test.classes))
+        raise DataError(f"the classes in {folder}/train and {folder}/test differ: {', '.join(other)}")
+    files = track(
+        [path for part in parts for path, _ in part.samples],
+        f"reading {folder}",
+        transient=True,
+        disable=not sys.stdout.isatty(),
+    )
+    return ImageSet(
+        pixels=torch.stack([read_picture(path) for path in files]),
+        labels=torch.tensor(train.targets + test.targets),
+        classes=train.classes,
+        test_start=len(train),
+    )
+
+
+def read_picture(path: str | Path) -> Tensor:
+    """A picture, made grey.
+
+    Args:
+        path: of any format that Pillow reads, 28 x 28 pixels, light on dark.
+
+    Returns:
+        (28, 28) uint8.
+
+    Raises:
+        DataError: it is not there, cannot be read, or is of another size.
+    """
+    try:
+        with Image.open(path) as picture:
+            grey = picture.convert("L")
+    except FileNotFoundError as error:
+        raise DataError(f"there is no picture {str(path)!r}") from error
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"{path} is no picture that can be read") from error
+    if grey.size != (IMAGE_SIZE, IMAGE_SIZE):
+        raise DataError(f"{path} has {grey.width} x {grey.height} pixels: scale it to {IMAGE_SIZE} x {IMAGE_SIZE}")
+    return torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8).view(IMAGE_SIZE, IMAGE_SIZE)

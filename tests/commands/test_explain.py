@@ -9,6 +9,7 @@ from rnnx_lightning.architectures import Deep
 from rnnx_lightning.checkpoints import CheckpointError, load_classifier, load_data
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.commands.explain import main
+from rnnx_lightning.data import DataError
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ def test_bad_requests_are_refused(checkpoint, tmp_path):
         (["--index", "-1"], "there is no sequence -1"),
         (["--index", "1", "--image", str(picture)], "either --image or --index"),
     ]:
-        with pytest.raises(ValueError, match=words):
+        with pytest.raises((ValueError, DataError), match=words):
             main([*base, *arguments])
     assert not (tmp_path / "x.png").exists()
 

@@ -18,6 +18,17 @@ def test_every_network_data_set_and_seed_is_a_run(config, tmp_path):
     assert "--data.seed=2" in runs[-1].arguments
 
 
+def test_a_folder_of_pictures_goes_by_its_own_name(config, tmp_path):
+    for folder in ("letters", "other/letters"):
+        (tmp_path / folder).mkdir(parents=True)
+    letters, others = str(tmp_path / "letters"), str(tmp_path / "other" / "letters")
+    (run,) = Study("s", {"A": [str(config)]}, [letters]).runs(tmp_path)
+    assert run.dataset == "letters"
+    assert f"--data.dataset={letters}" in run.arguments
+    with pytest.raises(StudyError, match="two data sets are called 'letters'"):
+        Study("s", {"A": [str(config)]}, [letters, others])
+
+
 def test_folds_replace_seeds(config, tmp_path):
     runs = Study("s", {"A": [str(config)]}, folds=10).runs(tmp_path)
     assert [run.repetition for run in runs] == list(range(10))

@@ -4,6 +4,8 @@ import subprocess
 import tarfile
 
 import pytest
+import torch
+from PIL import Image
 
 from rnnx_lightning.data import DataError, load_images, sources
 
@@ -119,6 +121,21 @@ def test_digits_look_like_mnist(tmp_path):
     assert images.pixels.max() > 200
     assert images.pixels[:, :2].max() == 0
     assert images.labels.unique().tolist() == list(range(10))
+
+
+def test_pictures_in_folders_are_the_data_set_they_show(tmp_path):
+    digits = load_images("digits", tmp_path)
+    few = [*range(40), *range(digits.test_start, digits.test_start + 30)]
+    for number in few:
+        part = "train" if number < digits.test_start else "test"
+        folder = tmp_path / part / digits.classes[digits.labels[number]]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(digits.pixels[number].numpy()).save(folder / f"{number:04}.png")
+    shown = load_images(str(tmp_path), tmp_path)
+    assert (shown.classes, shown.test_start) == (digits.classes, 40)
+    order = [n for rows in (few[:40], few[40:]) for n in sorted(rows, key=lambda n: (digits.labels[n], n))]
+    assert torch.equal(shown.labels, digits.labels[order])
+    assert torch.equal(shown.pixels, digits.pixels[order])
 
 
 def test_an_unknown_data_set_is_refused(tmp_path):

@@ -63,7 +63,10 @@ COMMAND_LINE = {
     "negative fold": ([*FIT, "--data.folds=5", "--data.fold=-1"], ["fold=-1"]),
     "negative seed": ([*FIT, "--seed_everything=-1"], ["seed"]),
     "too few classes": ([*FIT, "--model.classes=5"], ["classes=5", "10"]),
-    "network with too few logits": ([*FIT, f"{NETWORK}classes=5"], ["5", "10"]),
+    "network without logits": (
+        [*FIT, "--model.network=torch.nn.Linear", f"{NETWORK}in_features=84", f"{NETWORK}out_features=10"],
+        ["Linear", "28, 10)", "(batch, classes)"],
+    ),
     "no sequence to explain": (
         [*FIT, "--trainer.callbacks=CosineSimilarity", "--trainer.callbacks.sequences=0"], ["sequences=0"],
     ),
@@ -292,6 +295,33 @@ def test_a_network_that_cannot_be_explained(say, tmp_path, monkeypatch):
     said = say(["fit", "--data.dataset=digits", "--trainer.max_epochs=1", f"--model.network={config}",
                 "--trainer.callbacks=CosineSimilarity"])  # fmt: skip
     for word in ("'lstm'", "Write the cell"):
+        assert word in said
+
+
+PICTURES = {
+    "no test pictures": ({"train/a": 28, "train/b": 28}, ["letters", "test/<class>"]),
+    "no pictures in a class": ({"train/a": 28, "train/b": None, "test/a": 28, "test/b": 28}, ["train", "b"]),
+    "other classes": ({"train/a": 28, "train/b": 28, "test/a": 28, "test/c": 28}, ["differ", "b, c"]),
+    "another size": ({"train/a": 28, "test/a": 30}, ["test/a/0.png", "30 x 30", "28 x 28"]),
+    "text": ({"train/a": 28, "test/a": "text"}, ["test/a/0.png", "no picture"]),
+    "too few": ({"train/a": 28, "train/b": 28, "test/a": 28, "test/b": 28}, ["has 1 images in the train split of letters", "majority_size=2"]),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_folders_of_pictures(name, say, tmp_path):
+    from PIL import Image
+
+    pictures, words = PICTURES[name]
+    for folder, content in pictures.items():
+        path = tmp_path / "letters" / folder / "0.png"
+        path.parent.mkdir(parents=True)
+        if isinstance(content, str):
+            path.write_text(content)
+        elif content:
+            Image.new("L", (content, content)).save(path)
+    said = say([*FIT, "--data.dataset=letters"])
+    for word in words:
         assert word in said
 
 
