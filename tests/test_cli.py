@@ -1,4 +1,3 @@
-import functools
 import re
 import sys
 
@@ -150,12 +149,11 @@ def test_a_checkpoint_of_another_network_is_refused(finished_run, rnnx):
 
 
 def test_apples_gpu_is_not_chosen_unasked(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("torch.backends.mps.is_available", functools.cache(lambda: True))
-    monkeypatch.setattr("platform.processor", lambda: "arm")
-    monkeypatch.setattr(sys, "argv", ["rnnx"])
     from rnnx_lightning import cli
 
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli.MPSAccelerator, "is_available", staticmethod(lambda: True))
+    monkeypatch.setattr(sys, "argv", ["rnnx"])
     cli.run(["fit", *QUICK, "--trainer.fast_dev_run=1"])
     assert "--trainer.accelerator mps" in capsys.readouterr().out
 

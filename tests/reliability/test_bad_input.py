@@ -304,7 +304,10 @@ PICTURES = {
     "other classes": ({"train/a": 28, "train/b": 28, "test/a": 28, "test/c": 28}, ["differ", "b, c"]),
     "another size": ({"train/a": 28, "test/a": 30}, ["test/a/0.png", "30 x 30", "28 x 28"]),
     "text": ({"train/a": 28, "test/a": "text"}, ["test/a/0.png", "no picture"]),
-    "too few": ({"train/a": 28, "train/b": 28, "test/a": 28, "test/b": 28}, ["has 1 images in the train split of letters", "majority_size=2"]),
+    "too few": (
+        {"train/a": 28, "train/b": 28, "test/a": 28, "test/b": 28},
+        ["has 1 images in the train split of letters", "majority_size=2"],
+    ),
 }
 
 
