@@ -48,6 +48,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         sys.exit(2)
     keep_freed_memory()
+    sys.path.append(os.getcwd())  # networks and methods of the user's own are found here
     try:
         with importing():
             if command == "explain":

@@ -31,7 +31,7 @@ def rnnx(tmp_path):
 
     def run(*arguments: str, check: bool = True, **environment: str) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
-            [sys.executable, "-m", "rnnx_lightning", *map(str, arguments)],
+            [sys.executable, "-P", "-m", "rnnx_lightning", *map(str, arguments)],  # as the script `rnnx` does
             cwd=tmp_path,
             env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environment},
             capture_output=True,

@@ -1,6 +1,9 @@
 """The code in the documentation runs as it stands there."""
 
+import importlib
+import json
 import re
+import runpy
 
 import pytest
 import torch
@@ -24,13 +27,66 @@ def test_ten_lines_explain_ones_own_network():
     exec(BLOCKS[2], names)
 
 
+EXTENDING = (ROOT / "docs" / "extending.md").read_text()
+FILES = re.findall(r"```(?:python|yaml)\n# (\S+)\n(.*?)```", EXTENDING, flags=re.S)
+
+
+@pytest.fixture
+def own_files(tmp_path):
+    """The files of docs/extending.md, in a folder."""
+    for name, content in FILES:
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+def test_a_network_and_a_method_of_ones_own_train_and_explain(own_files, rnnx):
+    rnnx(
+        *("fit", "--config", "elman.yaml", "--config", "occlusion.yaml", "--data.dataset", "digits"),
+        *("--trainer.max_epochs", "1"),
+    )
+    (run,) = (own_files / "logs").glob("*/version_0")
+    results = json.loads((run / "results.json").read_text())["results"]
+    assert {"test/cosine/DeepTaylor", "test/cosine/Occlusion"} <= results.keys()
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    rnnx("explain", "--ckpt_path", checkpoint)
+    assert torch.load(checkpoint, weights_only=True)["state_dict"]["network.read.weight"].shape == (200, 196)
+
+
+def test_occlusion_of_ones_own_sees_a_linear_network_through(own_files, monkeypatch):
+    monkeypatch.syspath_prepend(own_files)
+    occlusion = importlib.import_module("occlusion")
+    weight = torch.randn(3, 28 * 84)
+    network = nn.Sequential(nn.Flatten(), nn.Linear(28 * 84, 3, bias=False))
+    network[1].weight.data = weight
+    x = torch.rand(4, 1, 28, 84)
+    relevance = occlusion.Occlusion(columns=28)(network, x, 1)
+    parts = ((x + 1).flatten(1) * weight[1]).view(4, 28, 3, 28).sum((1, 3))
+    torch.testing.assert_close(relevance[:, 0, 5, ::28], parts, rtol=1e-4, atol=1e-3)
+
+
+def test_a_score_of_ones_own(own_files, monkeypatch):
+    monkeypatch.syspath_prepend(own_files)
+    score = importlib.import_module("concentration").LastSample()
+    relevance = torch.zeros(2, 1, 28, 84)
+    relevance[..., 56:] = torch.tensor([1.0, -1.0]).view(2, 1, 1, 1)
+    relevance[..., :28] = 1
+    score.update(relevance, torch.ones(2, 3, dtype=torch.bool))
+    assert score.compute() == pytest.approx(0.25)
+
+
+def test_all_of_it_from_python(own_files, monkeypatch):
+    monkeypatch.chdir(own_files)
+    names = runpy.run_path("in_python.py")
+    assert names["relevance"].shape == (8, 1, 28, 84)
+
+
 def test_every_public_method_is_documented():
     for name in explain.__all__:
         if isinstance(getattr(explain, name), type) and issubclass(getattr(explain, name), explain.Attributor):
             assert name == "Attributor" or name in PAGE
 
 
-@pytest.mark.parametrize("document", ["README.md", "docs/explaining.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/explaining.md", "docs/extending.md"])
 def test_links_and_pictures_exist(document):
     text = (ROOT / document).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):

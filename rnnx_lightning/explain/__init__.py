@@ -1,6 +1,6 @@
 """Explanations of any plain torch network: `relevance = DeepTaylor()(model, x, target)`."""
 
-from rnnx_lightning.explain.attributor import Attributor
+from rnnx_lightning.explain.attributor import Attributor, explained_logit
 from rnnx_lightning.explain.baselines import Input, Random
 from rnnx_lightning.explain.chunks import InChunks
 from rnnx_lightning.explain.composite import Composite
@@ -38,4 +38,5 @@ __all__ = [
     "WSquare",
     "ZBox",
     "ZPlus",
+    "explained_logit",
 ]
