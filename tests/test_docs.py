@@ -48,7 +48,14 @@ def test_a_network_and_a_method_of_ones_own_train_and_explain(own_files, rnnx):
     results = json.loads((run / "results.json").read_text())["results"]
     assert {"test/cosine/DeepTaylor", "test/cosine/Occlusion"} <= results.keys()
     checkpoint = run / "checkpoints" / "best.ckpt"
-    rnnx("explain", "--ckpt_path", checkpoint)
+    rnnx(
+        *("explain", "--ckpt_path", checkpoint, "--methods.Occlusion", "occlusion.Occlusion"),
+        *("--methods.Gamma", "LRP", "--methods.Gamma.rules", "Gamma"),
+    )
+    (entry,) = json.loads((own_files / "explanation.json").read_text())["sequences"]
+    assert entry["methods"].keys() == {"Occlusion", "Gamma"}
+    assert entry["methods"]["Gamma"]["conservation_error"] < 1e-4
+    assert "conservation_error" not in entry["methods"]["Occlusion"]
     assert torch.load(checkpoint, weights_only=True)["state_dict"]["network.read.weight"].shape == (200, 196)
 
 

@@ -1,6 +1,7 @@
 """`rnnx explain`: the heatmaps of one sequence by every method, from a checkpoint alone."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
@@ -10,13 +11,9 @@ from rnnx_lightning.callbacks.explaining import explain_by_all, published_method
 from rnnx_lightning.callbacks.results import write_json
 from rnnx_lightning.checkpoints import load_classifier, load_data
 from rnnx_lightning.data.images import read_picture
-from rnnx_lightning.metrics.functional import (
-    conservation_error,
-    sample_relevance,
-)
+from rnnx_lightning.explain import LRP, Attributor
+from rnnx_lightning.metrics.functional import conservation_error, sample_relevance
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
-
-CONSERVING = ("DeepTaylor", "LRP")
 
 
 def explain(
@@ -25,6 +22,7 @@ def explain(
     index: list[int] | None = None,
     out: str = "explanation",
     data_dir: str | None = None,
+    methods: dict[str, Attributor] | None = None,
 ) -> None:
     """Explain sequences: writes OUT.png (heatmaps) and OUT.json (numbers).
 
@@ -35,6 +33,7 @@ def explain(
         index: numbers of test sequences (default: 0); the true class is explained.
         out: where to write, without suffix.
         data_dir: folder of the data set; default as for `rnnx fit`.
+        methods: by name; default: the four of the study.
     """
     if image and index:
         raise ValueError("give either --image or --index, not both")
@@ -51,7 +50,8 @@ def explain(
         sequences, label, majority = data.sequences("test", index or [0])
     with torch.no_grad():
         logits = model(sequences)
-    relevance, scores = explain_by_all(published_methods(), model.network, sequences, label, majority)
+    methods = methods or published_methods()
+    relevance, scores = explain_by_all(methods, model.network, sequences, label, majority)
     figure = draw_heatmaps(
         sequences,
         relevance,
@@ -67,15 +67,15 @@ def explain(
     explained = logits.gather(1, label[:, None]).squeeze(1)
     content = []
     for row in range(len(sequences)):
-        methods = {}
+        by_method: dict[str, Any] = {}
         for name, part in relevance.items():
-            methods[name] = {
+            by_method[name] = {
                 "relevance_per_sample": sample_relevance(part, majority.shape[1])[row].tolist(),
                 **({} if image else {"cosine": float(scores[name][row])}),
             }
-            if name in CONSERVING:
+            if isinstance(methods[name], LRP):
                 error = conservation_error(part, explained.clamp(min=0))
-                methods[name]["conservation_error"] = float(error[row])
+                by_method[name]["conservation_error"] = float(error[row])
         content.append(
             {
                 "sequence": image or (index or [0])[row],
@@ -83,7 +83,7 @@ def explain(
                 "predicted_class": data.class_names[int(logits[row].argmax())],
                 "majority": None if image else majority[row].tolist(),
                 "logits": dict(zip(data.class_names, logits[row].tolist(), strict=True)),
-                "methods": methods,
+                "methods": by_method,
             }
         )
     write_json(numbers, {"checkpoint": str(ckpt_path), "sequences": content})
@@ -97,11 +97,15 @@ def main(arguments: list[str]) -> None:
         allow_abbrev=False,
         description="The heatmaps of sequences by every method, as a picture and as numbers.",
     )
-    parser.usage = "rnnx explain --ckpt_path FILE [--index N ... | --image A.png B.png C.png] [--out NAME]"
+    parser.usage = (
+        "rnnx explain --ckpt_path FILE [--index N ... | --image A.png B.png C.png] [--out NAME] "
+        "[--methods.NAME CLASS ...]"
+    )
     parser.add_argument("--ckpt_path", type=str, required=True, help="a checkpoint that `rnnx fit` wrote")
     parser.add_argument("--image", type=str, nargs="+", help="28 x 28 grey pictures, side by side in one sequence")
     parser.add_argument("--index", type=int, nargs="+", help="numbers of test sequences (default: 0)")
     parser.add_argument("--out", type=str, default="explanation", help="where to write, without suffix")
     parser.add_argument("--data_dir", type=str, help="folder of the data set; default as for `rnnx fit`")
-    chosen = parser.parse_args(arguments)
-    explain(chosen.ckpt_path, chosen.image, chosen.index, chosen.out, chosen.data_dir)
+    parser.add_argument("--methods", type=dict[str, Attributor], help="by name; default: the four of the study")
+    chosen = parser.instantiate_classes(parser.parse_args(arguments))
+    explain(chosen.ckpt_path, chosen.image, chosen.index, chosen.out, chosen.data_dir, chosen.methods)

@@ -4,9 +4,9 @@ Each rule is a declaration: which products of inputs and weights count as contri
 relevance R_j gives input i the share of i's contributions in the sum of all.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 from rnnx_lightning.explain.linear import Channel, LinearMap
 from rnnx_lightning.explain.sharing import Proportional, Sharing, TwoSided
@@ -15,32 +15,32 @@ SIMPLE = Proportional()
 SIGNED = Proportional(signed=True)
 
 
-class Rule(Protocol):
+class Rule(ABC):
     """What the explainer asks of a rule."""
 
     @property
+    @abstractmethod
     def sharing(self) -> Sharing:
         """How relevance is shared among the channels; linear maps that are summed must agree in it."""
-        ...
 
     @property
+    @abstractmethod
     def zero_gets_nothing(self) -> bool:
         """An input that is 0 contributes nothing."""
-        ...
 
+    @abstractmethod
     def channels(self, layer: LinearMap) -> tuple[Channel | None, ...]:
         """The sums of contributions; None for a negative one where nothing is negative."""
-        ...
 
 
 @dataclass(frozen=True)
-class ZPlus:
+class ZPlus(Rule):
     """z+ (alpha 1, beta 0): R_i = sum_j (a_i w_ij)+ / sum_i' (a_i' w_i'j)+ * R_j [BML+16, MLB+17].
 
     A positive bias takes its share of the relevance; a negative one counts for nothing.
     """
 
-    sharing: Proportional = SIMPLE
+    sharing = SIMPLE
     zero_gets_nothing = True
 
     def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
@@ -49,7 +49,7 @@ class ZPlus:
 
 
 @dataclass(frozen=True)
-class AlphaBeta:
+class AlphaBeta(Rule):
     """R_i = sum_j (alpha (a_i w_ij)+ / z+_j - beta (a_i w_ij)- / z-_j) R_j, alpha - beta = 1 [BML+16].
 
     A positive bias is part of z+; a negative one counts for nothing. Where z+_j or z-_j has no contribution at
@@ -82,7 +82,7 @@ class AlphaBeta:
 
 
 @dataclass(frozen=True)
-class Epsilon:
+class Epsilon(Rule):
     """R_i = sum_j a_i w_ij / (z_j + epsilon sign(z_j)) R_j [BML+16]; the bias takes its share.
 
     Attributes:
@@ -103,7 +103,7 @@ class Epsilon:
 
 
 @dataclass(frozen=True)
-class Gamma:
+class Gamma(Rule):
     """R_i = sum_j (a_i w_ij + gamma (a_i w_ij)+) / sum_i' (...) R_j [Montavon et al., 2019].
 
     Attributes:
@@ -111,7 +111,7 @@ class Gamma:
     """
 
     gamma: float = 0.25
-    sharing: Proportional = SIGNED
+    sharing = SIGNED
     zero_gets_nothing = True
 
     def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
@@ -122,7 +122,7 @@ class Gamma:
 
 
 @dataclass(frozen=True)
-class ZBox:
+class ZBox(Rule):
     """z^B for inputs in [low, high]: contributions x_i w_ij - low w+_ij - high w-_ij [MLB+17]; no bias.
 
     They are (x_i - low) w+_ij + (x_i - high) w-_ij, all of them positive.
@@ -137,7 +137,7 @@ class ZBox:
 
     low: float = -1.0
     high: float = 1.0
-    sharing: Proportional = SIMPLE
+    sharing = SIMPLE
     zero_gets_nothing = False
 
     def __post_init__(self) -> None:
@@ -150,10 +150,10 @@ class ZBox:
 
 
 @dataclass(frozen=True)
-class WSquare:
+class WSquare(Rule):
     """w^2: R_i = sum_j w_ij^2 / sum_i' w_i'j^2 R_j, whatever the inputs are [MLB+17]; no bias."""
 
-    sharing: Proportional = SIMPLE
+    sharing = SIMPLE
     zero_gets_nothing = False
 
     def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
@@ -162,13 +162,13 @@ class WSquare:
 
 
 @dataclass(frozen=True)
-class Flat:
+class Flat(Rule):
     """All inputs of a unit get the same share of its relevance, whatever inputs and weights are; no bias.
 
     A weight that is exactly 0 (pruned, masked) is no connection.
     """
 
-    sharing: Proportional = SIMPLE
+    sharing = SIMPLE
     zero_gets_nothing = False
 
     def channels(self, layer: LinearMap) -> tuple[Channel, ...]:

@@ -82,6 +82,7 @@ COMMAND_LINE = {
     "explain without checkpoint": (["explain"], ["ckpt_path"]),
     "explain nothing": (["explain", "--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt"]),
     "explain a word": (["explain", "--ckpt_path=a.ckpt", "--index=first"], ["first"]),
+    "explain by an unknown method": (["explain", "--ckpt_path=a.ckpt", "--methods.A=LRPP"], ["methods", "LRPP"]),
     "study without networks": (["compare", "--name=empty"], ["networks"]),
     "study with a bad name": (["compare", "--name=../up", '--networks={"A": []}'], ["../up"]),
     "study of a missing config": (["compare", "--name=s", '--networks={"A": ["gone.yaml"]}'], ["gone.yaml"]),
