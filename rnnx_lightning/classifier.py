@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import lightning as L
@@ -108,7 +109,8 @@ class SequenceClassifier(L.LightningModule):
                 "look at model.network.init_args"
             )
         loss = rejection_cross_entropy(logits, batch.label)
-        metrics["loss"].update(loss.detach(), weight=len(batch.label))
+        # Repeated, not weighted: torchmetrics 1.9 drops the weights where it does not look for NaN.
+        metrics["loss"].update(loss.detach().expand(len(batch.label)))
         metrics["accuracy"].update(logits.detach(), batch.label)
         return loss, logits
 
@@ -121,10 +123,18 @@ class SequenceClassifier(L.LightningModule):
         if not getattr(self.trainer.train_dataloader, "in_the_middle", False):
             self.train_metrics.reset()
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep what all ranks have counted in this epoch, not the first one alone."""
+        with ExitStack() as synchronised:
+            for metric in self.train_metrics.values():
+                synchronised.enter_context(metric.sync_context())
+            checkpoint["state_dict"] |= self.train_metrics.state_dict(prefix="train_metrics.")
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint without counts, of weights alone for example, begins at zero."""
+        """The first rank goes on with the counts; others, and a checkpoint without any, begin at zero."""
         for key, value in self.train_metrics.state_dict(prefix="train_metrics.").items():
-            checkpoint["state_dict"].setdefault(key, value)
+            if self.global_rank > 0 or key not in checkpoint["state_dict"]:
+                checkpoint["state_dict"][key] = value
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""

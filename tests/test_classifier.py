@@ -37,6 +37,18 @@ def test_training_steps_lower_the_loss():
     assert losses[-1] < losses[0] - 0.1
 
 
+def test_a_short_batch_counts_by_its_sequences():
+    model = SequenceClassifier(ConvDeep()).eval()
+    batch = batches(1)[0]
+    short = batch.first(3)
+    with torch.no_grad():
+        model.validation_step(batch, 0)
+        model.validation_step(short, 1)
+        losses = [rejection_cross_entropy(model.logits(part), part.label) for part in (batch, short)]
+    computed = model.val_metrics.compute()
+    assert computed["val/loss"].item() == pytest.approx((40 * losses[0] + 3 * losses[1]).item() / 43)
+
+
 def test_any_module_can_be_trained():
     model = SequenceClassifier(nn.Sequential(nn.Flatten(), nn.Linear(28 * 84, 10)))
     assert model.logits(batches(1)[0]).shape == (40, 10)

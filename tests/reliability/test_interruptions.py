@@ -96,6 +96,29 @@ def test_a_stopped_run_says_how_to_go_on_and_does(number, undisturbed, tmp_path)
     assert_same(undisturbed, left_behind(tmp_path))
 
 
+def test_two_ranks_go_on(tmp_path):
+    """The training metrics of the epoch that was interrupted count what both ranks have seen."""
+    two = ("--trainer.devices=2", "--trainer.accelerator=cpu", "--data.batch_size=10")
+    for folder in ("undisturbed", "stopped"):
+        (tmp_path / folder).mkdir()
+    finish(tmp_path / "undisturbed", *two)
+    process = start(tmp_path / "stopped", *two)
+    wait_for(process, "epoch 2/4")
+    time.sleep(0.4)  # into the third epoch
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    state = torch.load(tmp_path / "stopped" / RUN / "checkpoints" / "last.ckpt", weights_only=True)
+    counted = state["state_dict"]["train_metrics.loss.weight"]
+    assert counted == 20 * state["MajoritySequences"]["next_batch"] > 0
+    finish(tmp_path / "stopped", *two, "--ckpt_path", "last")
+    undisturbed, stopped = left_behind(tmp_path / "undisturbed"), left_behind(tmp_path / "stopped")
+    for tag in ("train/loss", "train/accuracy"):  # sums of the ranks' sums, added up in another order
+        one, other = dict(undisturbed[1].pop(tag)), dict(stopped[1].pop(tag))
+        assert one == pytest.approx(other, rel=1e-6)
+    assert_same(undisturbed, stopped)
+
+
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     process = start(tmp_path)
     wait_for(process, "epoch 2/4")
