@@ -1,3 +1,4 @@
+import json
 import re
 import sys
 
@@ -8,6 +9,8 @@ from paths import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rnnx_lightning import __main__, __version__
+from rnnx_lightning.callbacks.explaining import published_methods
+from rnnx_lightning.checkpoints import load_classifier, load_data
 
 OVERLAYS = ("fashion_mnist.yaml", "stationary.yaml")
 CONFIGS = [
@@ -98,6 +101,27 @@ def test_fit_ends_with_a_table_and_the_way_to_look_at_it(finished_run):
     assert re.search(r"epoch 1/1 .* val/accuracy", output)
     assert (folder / "logs/quick/version_0/checkpoints/best.ckpt").is_file()
     assert (folder / "logs/quick/version_0/checkpoints/last.ckpt").is_file()
+
+
+def test_the_results_are_those_of_a_plain_computation(finished_run):
+    """Accuracy, loss and cosines of 360 sequences in batches of 50, from the checkpoint alone, all at once."""
+    run = finished_run[0] / "logs/quick/version_0"
+    results = json.loads((run / "results.json").read_text())["results"]
+    network = load_classifier(run / "checkpoints/best.ckpt").network
+    data = load_data(run / "checkpoints/best.ckpt")
+    data.setup()
+    picture, label, majority = data.sequences("test", range(360))
+    with torch.no_grad():
+        logits = network(picture)
+    loss = (logits.exp().sum(1) + 1).log() - logits[torch.arange(360), label]
+    plain = {"test/loss": loss, "test/accuracy": logits.argmax(1) == label}
+    for name, method in published_methods().items():
+        parts = method(network, picture, label).unflatten(3, (3, 28)).sum((1, 2, 4))
+        norm = parts.square().sum(1).sqrt() * 2**0.5
+        plain[f"test/cosine/{name}"] = torch.where(norm > 0, (parts * majority).sum(1) / norm, 0)
+    assert results == {
+        name: pytest.approx(values.double().mean().item(), abs=2e-6) for name, values in plain.items()
+    }
 
 
 def test_tensorboard_gets_curves_pictures_and_hyperparameters(finished_run):

@@ -147,11 +147,11 @@ class MajoritySequences(L.LightningDataModule):
         Returns:
             A `Plan` whose indices point into the whole data set.
         """
-        members = self._splits[split]
+        labels, members = self.images.labels, self._splits[split]
         moving = split == "train"
         fresh = moving and self.fresh
         plan = draw_plan(
-            self.images.labels[members],
+            labels[members],
             samples=self.samples,
             majority_size=self.majority_size,
             generator=seeded_generator("plan", self.seed, split, epoch if fresh else 0),

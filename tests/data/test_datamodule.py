@@ -34,6 +34,11 @@ def test_pixels_stand_where_the_plan_says():
     assert torch.equal(data.images.labels[plan.index] == plan.label[:, None], plan.majority)
 
 
+def test_sequences_need_images():
+    with pytest.raises(RuntimeError, match="call setup"):
+        MajoritySequences(dataset="digits").sequences("test", [0])
+
+
 @pytest.mark.parametrize("arguments", [{}, {"folds": 5, "fold": 3}, {"fresh": False}])
 def test_no_image_crosses_splits(arguments):
     data = digits(**arguments)
