@@ -31,7 +31,7 @@ class NonFiniteLossError(Exception):
 
 
 class StepRandomness(Callback):
-    """Seeds torch anew before each training step, from the run's seed, the step and the rank alone.
+    """Seeds torch anew before each training batch, from the run's seed, epoch, batch and rank alone.
 
     So a run that is resumed draws the same dropout masks as one that was never stopped, and the ranks of a
     distributed run draw different ones.
@@ -42,7 +42,8 @@ class StepRandomness(Callback):
     ) -> None:
         """Seed."""
         run_seed = os.environ.get("PL_GLOBAL_SEED", "0")
-        seed = seeded_generator("step", run_seed, trainer.global_step, trainer.global_rank).initial_seed()
+        key = (run_seed, trainer.current_epoch, batch_idx, trainer.global_rank)
+        seed = seeded_generator("batch", *key).initial_seed()
         # Not torch.manual_seed: it keeps a formatted stack at every call for each kind of GPU that is not in use.
         torch.default_generator.manual_seed(seed)
         if (device := trainer.strategy.root_device).type != "cpu":
