@@ -80,17 +80,22 @@ class SequenceDropout(nn.Module):
 
     def masks(self, like: Tensor, steps: int, width: int) -> list[Tensor] | None:
         """The factors of each step, (B, width) each: 0 or 1 / keep. None where nothing is dropped."""
-        if not self.training or self.p == 0:
-            return None
-        drawn = 1 if self.stationary else steps
-        return list(_dropout_mask((drawn, len(like), width), self.keep, like).expand(steps, -1, -1).unbind(0))
+        mask = self._mask((self._drawn(steps), len(like), width), like)
+        return None if mask is None else list(mask.expand(steps, -1, -1).unbind(0))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, F) to (B, T, F)."""
-        if not self.training or self.p == 0:
-            return x
         batch, steps, width = x.shape
-        return x * _dropout_mask((batch, 1 if self.stationary else steps, width), self.keep, x)
+        mask = self._mask((batch, self._drawn(steps), width), x)
+        return x if mask is None else x * mask
+
+    def _drawn(self, steps: int) -> int:
+        return 1 if self.stationary else steps
+
+    def _mask(self, shape: tuple[int, int, int], like: Tensor) -> Tensor | None:
+        if not self.training or self.p == 0:
+            return None
+        return _dropout_mask(shape, self.keep, like)
 
     def extra_repr(self) -> str:
         """What distinguishes one from another."""

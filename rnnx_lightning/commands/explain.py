@@ -10,7 +10,7 @@ from rich.console import Console
 from rnnx_lightning.callbacks.explaining import explain_by_all, published_methods
 from rnnx_lightning.callbacks.results import write_json
 from rnnx_lightning.checkpoints import load_classifier, load_data
-from rnnx_lightning.data.images import read_picture
+from rnnx_lightning.data.images import read_picture, scaled
 from rnnx_lightning.explain import LRP, Attributor
 from rnnx_lightning.metrics.functional import conservation_error, sample_relevance
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
@@ -42,8 +42,7 @@ def explain(
     data.prepare_data()
     data.setup()
     if image:
-        pixels = torch.cat([read_picture(path) for path in image], dim=1)
-        sequences = pixels[None, None].float() / 127.5 - 1
+        sequences = scaled(torch.cat([read_picture(path) for path in image], dim=1))[None, None]
         majority = torch.zeros(1, len(image), dtype=torch.bool)
         label = model(sequences).argmax(dim=1)
     else:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rnnx_lightning.data.images import DATASETS, check_known
+from rnnx_lightning.data.images import check_known
 
 NAME = re.compile(r"[\w.+-]+")
 
@@ -67,7 +67,7 @@ class Run:
 
 
 def _title(dataset: str) -> str:
-    return dataset if dataset in DATASETS else Path(dataset).resolve().name
+    return Path(dataset).resolve().name
 
 
 @dataclass
@@ -120,6 +120,7 @@ class Study:
         repetitions = range(self.folds) if self.folds is not None else self.seeds
         for repetition in repetitions:
             for dataset in self.datasets:
+                title = _title(dataset)
                 for network, files in self.networks.items():
                     if self.folds is None:
                         what = [f"--seed_everything={repetition}", f"--data.seed={repetition}"]
@@ -130,16 +131,9 @@ class Study:
                     for file in files:
                         key.update(Path(file).read_bytes())
                     kind = "seed" if self.folds is None else f"fold-of-{self.folds}-"
-                    name = f"{network}-{_title(dataset)}-{kind}{repetition}-{key.hexdigest()[:8]}"
+                    name = f"{network}-{title}-{kind}{repetition}-{key.hexdigest()[:8]}"
                     configs = [f"--config={file}" for file in files]
                     runs.append(
-                        Run(
-                            network,
-                            _title(dataset),
-                            repetition,
-                            self.folds,
-                            (*configs, *options),
-                            root / "runs" / name,
-                        )
+                        Run(network, title, repetition, self.folds, (*configs, *options), root / "runs" / name)
                     )
         return runs

@@ -15,6 +15,7 @@ from rnnx_lightning.data.images import (
     default_data_dir,
     fetch_images,
     load_images,
+    scaled,
 )
 from rnnx_lightning.data.loader import SequenceBatch, SequenceLoader
 from rnnx_lightning.data.majority import Plan, check_possible, draw_plan, seeded_generator
@@ -239,5 +240,4 @@ class MajoritySequences(L.LightningDataModule):
         """Gather the pixels of the batch's distinct images on the device, scaled to [-1, 1]."""
         if self._pixels.device != batch.distinct.device:
             self._pixels = self._pixels.to(batch.distinct.device)
-        pixels = self._pixels[batch.distinct].unsqueeze(1)
-        return batch._replace(distinct=pixels.float() / 127.5 - 1)
+        return batch._replace(distinct=scaled(self._pixels[batch.distinct].unsqueeze(1)))

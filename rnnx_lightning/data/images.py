@@ -11,14 +11,15 @@ from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 from torch import Tensor
 from torchvision import datasets
+from torchvision.transforms.functional import pil_to_tensor
 
 from rnnx_lightning.data.sources import DataError, acquire
 
-DATASETS = ("mnist", "fashion_mnist", "digits")
 IMAGE_SIZE = 28
 DIGITS_TEST_IMAGES = 360  # the last ones: other writers than the first 1437
 
 _ORIGINALS = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
+DATASETS = (*_ORIGINALS, "digits")
 
 
 class ImageSet(NamedTuple):
@@ -110,7 +111,7 @@ def _load_digits() -> ImageSet:
 
 def _load_folder(folder: Path) -> ImageSet:
     try:
-        parts = [datasets.ImageFolder(folder / part, loader=read_picture) for part in ("train", "test")]
+        parts = [datasets.ImageFolder(folder / part) for part in ("train", "test")]
     except FileNotFoundError as error:
         raise DataError(
             f"{folder} holds no data set as train/<class>/*.png and test/<class>/*.png: {error}"
@@ -154,4 +155,9 @@ def read_picture(path: str | Path) -> Tensor:
         raise DataError(f"{path} is no picture that can be read") from error
     if grey.size != (IMAGE_SIZE, IMAGE_SIZE):
         raise DataError(f"{path} has {grey.width} x {grey.height} pixels: scale it to {IMAGE_SIZE} x {IMAGE_SIZE}")
-    return torch.frombuffer(bytearray(grey.tobytes()), dtype=torch.uint8).view(IMAGE_SIZE, IMAGE_SIZE)
+    return pil_to_tensor(grey)[0]
+
+
+def scaled(pixels: Tensor) -> Tensor:
+    """Pixels of any shape, uint8, as networks read them: float in [-1, 1], background -1."""
+    return pixels.float() / 127.5 - 1
