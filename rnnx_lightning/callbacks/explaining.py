@@ -91,7 +91,7 @@ class CosineSimilarity(AfterEvaluation):
         if (limit := self.limits[stage]) is not None:
             # Rank r sees every W-th sequence from r on; together the ranks look at the first `limit`.
             own = -(-max(limit - trainer.global_rank, 0) // trainer.world_size)
-            full = trainer.datamodule.batch_size  # type: ignore[attr-defined]
+            full = trainer.datamodule.evaluation_batch_size  # type: ignore[attr-defined]
             count = min(count, own - number * full)
         if count <= 0:
             return

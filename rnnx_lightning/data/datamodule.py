@@ -45,6 +45,8 @@ class MajoritySequences(L.LightningDataModule):
         fresh: draw the training sequences anew each epoch, with partners from the same batch, so that most
             images of a batch are seen in several of its sequences and need to be encoded only once. False:
             draw them once, partners from the whole split (as published), and only reshuffle each epoch.
+        evaluation_batch_size: as `batch_size`, for validation, test and prediction, whose results do not depend
+            on it; default: `batch_size`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -65,10 +67,12 @@ class MajoritySequences(L.LightningDataModule):
         folds: int | None = None,
         fold: int = 0,
         fresh: bool = True,
+        evaluation_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size={batch_size} must be at least 1")
+        for name, size in (("batch_size", batch_size), ("evaluation_batch_size", evaluation_batch_size)):
+            if size is not None and size < 1:
+                raise ValueError(f"{name}={size} must be at least 1")
         if samples < 1:
             raise ValueError(f"samples={samples} must be at least 1")
         width = samples * IMAGE_SIZE
@@ -83,6 +87,7 @@ class MajoritySequences(L.LightningDataModule):
         self.majority_size = majority_size
         self.columns = columns
         self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size or batch_size
         self.seed = seed
         self.validation_share = validation_share
         self.folds = folds
@@ -193,12 +198,13 @@ class MajoritySequences(L.LightningDataModule):
         return self.trainer.world_size if self.trainer else 1
 
     def _loader(self, split: str) -> SequenceLoader:
+        training = split == "train"
         return SequenceLoader(
-            lambda epoch: self.plan(split, epoch if split == "train" else 0),
-            self.batch_size,
+            lambda epoch: self.plan(split, epoch if training else 0),
+            self.batch_size if training else self.evaluation_batch_size,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self._world_size,
-            even=split == "train",
+            even=training,
         )
 
     def train_dataloader(self) -> SequenceLoader:

@@ -48,16 +48,14 @@ def test_scores_and_pictures_of_all_methods_are_logged(tmp_path):
     assert "custom_scalars__config__" in events.Tags()["tensors"]
 
 
-def test_the_logged_score_is_that_of_the_first_sequences(tmp_path):
-    model, data = make_run()
-    trainer = make_trainer(tmp_path, [CosineSimilarity({"DTD": DeepTaylor()}, sequences=40)])
+@pytest.mark.parametrize("size", [None, 12, 64])
+def test_the_logged_score_is_that_of_the_first_sequences(size, tmp_path):
+    model, data = make_run(evaluation_batch_size=size)
+    trainer = make_trainer(
+        tmp_path, [CosineSimilarity({"DTD": DeepTaylor()}, sequences=40)], limit_val_batches=1.0
+    )
     trainer.validate(model, data, verbose=False)
-    batches = [
-        data.on_after_batch_transfer(batch) for batch, _ in zip(data.val_dataloader(), range(2), strict=False)
-    ]
-    image = torch.cat([batch.image for batch in batches])[:40]
-    label = torch.cat([batch.label for batch in batches])[:40]
-    majority = torch.cat([batch.majority for batch in batches])[:40]
+    image, label, majority = data.sequences("validation", range(40))
     expected = majority_cosine_similarity(DeepTaylor()(model.network.eval(), image, label), majority).mean()
     torch.testing.assert_close(trainer.callback_metrics["val/cosine/DTD"], expected, rtol=1e-5, atol=1e-6)
 

@@ -96,6 +96,7 @@ def test_published_split_sizes(real_data_dir):
     [
         ({"columns": 5}, "must divide the width"),
         ({"batch_size": 0}, "batch_size=0"),
+        ({"evaluation_batch_size": 0}, "evaluation_batch_size=0"),
         ({"validation_share": 1.5}, "validation_share=1.5"),
         ({"folds": 1}, "folds=1"),
         ({"folds": 5, "fold": 5}, "fold=5"),
@@ -105,6 +106,13 @@ def test_published_split_sizes(real_data_dir):
 def test_bad_arguments_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         digits(**arguments)
+
+
+def test_evaluation_may_have_batches_of_its_own_size():
+    data = digits(evaluation_batch_size=80)
+    assert len(next(iter(data.train_dataloader())).label) == 50
+    for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
+        assert len(next(iter(loader)).label) == 80
 
 
 def test_impossible_lengths_are_refused():
