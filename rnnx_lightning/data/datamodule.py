@@ -1,6 +1,7 @@
 """The Lightning data module of the majority-sample problem."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,10 @@ class MajoritySequences(L.LightningDataModule):
         evaluation_batch_size: int | None = None,
     ) -> None:
         super().__init__()
-        for name, size in (("batch_size", batch_size), ("evaluation_batch_size", evaluation_batch_size)):
-            if size is not None and size < 1:
-                raise ValueError(f"{name}={size} must be at least 1")
-        if samples < 1:
-            raise ValueError(f"samples={samples} must be at least 1")
+        counts = {"batch_size": batch_size, "evaluation_batch_size": evaluation_batch_size, "samples": samples}
+        for name, count in counts.items():
+            if count is not None and count < 1:
+                raise ValueError(f"{name}={count} must be at least 1")
         width = samples * IMAGE_SIZE
         if columns < 1 or width % columns:
             raise ValueError(
@@ -200,7 +200,7 @@ class MajoritySequences(L.LightningDataModule):
     def _loader(self, split: str) -> SequenceLoader:
         training = split == "train"
         return SequenceLoader(
-            lambda epoch: self.plan(split, epoch if training else 0),
+            partial(self.plan, split),
             self.batch_size if training else self.evaluation_batch_size,
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self._world_size,

@@ -111,8 +111,11 @@ def test_bad_arguments_are_refused(arguments, words):
 def test_evaluation_may_have_batches_of_its_own_size():
     data = digits(evaluation_batch_size=80)
     assert len(next(iter(data.train_dataloader())).label) == 50
-    for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
-        assert len(next(iter(loader)).label) == 80
+    loaders = (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader())
+    for loader, split in zip(loaders, ("validation", "test", "test"), strict=True):
+        sizes = [len(batch.label) for batch in loader]
+        assert sizes[0] == 80
+        assert sum(sizes) == len(data.plan(split).label)  # the last one is short
 
 
 def test_impossible_lengths_are_refused():
