@@ -61,11 +61,19 @@ def _show(console: Console, part: str, rows: list[dict[str, Any]]) -> None:
     console.print(table)
 
 
+def _processor() -> str:
+    """The processor's name and the widest instructions that torch uses of it."""
+    name = platform.processor() or platform.machine()
+    described = Path("/proc/cpuinfo")  # on Linux `platform` knows the architecture alone
+    if described.exists():
+        models = [line.partition(": ")[2] for line in described.read_text().splitlines() if "model name" in line]
+        name = next(iter(models), name)
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def _machine(device: torch.device) -> dict[str, str]:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    name = (
-        torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine()
-    )
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     return {
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit.stdout.strip(),

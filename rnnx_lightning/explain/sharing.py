@@ -79,12 +79,12 @@ class TwoSided:
             positive = net + negative
         below = F.threshold(negative, 0.0, math.inf)
         above = F.threshold(positive, 0.0, math.inf, inplace=net is not None)  # then in memory of its own
+        down = _divided(relevance, below)
         if net is not None:  # a unit that is active has something positive
-            down = torch.addcdiv(relevance.new_zeros(()), relevance, below, value=-self.beta)
+            down *= -self.beta
         else:
             # 1 where there is something, else 0 / inf = 0; `sign` takes four times as long.
             is_above = positive / above
-            down = _divided(relevance, below)
             down.addcmul_(down, is_above, value=-self.beta - 1)  # all of it where there is nothing positive
         # What the negative contributions did not get: alpha R where there are any, else R.
         up = _divided(torch.addcmul(relevance, negative, down, value=-1), above)
