@@ -146,7 +146,7 @@ class StepByStep(nn.Module):
 
     def __init__(self, network: RecurrentNetwork) -> None:
         super().__init__()
-        self.network = copy.deepcopy(network)
+        self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
         for module in list(self.network.modules()):
             for name, child in module.named_children():
                 if type(child) in PLAIN:

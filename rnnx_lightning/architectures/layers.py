@@ -32,9 +32,12 @@ def bias_free_linear(inputs: int, outputs: int, fan_in: int | None = None) -> nn
 
 
 def bias_free_conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
-    """A size-keeping convolution without bias, weights truncated normal with std 1 / sqrt(fan_in)."""
+    """A size-keeping convolution without bias, weights truncated normal with std 1 / sqrt(fan_in).
+
+    Channels lie last in memory, as do those of what it gives: pooling and gradients by the input are faster so.
+    """
     layer = nn.Conv2d(inputs, outputs, size, padding="same", bias=False)
-    return initialise(layer, inputs * size * size)
+    return initialise(layer, inputs * size * size).to(memory_format=torch.channels_last)
 
 
 def initialise(layer: LayerT, fan_in: int) -> LayerT:
@@ -48,15 +51,8 @@ class SumLikePool2d(nn.Module):
     """2 x 2 pooling with stride 2: twice the average; an odd size is padded with zeros at its end."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, ceil(H / 2), ceil(W / 2)).
-
-        Two rows beside each other times one small matrix: a fifth of what `avg_pool2d` takes on a CPU.
-        """
-        width = x.shape[3]
-        if x.shape[2] % 2:
-            x = F.pad(x, (0, 0, 0, 1))
-        pairs = torch.eye((width + 1) // 2, device=x.device, dtype=x.dtype).repeat_interleave(2, dim=1)[:, :width]
-        return F.linear(x.unflatten(2, (-1, 2)).flatten(3), (pairs / 2).repeat(1, 2))
+        """(N, C, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
+        return F.avg_pool2d(x, 2, ceil_mode=True, divisor_override=2)
 
 
 class SequenceDropout(nn.Module):

@@ -73,7 +73,10 @@ class WeightParts:
         if part == "ones":
             return (plain != 0).to(plain.dtype)  # a weight that is exactly 0 is no connection
         sides = [self(weight, "plus"), self(weight, "minus")]
-        return torch.cat(sides if part == "plus minus" else sides[::-1], dim=beside)
+        both = torch.cat(sides if part == "plus minus" else sides[::-1], dim=beside)
+        # Of a convolution with one input channel the sides do not tell how the weight lies.
+        channels_last = weight.dim() == 4 and weight.stride(1) < weight.stride(2)
+        return both.contiguous(memory_format=torch.channels_last) if channels_last else both
 
 
 class Product:
@@ -322,7 +325,8 @@ class LinearMap:
         """Memory for two tensors like `value` beside each other: all of it, and either half."""
         shape = list(value.shape)
         shape[dim] *= 2
-        both = value.new_empty(shape)
+        order = sorted(range(value.dim()), key=value.stride, reverse=True)
+        both = torch.empty_permuted(shape, order, dtype=value.dtype, device=value.device)
         above, below = both.chunk(2, dim=dim)
         return both, above, below
 

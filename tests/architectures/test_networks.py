@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 
@@ -76,3 +78,19 @@ def test_dropout_masks(stationary, times):
 def test_impossible_dropout_is_refused():
     with pytest.raises(ValueError, match="dropout=1"):
         layers.SequenceDropout(1.0)
+
+
+def test_the_layout_in_memory_changes_nothing_in_training():
+    torch.manual_seed(0)
+    network = ConvDeep(dropout=0.0)
+    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    assert network.front[3].weight.stride() != plain.front[3].weight.stride()
+    image, label = torch.rand(8, 1, 28, 84) * 2 - 1, torch.randint(10, (8,))
+    for model in (network, plain):
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+        for _ in range(3):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(image), label).backward()
+            optimizer.step()
+    for (name, one), other in zip(network.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5, msg=name)

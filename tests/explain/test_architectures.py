@@ -115,6 +115,15 @@ def test_a_batch_equals_one_by_one(method, network):
     torch.testing.assert_close(batch, torch.cat(singles), rtol=1e-9, atol=1e-14)
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_the_layout_in_memory_changes_nothing(method):
+    torch.manual_seed(0)
+    network, x = architectures.ConvDeep().double().eval(), pictures(3, torch.float64)
+    plain = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
+    expected = METHODS[method](plain, x, 3)
+    torch.testing.assert_close(METHODS[method](network, x, 3), expected, rtol=1e-9, atol=1e-14)
+
+
 class ClonedEachStep(nn.Module):
     """Calls a new deep copy of a layer each time: shared weights, no shared module."""
 

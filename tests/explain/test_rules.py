@@ -51,6 +51,14 @@ LAYERS = {
     "Linear": lambda: (nn.Linear(6, 5), (6,)),
     "Linear without bias": lambda: (nn.Linear(6, 5, bias=False), (6,)),
     "Conv2d": lambda: (nn.Conv2d(2, 3, 3, padding="same"), (2, 4, 5)),
+    "Conv2d, channels last": lambda: (
+        nn.Conv2d(2, 3, 3, padding="same").to(memory_format=torch.channels_last),
+        (2, 4, 5),
+    ),
+    "Conv2d of one channel, channels last": lambda: (
+        nn.Conv2d(1, 3, 3, padding="same", bias=False).to(memory_format=torch.channels_last),
+        (1, 4, 5),
+    ),
     "Conv2d strided": lambda: (nn.Conv2d(2, 3, 3, stride=2, padding=1, dilation=1), (2, 5, 4)),
     "Conv2d grouped": lambda: (nn.Conv2d(2, 4, 2, groups=2, bias=False), (2, 4, 4)),
     "Conv1d": lambda: (nn.Conv1d(2, 3, 2), (2, 6)),
@@ -79,7 +87,7 @@ LAYERS = {
     ),
     "scaled sum": lambda: (Expression(lambda x, w: 0.5 * (x @ w) + (x @ w) / 4, (6, 5)), (6,)),
 }
-DISCONNECTED = {"Conv2d", "Conv2d strided", "Conv2d grouped", "Conv1d", "ConvTranspose2d", "W x + U y"}
+DISCONNECTED = {name for name in LAYERS if name.startswith(("Conv", "W x + U y"))}
 # Of several linear maps in one sum, rules that are not linear in the weights see each map for itself.
 SEVERAL_MAPS = {"chunked sum", "scaled sum"}
 
@@ -185,14 +193,14 @@ def test_impossible_rules_are_refused(make):
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_sum_like_pooling_as_a_product_is_explained_as_pooling(rule):
-    """Its matrix has zeros, which connect nothing, and no negative weights."""
+def test_sum_like_pooling_is_explained_as_its_matrix(rule):
+    """It has zeros, which connect nothing, and no negative weights."""
     torch.manual_seed(0)
     x = torch.rand(2, 3, 5, 7, dtype=torch.float64) * 2 - 1
-    pooling = Expression(lambda x: F.avg_pool2d(x, 2, ceil_mode=True, divisor_override=2).flatten(1))
-    product = nn.Sequential(SumLikePool2d(), nn.Flatten())
+    pooling = nn.Sequential(SumLikePool2d(), nn.Flatten())
+    matrix = torch.autograd.functional.jacobian(lambda x: pooling(x[None])[0], x[0]).flatten(1)
+    product = Expression(lambda x: F.linear(x.flatten(1), matrix))
     explain = LRP(RULES[rule][0])
-    expected = [explain(pooling, x, 4), explain(nn.Sequential(nn.ReLU(), pooling), x, 4)]
-    torch.testing.assert_close(
-        [explain(product, x, 4), explain(nn.Sequential(nn.ReLU(), product), x, 4)], expected
-    )
+    for before in (nn.Identity(), nn.ReLU()):
+        one, other = (explain(nn.Sequential(before, model), x, 4) for model in (pooling, product))
+        torch.testing.assert_close(one, other)
