@@ -11,7 +11,6 @@ from unittest.mock import patch
 
 import lightning as L
 import torch
-import torch.nn.functional as F
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -20,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.measure import median_seconds, synchronise
 from rnnx_lightning import architectures
 from rnnx_lightning.architectures import RecurrentNetwork
-from rnnx_lightning.architectures.layers import SequenceDropout, SumLikePool2d
+from rnnx_lightning.architectures.layers import SequenceDropout
 from rnnx_lightning.callbacks import FiniteLoss, StepRandomness, Throughput
 from rnnx_lightning.classifier import SequenceClassifier, rejection_cross_entropy
 from rnnx_lightning.data import MajoritySequences
@@ -109,14 +108,6 @@ class PlainSequences(Dataset):
         return torch.cat(images, dim=1).unsqueeze(0), self.plan.label[row]
 
 
-class PlainPool(nn.Module):
-    """Twice the average of 2 x 2, by torch's own pooling."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C, ceil(H / 2), ceil(W / 2))."""
-        return 2 * F.avg_pool2d(F.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2)), 2)
-
-
 class PlainDropout(nn.Dropout):
     """Dropouts for sequences, drawn for each step by torch's own, one after the other."""
 
@@ -135,12 +126,6 @@ class PlainDropout(nn.Dropout):
         return [self(like.new_ones(len(like), width)) for _ in range(steps)]
 
 
-PLAIN: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
-    SumLikePool2d: lambda pool: PlainPool(),
-    SequenceDropout: lambda dropout: PlainDropout(dropout.p, dropout.times),
-}
-
-
 class StepByStep(nn.Module):
     """A copy of a network with torch's own layers, whose front runs on one time step after the other."""
 
@@ -149,8 +134,8 @@ class StepByStep(nn.Module):
         self.network = copy.deepcopy(network).to(memory_format=torch.contiguous_format)
         for module in list(self.network.modules()):
             for name, child in module.named_children():
-                if type(child) in PLAIN:
-                    setattr(module, name, PLAIN[type(child)](child).train(child.training))
+                if isinstance(child, SequenceDropout):
+                    setattr(module, name, PlainDropout(child.p, child.times).train(child.training))
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, 28, W) to logits."""
