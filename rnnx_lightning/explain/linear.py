@@ -325,8 +325,7 @@ class LinearMap:
         """Memory for two tensors like `value` beside each other: all of it, and either half."""
         shape = list(value.shape)
         shape[dim] *= 2
-        order = sorted(range(value.dim()), key=value.stride, reverse=True)
-        both = torch.empty_permuted(shape, order, dtype=value.dtype, device=value.device)
+        both = value.new_empty(shape)
         above, below = both.chunk(2, dim=dim)
         return both, above, below
 
