@@ -14,6 +14,7 @@ from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from rnnx_lightning.architectures import RecurrentNetwork
+from rnnx_lightning.data import MajoritySequences
 from rnnx_lightning.data.loader import SequenceBatch
 
 
@@ -82,12 +83,15 @@ class SequenceClassifier(L.LightningModule):
         self.train_metrics.persistent(True)  # what a run that is resumed has counted in its epoch so far
 
     def setup(self, stage: str) -> None:
-        """Refuse data of another number of classes."""
-        names = getattr(getattr(self.trainer, "datamodule", None), "class_names", None)
+        """Refuse data of another number of classes; learn what the summary is to count operations for."""
+        data = getattr(self.trainer, "datamodule", None)
+        names = getattr(data, "class_names", None)
         if names is not None and len(names) != self.classes:
             raise ValueError(
                 f"model.classes={self.classes}, but the data have {len(names)} classes: let model.classes be that"
             )
+        if isinstance(data, MajoritySequences):
+            self.example_input_array = torch.zeros(1, *data.picture_shape)
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, 28, W) in [-1, 1] to logits (B, classes)."""

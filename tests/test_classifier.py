@@ -1,10 +1,13 @@
 import math
 
+import lightning as L
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities.model_summary import ModelSummary
 from torch import nn
 
-from rnnx_lightning.architectures import ConvDeep
+from rnnx_lightning.architectures import ConvDeep, Shallow
 from rnnx_lightning.classifier import SequenceClassifier, rejection_cross_entropy
 from rnnx_lightning.data import MajoritySequences
 
@@ -64,3 +67,28 @@ def test_encoding_distinct_images_once_changes_nothing():
 def test_learning_rate_must_be_positive():
     with pytest.raises(ValueError, match="learning_rate=0"):
         SequenceClassifier(ConvDeep(), learning_rate=0)
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_the_model_summary_counts_the_operations_of_one_sequence(samples, tmp_path):
+    summaries = []
+
+    class Summarise(Callback):
+        def on_fit_start(self, trainer, pl_module):
+            summaries.append(ModelSummary(pl_module))
+
+    trainer = L.Trainer(
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        fast_dev_run=True,
+        callbacks=[Summarise()],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        inference_mode=False,
+    )
+    data = MajoritySequences(dataset="digits", samples=samples, majority_size=1 if samples == 1 else 2)
+    trainer.fit(SequenceClassifier(Shallow(hidden=5, recurrent=3)), datamodule=data)
+    steps = 4 * samples
+    macs = steps * 28 * 7 * 5 + (steps - 1) * (5 * 3 + 3 * 5) + 5 * 10
+    assert summaries[0].total_flops == 2 * macs
+    assert summaries[0].in_sizes[0] == [1, 1, 28, 28 * samples]

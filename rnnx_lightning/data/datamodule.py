@@ -118,6 +118,11 @@ class MajoritySequences(L.LightningDataModule):
         """Names of the classes, by label."""
         return self.images.classes
 
+    @property
+    def picture_shape(self) -> tuple[int, int, int]:
+        """Of one sequence as a network sees it: (1, 28, 28 * samples)."""
+        return 1, IMAGE_SIZE, self.samples * IMAGE_SIZE
+
     def prepare_data(self) -> None:
         """Fetch what is missing, on one process only."""
         fetch_images(self.dataset, self.data_dir)
@@ -242,8 +247,13 @@ class MajoritySequences(L.LightningDataModule):
         """The test sequences, for predictions."""
         return self._loader("test")
 
-    def on_after_batch_transfer(self, batch: SequenceBatch, dataloader_idx: int = 0) -> SequenceBatch:
-        """Gather the pixels of the batch's distinct images on the device, scaled to [-1, 1]."""
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Gather the pixels of the batch's distinct images on the device, scaled to [-1, 1].
+
+        Pictures, which Lightning's model summary sends, are left as they are.
+        """
+        if not isinstance(batch, SequenceBatch):
+            return batch
         if self._pixels.device != batch.distinct.device:
             self._pixels = self._pixels.to(batch.distinct.device)
         return batch._replace(distinct=scaled(self._pixels[batch.distinct].unsqueeze(1)))
