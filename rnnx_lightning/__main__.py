@@ -3,6 +3,7 @@
 import difflib
 import os
 import sys
+from pathlib import Path
 
 from rnnx_lightning import __version__
 from rnnx_lightning.process import denormals_flushed, importing, keep_freed_memory
@@ -66,8 +67,25 @@ def main(arguments: list[str] | None = None) -> None:
         if os.environ.get("RNNX_DEBUG") == "1":
             raise
         message = str(error).strip() or type(error).__name__
-        print(f"rnnx: error: {message}\n(RNNX_DEBUG=1 shows where this was raised)", file=sys.stderr)
+        print(
+            f"rnnx: error: {message}\n{_line_of_the_user(error)}(RNNX_DEBUG=1 shows where this was raised)",
+            file=sys.stderr,
+        )
         sys.exit(code)
+
+
+def _line_of_the_user(error: Exception) -> str:
+    """The last line of the user's own files that ran, if any did: networks and methods of their own can fail."""
+    import sysconfig
+    import traceback
+
+    installed = sysconfig.get_paths()
+    not_theirs = (Path(__file__).parent, installed["stdlib"], installed["purelib"])
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if path.is_relative_to(Path.cwd()) and not any(path.is_relative_to(folder) for folder in not_theirs):
+            return f"in {path.relative_to(Path.cwd())}, line {frame.lineno}: {frame.line}\n"
+    return ""
 
 
 if __name__ == "__main__":

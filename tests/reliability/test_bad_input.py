@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sys
+import textwrap
 
 import pytest
 import torch
@@ -122,6 +123,28 @@ def test_command_line(name, say, tmp_path):
     assert len(said.splitlines()) <= 16, said
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".ckpt", ".part", ".json")]
     assert not left
+
+
+def test_a_network_of_the_users_own_that_fails_is_told_by_its_line(say, tmp_path):
+    network = """
+        from torch import nn
+
+        class Narrow(nn.Module):
+            def __init__(self, classes: int = 10):
+                super().__init__()
+                self.map = nn.Linear(5, classes)
+
+            def forward(self, image):
+                return self.map(image.flatten(1))
+    """
+    (tmp_path / "narrow.py").write_text(textwrap.dedent(network))
+    said = say(["fit", "--data.dataset=digits", "--model.network=narrow.Narrow"])
+    assert "in narrow.py, line 10: return self.map(image.flatten(1))" in said
+    assert "2352" in said
+
+
+def test_no_line_is_told_where_none_is_the_users(say):
+    assert ", line " not in say([*FIT, "--data.batch_size=100000"])
 
 
 CONFIGS = {
