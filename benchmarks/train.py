@@ -109,7 +109,12 @@ class PlainSequences(Dataset):
 
 
 class PlainDropout(nn.Dropout):
-    """Dropouts for sequences, drawn for each step by torch's own, one after the other."""
+    """Dropouts for sequences, drawn for each step by torch's own, one after the other.
+
+    It is no stationary one, but says so: what steps bring to the cell is then computed in one product.
+    """
+
+    stationary = True
 
     def __init__(self, p: float, times: int) -> None:
         super().__init__(p)

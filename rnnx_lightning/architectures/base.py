@@ -1,9 +1,12 @@
 """What all networks share: cutting the picture into time steps, and encoding each distinct image once."""
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnx_lightning.architectures.layers import check_columns
+from rnnx_lightning.architectures.cells import DeepCell, GRUCell, LSTMCell
+from rnnx_lightning.architectures.layers import SequenceDropout, check_columns
 
 
 class RecurrentNetwork(nn.Module):
@@ -26,12 +29,12 @@ class RecurrentNetwork(nn.Module):
         self.columns = columns
         self.rows = rows
 
-    def encode(self, steps: Tensor) -> Tensor:
-        """(N, 1, rows, columns) in [-1, 1] to (N, F): what depends on one step alone."""
+    def encode(self, steps: Tensor) -> Any:
+        """(N, 1, rows, columns) in [-1, 1] to (N, F), or to a tuple of such: what depends on one step alone."""
         raise NotImplementedError
 
-    def decide(self, features: Tensor) -> Tensor:
-        """(B, T, F) to (B, classes): the logits after the last step."""
+    def decide(self, features: Any) -> Tensor:
+        """(B, T, F), or a tuple of such, to (B, classes): the logits after the last step."""
         raise NotImplementedError
 
     def forward(self, image: Tensor, order: Tensor | None = None) -> Tensor:
@@ -55,10 +58,61 @@ class RecurrentNetwork(nn.Module):
                 f"{type(self).__name__} reads pictures of shape (B, 1, {self.rows}, multiple of {self.columns}), "
                 f"got {tuple(image.shape)}: do data.columns and the network's columns agree?"
             )
-        steps = image.unflatten(3, (width // self.columns, self.columns)).permute(0, 3, 1, 2, 4)
-        features = self.encode(steps.flatten(0, 1)).unflatten(0, (n, width // self.columns))
-        if order is not None:
+        length = width // self.columns
+        steps = image.unflatten(3, (length, self.columns)).permute(0, 3, 1, 2, 4)
+
+        def in_sequence(encoded: Tensor) -> Tensor:
+            samples = encoded.unflatten(0, (n, length))
+            if order is None:
+                return samples
             # An embedding is a choice of rows, with a fast backward pass that is the same each time on a GPU, too.
-            chosen = F.embedding(order, features.flatten(1))
-            features = chosen.view(len(order), -1, features.shape[-1])
-        return self.decide(features)
+            return F.embedding(order, samples.flatten(1)).view(len(order), -1, encoded.shape[-1])
+
+        encoded = self.encode(steps.flatten(0, 1))
+        if isinstance(encoded, tuple):
+            return self.decide(tuple(map(in_sequence, encoded)))
+        return self.decide(in_sequence(encoded))
+
+
+class CellNetwork(RecurrentNetwork):
+    """A front for each step, dropout, a recurrent cell, and an output part.
+
+    What a step alone brings to the cell is computed with the step, so that it, too, is computed once for each
+    distinct image. Sequences of one batch that show the same image then share the dropout mask of its features;
+    in each sequence all steps have masks of their own, unless dropout is stationary.
+
+    Args:
+        columns: pixel columns a time step.
+        front: (N, 1, rows, columns) to (N, F).
+        dropout: of what the front gives.
+        cell: the only part that is looped over.
+        output: the hidden state after the last step to logits.
+    """
+
+    def __init__(
+        self,
+        columns: int,
+        front: nn.Module,
+        dropout: SequenceDropout,
+        cell: DeepCell | LSTMCell | GRUCell,
+        output: nn.Module,
+    ) -> None:
+        super().__init__(columns)
+        self.front = front
+        self.dropout = dropout
+        self.cell = cell
+        self.output = output
+
+    def encode(self, steps: Tensor) -> Any:
+        """(N, 1, rows, columns) to what drives the cell; with stationary dropout to (N, F)."""
+        features = self.front(steps)
+        return features if self.dropout.stationary else self.cell.drive(self.dropout(features))
+
+    def decide(self, features: Any) -> Tensor:
+        """What drives the cell, (B, T, ...), to (B, classes); with stationary dropout from (B, T, F)."""
+        driven = self.cell.drive(self.dropout(features)) if self.dropout.stationary else features
+        return self.output(self.recur(driven))
+
+    def recur(self, driven: Any) -> Tensor:
+        """What drives the cell at each step to the hidden state after the last one, (B, units)."""
+        return self.cell(driven)

@@ -10,7 +10,7 @@ class DeepCell(nn.Module):
     """h_t = ReLU(W [i_t, r_{t-1}]), r_t = ReLU(W_r h_t), with r_0 = 0.
 
     W is kept as its two parts, one for i_t and one for r_{t-1}, so that the first is applied to all steps in
-    one product.
+    one product, before the recurrence.
 
     Args:
         inputs: width of i_t.
@@ -31,14 +31,17 @@ class DeepCell(nn.Module):
         self.recurrent = nn.ReLU()
         self.dropout = SequenceDropout(dropout, stationary)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, T, inputs) to (B, hidden): h after the last step."""
-        steps = features.shape[1]
-        driven = self.from_input(features).unbind(1)
-        drop_recurrent = self.dropout.masks(features, steps, self.to_recurrent.out_features)
-        drop_hidden = self.dropout.masks(features, steps, self.to_recurrent.in_features)
-        hidden = features.new_zeros(())
-        for step, drive in enumerate(driven):
+    def drive(self, features: Tensor) -> Tensor:
+        """(..., inputs) to (..., hidden): what i_t brings to h_t."""
+        return self.from_input(features)
+
+    def forward(self, driven: Tensor) -> Tensor:
+        """What `drive` gives, (B, T, hidden), to h after the last step, (B, hidden)."""
+        steps = driven.shape[1]
+        drop_recurrent = self.dropout.masks(driven, steps, self.to_recurrent.out_features)
+        drop_hidden = self.dropout.masks(driven, steps, self.to_recurrent.in_features)
+        hidden = driven.new_zeros(())
+        for step, drive in enumerate(driven.unbind(1)):
             if step > 0:
                 recurrent = self.recurrent(self.to_recurrent(hidden))
                 if drop_recurrent is not None:
@@ -81,22 +84,27 @@ class LSTMCell(nn.Module):
         with torch.no_grad():
             self.gates_input.bias[units : 2 * units] = 1.0  # begin with remembering
 
-    def forward(self, features: Tensor, start: tuple[Tensor, Tensor] | None = None) -> tuple[list[Tensor], Tensor]:
+    def drive(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., inputs) to what x_t brings to the gates, (..., 3 * units), and to the candidate, (..., units)."""
+        return self.gates_input(features), self.candidate_input(features)
+
+    def forward(
+        self, driven: tuple[Tensor, Tensor], start: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[list[Tensor], Tensor]:
         """Run over a sequence.
 
         Args:
-            features: (B, T, inputs).
+            driven: what `drive` gives, (B, T, 3 * units) and (B, T, units).
             start: h_0 and c_0, (B, units) each; zeros if not given.
 
         Returns:
             h of each step, T tensors (B, units), and the last c (B, units).
         """
-        gates_driven = self.gates_input(features).unbind(1)
-        driven = self.candidate_input(features).unbind(1)
-        masks = self.dropout.masks(features, len(driven), self.units)
+        gates, signals = driven
+        masks = self.dropout.masks(signals, signals.shape[1], self.units)
         outputs: list[Tensor] = []
         hidden, cell = start if start is not None else (None, None)
-        for step, (gate, signal) in enumerate(zip(gates_driven, driven, strict=True)):
+        for step, (gate, signal) in enumerate(zip(gates.unbind(1), signals.unbind(1), strict=True)):
             if hidden is not None:
                 gate = gate + self.gates_recurrent(hidden)
                 signal = signal + self.candidate_recurrent(hidden)
@@ -140,22 +148,25 @@ class GRUCell(nn.Module):
         self.candidate = nn.Tanh() if tanh else nn.ReLU()
         self.dropout = SequenceDropout(dropout, stationary)
 
-    def forward(self, features: Tensor, start: Tensor | None = None) -> list[Tensor]:
+    def drive(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., inputs) to what x_t brings to the gates, (..., 2 * units), and to the candidate, (..., units)."""
+        return self.gates_input(features), self.candidate_input(features)
+
+    def forward(self, driven: tuple[Tensor, Tensor], start: Tensor | None = None) -> list[Tensor]:
         """Run over a sequence.
 
         Args:
-            features: (B, T, inputs).
+            driven: what `drive` gives, (B, T, 2 * units) and (B, T, units).
             start: h_0, (B, units); zeros if not given.
 
         Returns:
             h of each step, T tensors (B, units).
         """
-        gates_driven = self.gates_input(features).unbind(1)
-        driven = self.candidate_input(features).unbind(1)
-        masks = self.dropout.masks(features, len(driven), self.units)
+        gates, signals = driven
+        masks = self.dropout.masks(signals, signals.shape[1], self.units)
         outputs: list[Tensor] = []
-        hidden = start if start is not None else features.new_zeros(len(features), self.units)
-        for step, (gate, signal) in enumerate(zip(gates_driven, driven, strict=True)):
+        hidden = start if start is not None else signals.new_zeros(len(signals), self.units)
+        for step, (gate, signal) in enumerate(zip(gates.unbind(1), signals.unbind(1), strict=True)):
             reset, keep = self.gates(gate + self.gates_recurrent(hidden)).chunk(2, dim=1)
             new = self.candidate(signal + reset * self.candidate_recurrent(hidden))
             hidden = (1 - keep) * new + keep * hidden

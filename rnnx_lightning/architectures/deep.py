@@ -1,15 +1,17 @@
 """The Deep family: an input part, a two-layer ReLU recurrence, and an output part (thesis, section 2)."""
 
-from torch import Tensor, nn
+from torch import nn
 
-from rnnx_lightning.architectures.base import RecurrentNetwork
+from rnnx_lightning.architectures.base import CellNetwork
 from rnnx_lightning.architectures.cells import DeepCell
 from rnnx_lightning.architectures.fronts import conv_front, linear_front
 from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear
 
 
-class _DeepFamily(RecurrentNetwork):
+class _DeepFamily(CellNetwork):
     """Front, dropout, deep cell, output."""
+
+    cell: DeepCell
 
     def __init__(
         self,
@@ -22,26 +24,16 @@ class _DeepFamily(RecurrentNetwork):
         dropout: float,
         stationary: bool,
     ) -> None:
-        super().__init__(columns)
-        self.front = front
-        self.dropout = SequenceDropout(dropout, stationary, times=2)  # as the front's output and the cell's input
-        self.cell = DeepCell(features, hidden, recurrent, dropout, stationary)
-        self.output = output
-
-    def encode(self, steps: Tensor) -> Tensor:
-        """(N, 1, 28, columns) to (N, features)."""
-        return self.front(steps)
-
-    def decide(self, features: Tensor) -> Tensor:
-        """(B, T, features) to (B, classes)."""
-        return self.output(self.cell(self.dropout(features)))
+        drop = SequenceDropout(dropout, stationary, times=2)  # as the front's output and the cell's input
+        cell = DeepCell(features, hidden, recurrent, dropout, stationary)
+        super().__init__(columns, front, drop, cell, output)
 
 
 def _head(hidden: int, head: int, classes: int) -> nn.Sequential:
     return nn.Sequential(bias_free_linear(hidden, head), nn.ReLU(), bias_free_linear(head, classes))
 
 
-class Shallow(RecurrentNetwork):
+class Shallow(CellNetwork):
     """The pixels go straight into the recurrence. 183,808 parameters with the published sizes.
 
     Args:
@@ -62,18 +54,9 @@ class Shallow(RecurrentNetwork):
         dropout: float = 0.2,
         stationary_dropout: bool = False,
     ) -> None:
-        super().__init__(columns)
-        self.dropout = SequenceDropout(dropout, stationary_dropout)
-        self.cell = DeepCell(self.rows * columns, hidden, recurrent, dropout, stationary_dropout)
-        self.output = bias_free_linear(hidden, classes)
-
-    def encode(self, steps: Tensor) -> Tensor:
-        """(N, 1, 28, columns) to (N, 28 * columns): the pixels."""
-        return steps.flatten(1)
-
-    def decide(self, features: Tensor) -> Tensor:
-        """(B, T, 28 * columns) to (B, classes)."""
-        return self.output(self.cell(self.dropout(features)))
+        drop = SequenceDropout(dropout, stationary_dropout)
+        cell = DeepCell(28 * columns, hidden, recurrent, dropout, stationary_dropout)
+        super().__init__(columns, nn.Flatten(), drop, cell, bias_free_linear(hidden, classes))
 
 
 class Deep(_DeepFamily):

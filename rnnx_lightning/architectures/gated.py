@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from rnnx_lightning.architectures.base import RecurrentNetwork
+from rnnx_lightning.architectures.base import CellNetwork
 from rnnx_lightning.architectures.cells import GRUCell, LSTMCell
 from rnnx_lightning.architectures.fronts import conv_front, linear_front
 from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear
 
 
-class _GatedFamily(RecurrentNetwork):
+class _GatedFamily(CellNetwork):
     """Front, dropout, gated cell, linear output.
 
     Args:
@@ -33,22 +33,16 @@ class _GatedFamily(RecurrentNetwork):
         dropout: float = 0.2,
         stationary_dropout: bool = False,
     ) -> None:
-        super().__init__(columns)
-        front = conv_front if self.convolutional else linear_front
-        self.front = front(self.rows, columns, features)
-        self.dropout = SequenceDropout(dropout, stationary_dropout)
-        self.cell = self.cell_class(features, units, dropout, stationary_dropout, self.tanh)
-        self.output = bias_free_linear(units, classes)
+        front = (conv_front if self.convolutional else linear_front)(28, columns, features)
+        drop = SequenceDropout(dropout, stationary_dropout)
+        cell = self.cell_class(features, units, dropout, stationary_dropout, self.tanh)
+        super().__init__(columns, front, drop, cell, bias_free_linear(units, classes))
 
-    def encode(self, steps: Tensor) -> Tensor:
-        """(N, 1, 28, columns) to (N, features)."""
-        return self.front(steps)
-
-    def decide(self, features: Tensor) -> Tensor:
-        """(B, T, features) to (B, classes)."""
-        result = self.cell(self.dropout(features))
+    def recur(self, driven: tuple[Tensor, Tensor]) -> Tensor:
+        """What drives gates and candidate at each step to the hidden state after the last one, (B, units)."""
+        result = self.cell(driven)
         outputs = result[0] if isinstance(result, tuple) else result
-        return self.output(outputs[-1])
+        return outputs[-1]
 
 
 class RLSTM(_GatedFamily):

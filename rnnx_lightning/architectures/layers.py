@@ -76,19 +76,15 @@ class SequenceDropout(nn.Module):
 
     def masks(self, like: Tensor, steps: int, width: int) -> list[Tensor] | None:
         """The factors of each step, (B, width) each: 0 or 1 / keep. None where nothing is dropped."""
-        mask = self._mask((self._drawn(steps), len(like), width), like)
+        mask = self._mask((1 if self.stationary else steps, len(like), width), like)
         return None if mask is None else list(mask.expand(steps, -1, -1).unbind(0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, F) to (B, T, F)."""
-        batch, steps, width = x.shape
-        mask = self._mask((batch, self._drawn(steps), width), x)
+        """(B, T, F) to (B, T, F); unless it is stationary, any shape will do."""
+        mask = self._mask((len(x), 1, x.shape[-1]) if self.stationary else tuple(x.shape), x)
         return x if mask is None else x * mask
 
-    def _drawn(self, steps: int) -> int:
-        return 1 if self.stationary else steps
-
-    def _mask(self, shape: tuple[int, int, int], like: Tensor) -> Tensor | None:
+    def _mask(self, shape: tuple[int, ...], like: Tensor) -> Tensor | None:
         if not self.training or self.p == 0:
             return None
         return _dropout_mask(shape, self.keep, like)
@@ -98,7 +94,7 @@ class SequenceDropout(nn.Module):
         return f"p={self.p}, stationary={self.stationary}, times={self.times}"
 
 
-def _dropout_mask(shape: tuple[int, int, int], keep: float, like: Tensor) -> Tensor:
+def _dropout_mask(shape: tuple[int, ...], keep: float, like: Tensor) -> Tensor:
     """1 / keep with probability `keep`, else 0; of the type and on the device of `like`."""
     size = math.prod(shape)
     if like.device.type != "cpu":

@@ -1,5 +1,7 @@
 """Drop-in replacements of nn.LSTM and nn.GRU, made of layers that can be explained."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -36,7 +38,7 @@ class _Explainable(nn.Module):
     def _load(self, cell: nn.Module, fused: nn.RNNBase, suffix: str) -> None:
         raise NotImplementedError
 
-    def _run(self, cell: nn.Module, x: Tensor, start: tuple[Tensor, ...] | None) -> tuple[list[Tensor], Tensor]:
+    def _run(self, cell: Any, x: Tensor, start: tuple[Tensor, ...] | None) -> tuple[list[Tensor], Tensor]:
         raise NotImplementedError
 
     def _forward(self, x: Tensor, start: tuple[Tensor, ...] | None) -> tuple[Tensor, list[Tensor], list[Tensor]]:
@@ -90,8 +92,8 @@ class ExplainableLSTM(_Explainable):
             gates.copy_(torch.cat([write, forget, read]))
             candidate.copy_(signal)
 
-    def _run(self, cell: nn.Module, x: Tensor, start: tuple[Tensor, ...] | None) -> tuple[list[Tensor], Tensor]:
-        outputs, last = cell(x, start)
+    def _run(self, cell: Any, x: Tensor, start: tuple[Tensor, ...] | None) -> tuple[list[Tensor], Tensor]:
+        outputs, last = cell(cell.drive(x), start)
         return outputs, last
 
     def forward(
@@ -133,8 +135,8 @@ class ExplainableGRU(_Explainable):
         cell.candidate_input.bias.copy_(bias_input[2 * units :])
         cell.candidate_recurrent.bias.copy_(bias_recurrent[2 * units :])
 
-    def _run(self, cell: nn.Module, x: Tensor, start: tuple[Tensor, ...] | None) -> tuple[list[Tensor], Tensor]:
-        outputs = cell(x, None if start is None else start[0])
+    def _run(self, cell: Any, x: Tensor, start: tuple[Tensor, ...] | None) -> tuple[list[Tensor], Tensor]:
+        outputs = cell(cell.drive(x), None if start is None else start[0])
         return outputs, outputs[-1]
 
     def forward(self, input: Tensor, hx: Tensor | None = None) -> tuple[Tensor, Tensor]:
