@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import explain, growth, startup, train
-from rnnx_lightning.process import denormals_flushed, keep_freed_memory
+from rnnx_lightning.process import denormals_flushed, keep_freed_memory, look_for_no_driver
 
 PARTS = {
     "explain": explain.measure,
@@ -86,7 +86,8 @@ def _machine(device: torch.device) -> dict[str, str]:
 
 def main() -> None:
     """Run the parts that are asked for; print a table of each and leave one JSON file."""
-    keep_freed_memory()  # as `rnnx` does; all candidates profit
+    keep_freed_memory()  # as `rnnx` does, and the next one; all candidates profit
+    look_for_no_driver()
     gc.freeze()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # or each of many short fits says hello
     warnings.filterwarnings("ignore", module="lightning")

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from rnnx_lightning import __version__
-from rnnx_lightning.process import denormals_flushed, importing, keep_freed_memory
+from rnnx_lightning.process import denormals_flushed, importing, keep_freed_memory, look_for_no_driver
 
 COMMANDS = ("fit", "validate", "test", "predict", "explain", "compare")
 HELP = """\
@@ -58,6 +58,7 @@ def main(arguments: list[str] | None = None) -> None:
                 from rnnx_lightning.commands.compare import main as run
             else:
                 from rnnx_lightning.cli import run
+        look_for_no_driver()
         with denormals_flushed():
             run(rest if command in ("explain", "compare") else arguments)
     except KeyboardInterrupt:

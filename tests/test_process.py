@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from rnnx_lightning.process import importing
 
@@ -52,3 +53,21 @@ first = faults()
 print(faults() - first)
 """
     assert int(run(code)[0]) < 1000  # 78,000 without
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a driver")
+def test_optimisers_look_for_no_driver_that_is_missing():
+    code = """
+import lightning, torch
+from rnnx_lightning.process import look_for_no_driver
+looked = []
+torch.cuda._raw_device_count_nvml = lambda: looked.append(1) or -1
+parameter = torch.nn.Parameter(torch.ones(3))
+parameter.grad = torch.ones(3)
+optimizer = torch.optim.Adam([parameter], fused=True)
+look_for_no_driver()
+looked.clear()
+optimizer.step()
+print(len(looked))
+"""
+    assert run(code)[-1] == "0"

@@ -2,9 +2,12 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
+from rnnx_lightning import architectures
 from rnnx_lightning.architectures import ConvDeep, layers
 
+EVERY = ["Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU", "LSTM", "GRU"]
 NETWORKS = {"ConvDeep": (ConvDeep, 151_192)}
 
 
@@ -25,11 +28,59 @@ def test_logits_of_any_length(network):
         assert network(torch.rand(4, 1, 28, 28 * samples)).shape == (4, 10)
 
 
-def test_distinct_samples_give_the_logits_of_the_assembled_pictures(network):
-    samples = torch.rand(6, 1, 28, 28) * 2 - 1
-    order = torch.randint(6, (8, 3))
-    assembled = samples[order].permute(0, 2, 3, 1, 4).flatten(3)
-    torch.testing.assert_close(network(samples, order), network(assembled), rtol=1e-5, atol=1e-6)
+def shown(order, samples):
+    """The pictures of sequences that show `samples` in this order."""
+    return samples[order].permute(0, 2, 3, 1, 4).flatten(3)
+
+
+@pytest.mark.parametrize("stationary", [False, True])
+@pytest.mark.parametrize("name", EVERY)
+def test_encoding_distinct_samples_once_gives_the_same_logits_and_gradients(name, stationary):
+    torch.manual_seed(0)
+    network = getattr(architectures, name)(dropout=0.0, stationary_dropout=stationary).double()
+    samples = torch.rand(5, 1, 28, 28, dtype=torch.float64) * 2 - 1
+    order = torch.randint(5, (7, 3))
+
+    def gradients(*inputs):
+        network.zero_grad()
+        logits = network(*inputs)
+        (logits * torch.arange(10)).sum().backward()
+        return logits, [parameter.grad.clone() for parameter in network.parameters()]
+
+    torch.testing.assert_close(gradients(samples, order), gradients(shown(order, samples)))
+
+
+class Ones(nn.Module):
+    """A front that gives ones, so that what is left of them is the mask."""
+
+    def forward(self, x):
+        return x.new_ones(len(x), 128)
+
+
+class Record(nn.Module):
+    """A cell that keeps what it is given."""
+
+    def drive(self, features):
+        return features
+
+    def forward(self, driven):
+        self.given = driven
+        return driven[:, -1]
+
+
+@pytest.mark.parametrize("stationary", [False, True])
+def test_each_step_has_a_mask_of_its_own_unless_dropout_is_stationary(stationary):
+    torch.manual_seed(0)
+    network = ConvDeep(dropout=0.5, stationary_dropout=stationary)
+    network.front, network.cell = Ones(), Record()
+    network(torch.zeros(3, 1, 28, 28), torch.tensor([[0, 1, 2], [2, 1, 0], [2, 0, 1]]))
+    masks = network.cell.given
+    assert masks.shape == (3, 12, 128)
+    assert (masks != 0).float().mean().item() == pytest.approx(0.25, abs=0.03)  # dropped twice in a row
+    assert [len(sequence.unique(dim=0)) for sequence in masks] == ([1, 1, 1] if stationary else [12, 12, 12])
+    # A sample is encoded once, so that its steps have the same masks wherever it stands.
+    assert torch.equal(masks[0, :4], masks[1, 8:]) != stationary
+    assert torch.equal(masks[1, :4], masks[2, :4]) != stationary
 
 
 def test_columns_are_read_left_to_right(network):
