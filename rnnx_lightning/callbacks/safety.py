@@ -109,8 +109,8 @@ def _last_checkpoint(trainer: Trainer) -> Path:
 class FiniteLoss(Callback):
     """Stops a run whose loss is infinite or no number, before a checkpoint of it is written.
 
-    The loss of every step is looked at on the device; the device is asked only every so many steps, and before
-    each validation.
+    Losses are kept on the device, which is asked about them only every so many steps, before each validation, and
+    before each checkpoint.
 
     Args:
         every: steps between two questions.
@@ -118,28 +118,34 @@ class FiniteLoss(Callback):
 
     def __init__(self, every: int = 20) -> None:
         self.every = every
-        self._first_bad: Tensor | None = None
+        self._losses: list[tuple[int, Tensor]] = []  # with their steps
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Note a bad step; ask now and then."""
+        """Keep the loss; ask now and then."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        if self._first_bad is None:
-            self._first_bad = torch.full((), -1, dtype=torch.long, device=loss.device)
-        bad = ~torch.isfinite(loss.detach()) & (self._first_bad < 0)
-        self._first_bad = torch.where(bad, trainer.global_step, self._first_bad)
-        if trainer.global_step % self.every == 0 or trainer.is_last_batch:
+        self._losses.append((trainer.global_step, loss.detach()))
+        if len(self._losses) >= self.every or trainer.is_last_batch:
             self._ask(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ask before anything is saved."""
+        """Ask before the network is validated."""
+        self._ask(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Ask before it is written."""
         self._ask(trainer)
 
     def _ask(self, trainer: Trainer) -> None:
-        if self._first_bad is not None and (step := int(self._first_bad)) >= 0:
+        kept, self._losses = self._losses, []
+        if not kept:
+            return
+        finite = torch.stack([loss for _, loss in kept]).isfinite().tolist()
+        bad = [step for (step, _), good in zip(kept, finite, strict=True) if not good]
+        if bad:
             raise NonFiniteLossError(
-                f"the loss became infinite or no number at step {step} (epoch {trainer.current_epoch + 1}); the "
+                f"the loss became infinite or no number at step {bad[0]} (epoch {trainer.current_epoch + 1}); the "
                 f"last good checkpoint is in {_last_checkpoint(trainer).parent}. Lower model.learning_rate, or "
                 "look for it with --trainer.detect_anomaly=true."
             )

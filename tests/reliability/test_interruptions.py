@@ -142,7 +142,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
     assert {path.name for path in checkpoints.iterdir()} == {"last.ckpt", "best.ckpt"}
 
 
-def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+@pytest.mark.parametrize("often", [(), ("--checkpoint.every_n_train_steps=1", "--checkpoint.monitor=null")])
+def test_a_loss_that_is_no_number_stops_the_run(often, tmp_path):
     (tmp_path / "my_network.py").write_text(
         "import torch\nfrom rnnx_lightning.architectures import Deep\n\n"
         "class Explodes(Deep):\n"
@@ -151,7 +152,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
         "        Explodes.calls += self.training\n"
         "        return super().decide(features) * (float('nan') if Explodes.calls > 70 else 1.0)\n"
     )
-    process = start(tmp_path, "--model.network.class_path=my_network.Explodes")
+    process = start(tmp_path, "--model.network.class_path=my_network.Explodes", *often)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     assert "no number at step 71 (epoch 2)" in errors
