@@ -86,7 +86,8 @@ def _machine(device: torch.device) -> dict[str, str]:
 
 def main() -> None:
     """Run the parts that are asked for; print a table of each and leave one JSON file."""
-    keep_freed_memory()  # as `rnnx` does, and the next one; all candidates profit
+    # As `rnnx` does; all candidates profit.
+    keep_freed_memory()
     look_for_no_driver()
     gc.freeze()
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)  # or each of many short fits says hello

@@ -80,12 +80,12 @@ def _line_of_the_user(error: Exception) -> str:
     import sysconfig
     import traceback
 
-    installed = sysconfig.get_paths()
+    here, installed = Path.cwd(), sysconfig.get_paths()
     not_theirs = (Path(__file__).parent, installed["stdlib"], installed["purelib"])
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if path.is_relative_to(Path.cwd()) and not any(path.is_relative_to(folder) for folder in not_theirs):
-            return f"in {path.relative_to(Path.cwd())}, line {frame.lineno}: {frame.line}\n"
+        if path.is_relative_to(here) and not any(path.is_relative_to(folder) for folder in not_theirs):
+            return f"in {path.relative_to(here)}, line {frame.lineno}: {frame.line}\n"
     return ""
 
 

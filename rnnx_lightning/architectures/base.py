@@ -106,12 +106,14 @@ class CellNetwork(RecurrentNetwork):
     def encode(self, steps: Tensor) -> Any:
         """(N, 1, rows, columns) to what drives the cell; with stationary dropout to (N, F)."""
         features = self.front(steps)
-        return features if self.dropout.stationary else self.cell.drive(self.dropout(features))
+        return features if self.dropout.stationary else self._drive(features)
 
     def decide(self, features: Any) -> Tensor:
         """What drives the cell, (B, T, ...), to (B, classes); with stationary dropout from (B, T, F)."""
-        driven = self.cell.drive(self.dropout(features)) if self.dropout.stationary else features
-        return self.output(self.recur(driven))
+        return self.output(self.recur(self._drive(features) if self.dropout.stationary else features))
+
+    def _drive(self, features: Tensor) -> Any:
+        return self.cell.drive(self.dropout(features))
 
     def recur(self, driven: Any) -> Tensor:
         """What drives the cell at each step to the hidden state after the last one, (B, units)."""

@@ -53,7 +53,18 @@ class DeepCell(nn.Module):
         return hidden
 
 
-class LSTMCell(nn.Module):
+class _GatedCell(nn.Module):
+    """What gated cells share: x_t drives the gates and a candidate."""
+
+    gates_input: nn.Linear
+    candidate_input: nn.Linear
+
+    def drive(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(..., inputs) to what x_t brings to the gates, (..., gates * units), and the candidate, (..., units)."""
+        return self.gates_input(features), self.candidate_input(features)
+
+
+class LSTMCell(_GatedCell):
     """c_t = f c_{t-1} + i g_t, h_t = o c_t; g_t = ReLU(W_g [x_t, h_{t-1}]) and no tanh on c_t: the R-LSTM's cell.
 
     With `tanh`, the ordinary LSTM [HS97]: g_t = tanh(... + b_g), h_t = o tanh(c_t). The gates i, f, o are
@@ -83,10 +94,6 @@ class LSTMCell(nn.Module):
         self.dropout = SequenceDropout(dropout, stationary)
         with torch.no_grad():
             self.gates_input.bias[units : 2 * units] = 1.0  # begin with remembering
-
-    def drive(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., inputs) to what x_t brings to the gates, (..., 3 * units), and to the candidate, (..., units)."""
-        return self.gates_input(features), self.candidate_input(features)
 
     def forward(
         self, driven: tuple[Tensor, Tensor], start: tuple[Tensor, Tensor] | None = None
@@ -120,7 +127,7 @@ class LSTMCell(nn.Module):
         return outputs, cell
 
 
-class GRUCell(nn.Module):
+class GRUCell(_GatedCell):
     """h_t = (1 - z) n_t + z h_{t-1}, n_t = ReLU(W_n x_t + r U_n h_{t-1}); r and z are gates: the R-GRU's cell.
 
     With `tanh`, the ordinary GRU: n_t = tanh(W_n x_t + b + r (U_n h_{t-1} + b')).
@@ -147,10 +154,6 @@ class GRUCell(nn.Module):
         self.candidate_recurrent = make(units, units, fan_in)
         self.candidate = nn.Tanh() if tanh else nn.ReLU()
         self.dropout = SequenceDropout(dropout, stationary)
-
-    def drive(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., inputs) to what x_t brings to the gates, (..., 2 * units), and to the candidate, (..., units)."""
-        return self.gates_input(features), self.candidate_input(features)
 
     def forward(self, driven: tuple[Tensor, Tensor], start: Tensor | None = None) -> list[Tensor]:
         """Run over a sequence.
