@@ -19,7 +19,7 @@ from rnnx_lightning.data.images import (
     scaled,
 )
 from rnnx_lightning.data.loader import SequenceBatch, SequenceLoader
-from rnnx_lightning.data.majority import Plan, check_possible, draw_plan, seeded_generator
+from rnnx_lightning.data.majority import Plan, check_possible, draw_plan, pool_of_batch, seeded_generator
 from rnnx_lightning.data.splits import stratified_split
 
 
@@ -43,9 +43,10 @@ class MajoritySequences(L.LightningDataModule):
         validation_share: part of the training images that validates.
         folds: cross-validate: cut the training images into so many stratified folds ...
         fold: ... and validate on this one, 0 to folds - 1.
-        fresh: draw the training sequences anew each epoch, with partners from the same batch, so that most
-            images of a batch are seen in several of its sequences and need to be encoded only once. False:
-            draw them once, partners from the whole split (as published), and only reshuffle each epoch.
+        fresh: draw the training sequences anew each epoch, with partners from the same batch or a part of it
+            (`pool_of_batch`), so that most images of a batch are seen in several of its sequences and need to be
+            encoded only once. False: draw them once, partners from the whole split (as published), and only
+            reshuffle each epoch.
         evaluation_batch_size: as `batch_size`, for validation, test and prediction, whose results do not depend
             on it; default: `batch_size`.
 
@@ -161,12 +162,13 @@ class MajoritySequences(L.LightningDataModule):
         labels, members = self.images.labels, self._splits[split]
         moving = split == "train"
         fresh = moving and self.fresh
+        batch = self.batch_size * self._world_size
         plan = draw_plan(
             labels[members],
             samples=self.samples,
             majority_size=self.majority_size,
             generator=seeded_generator("plan", self.seed, split, epoch if fresh else 0),
-            pool_size=self.batch_size * self._world_size if fresh else None,
+            pool_size=pool_of_batch(batch, len(self.class_names), self.majority_size) if fresh else None,
             shuffle=fresh,
         )
         plan = plan._replace(index=members[plan.index])

@@ -41,9 +41,11 @@ class SequenceBatch(NamedTuple):
 class SequenceLoader:
     """Hands out a plan in whole batches.
 
-    Rank r of W takes every W-th row from r on, so that W ranks together see just the rows that one rank with
-    W times the batch would. Where `even` is set, an incomplete last global batch is dropped, so that all
-    ranks make the same number of steps; else every row is handed out once and ranks may differ by a batch.
+    W ranks together see just the rows that one rank with W times the batch would, global batch by global batch.
+    Where `even` is set, as for training, rank r takes the r-th part of each global batch, as sequences that
+    show the same images stand beside each other; an incomplete last one is dropped, so that all ranks make the
+    same number of steps. Else rank r takes every W-th row from r on: the first rows of all ranks are the first
+    rows of the plan, every row is handed out once, and ranks may differ by a batch.
 
     Args:
         plan_of_epoch: the plan of an epoch, in the order in which it is to be seen; indices into the data set.
@@ -101,12 +103,15 @@ class SequenceLoader:
         return -(-max(rows - self._rank, 0) // (self._batch_size * self._world_size))
 
     def __iter__(self) -> Iterator[SequenceBatch]:
-        plan = self._plan.rows(slice(self._rank, None, self._world_size))
+        width = self._batch_size * self._world_size
+        if self._even:
+            mine = slice(self._rank * self._batch_size, (self._rank + 1) * self._batch_size)
+        else:
+            mine = slice(self._rank, None, self._world_size)
         first, self._first_batch = self._first_batch, 0
         for number in range(first, len(self)):
             self._next_batch = number + 1
-            start = number * self._batch_size
-            rows = plan.rows(slice(start, start + self._batch_size))
+            rows = self._plan.rows(slice(number * width, (number + 1) * width)).rows(mine)
             distinct, order = torch.unique(rows.index, return_inverse=True)
             yield SequenceBatch(distinct, order, rows.label, rows.majority)
 

@@ -102,6 +102,27 @@ class _Segments(NamedTuple):
         )
 
 
+def pool_of_batch(batch: int, classes: int, majority_size: int) -> int:
+    """How many sequences of a batch draw their partners from one another's images.
+
+    It depends on the global batch, not on how many devices share it, so that the sequences are the same on any
+    number of them. On 2, 4, 8, ... devices whose own batches are no smaller than the smallest pool, each has
+    whole pools, and encodes hardly more than one image a sequence.
+
+    Args:
+        batch: sequences in a batch, over all devices.
+        classes: number of classes, K.
+        majority_size: images of the majority class in a sequence.
+
+    Returns:
+        The batch, halved while it is even and keeps, on average, five times `majority_size` images of each class.
+    """
+    smallest = 5 * majority_size * classes
+    while batch % 2 == 0 and batch >= 2 * smallest:
+        batch //= 2
+    return batch
+
+
 def draw_plan(
     labels: Tensor,
     *,

@@ -1,3 +1,5 @@
+from unittest.mock import patch
+
 import pytest
 import torch
 
@@ -149,6 +151,26 @@ def test_training_batches_are_even_over_ranks_and_equal_the_global_batch():
     for whole, *halves in zip(one, *two, strict=True):
         together = {tuple(b.distinct[row].tolist()) for b in halves for row in b.order}
         assert together == {tuple(whole.distinct[row].tolist()) for row in whole.order}
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 4])
+def test_most_images_of_a_fresh_batch_are_shared_on_each_of_several_devices(ranks):
+    """A batch of 100 has 300 images to show; drawn from all ranks' images it would need over 200."""
+    data = digits(batch_size=100)
+    with patch.object(MajoritySequences, "_world_size", ranks):
+        plan = data.plan("train")
+    loader = SequenceLoader(lambda _: plan, 100, ranks - 1, ranks, even=True)
+    sizes = [len(batch.distinct) for batch in loader]
+    assert sizes
+    assert max(sizes) < 125
+
+
+def test_training_sequences_do_not_depend_on_how_many_devices_share_a_batch():
+    def drawn(batch_size, ranks):
+        with patch.object(MajoritySequences, "_world_size", ranks):
+            return digits(batch_size=batch_size).plan("train").index
+
+    assert torch.equal(drawn(400, 1), drawn(100, 4))
 
 
 def test_loader_goes_on_in_the_middle_of_an_epoch():

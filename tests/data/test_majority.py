@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnx_lightning.data.majority import ImpossibleSequencesError, draw_plan, seeded_generator
+from rnnx_lightning.data.majority import ImpossibleSequencesError, draw_plan, pool_of_batch, seeded_generator
 
 settings.register_profile("quick", deadline=None, max_examples=60)
 settings.load_profile("quick")
@@ -80,6 +80,15 @@ def test_partners_come_from_the_pool_where_it_has_them():
     plan = draw(labels, pool_size=100)
     for start in range(0, 600, 100):
         assert len(plan.index[start : start + 100].unique()) == 100
+
+
+@pytest.mark.parametrize(
+    ("batch", "classes", "majority", "pool"),
+    [(1, 10, 2, 1), (50, 10, 2, 50), (100, 10, 2, 100), (198, 10, 2, 198), (200, 10, 2, 100), (202, 10, 2, 101),
+     (303, 10, 2, 303), (256, 10, 2, 128), (800, 10, 2, 100), (800, 10, 4, 200), (800, 40, 2, 400), (800, 4, 2, 50)],
+)  # fmt: skip
+def test_a_large_batch_is_cut_into_pools(batch, classes, majority, pool):
+    assert pool_of_batch(batch, classes, majority) == pool
 
 
 def test_partners_and_order_are_uniform():
