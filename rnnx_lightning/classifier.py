@@ -122,9 +122,9 @@ class SequenceClassifier(L.LightningModule):
         """Log them for the epoch; doing so at each step would take a tenth of a small network's time."""
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
 
-    def on_train_epoch_start(self) -> None:
-        """Count from zero, unless the run was resumed in the middle of this epoch."""
-        if not getattr(self.trainer.train_dataloader, "in_the_middle", False):
+    def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
+        """Count from zero in each epoch; a run that is resumed in the middle of one goes on with another batch."""
+        if batch_idx == 0:
             self.train_metrics.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

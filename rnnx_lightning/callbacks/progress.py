@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_only
 
 from rnnx_lightning.data.loader import SequenceBatch
 
@@ -19,26 +18,40 @@ class EpochLines(Callback):
         """The clock starts."""
         self._start = time.perf_counter()
 
-    @rank_zero_only
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line."""
-        metrics = "  ".join(f"{name} {float(value):.4f}" for name, value in trainer.callback_metrics.items())
-        elapsed = time.perf_counter() - self._start
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {elapsed:.0f} s  {metrics}", flush=True)
+        metrics = trainer.callback_metrics  # added up over all ranks: asked for on every one
+        if trainer.is_global_zero:
+            values = "  ".join(f"{name} {float(value):.4f}" for name, value in metrics.items())
+            elapsed = time.perf_counter() - self._start
+            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {elapsed:.0f} s  {values}", flush=True)
 
 
 class Throughput(Callback):
-    """Logs `train/sequences_per_second`, over all devices, once an epoch; validation is not counted."""
+    """Logs `train/sequences_per_second`, over all devices, once an epoch; validation is not counted.
+
+    Of an epoch that was resumed, what came after counts.
+    """
 
     def __init__(self) -> None:
-        self._seconds = 0.0
-        self._batch_start = 0.0
+        self._start = 0.0
         self._sequences = 0
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin; a run that is resumed in the middle of an epoch does not start that one."""
+        self._start, self._sequences = time.perf_counter(), 0
+
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start anew."""
-        self._seconds, self._sequences = 0.0, 0
-        self._batch_start = time.perf_counter()
+        """Begin anew."""
+        self._start, self._sequences = time.perf_counter(), 0
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock: what has passed so far is kept."""
+        self._start -= time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let it go on."""
+        self._start += time.perf_counter()
 
     def on_train_batch_end(
         self,
@@ -50,9 +63,8 @@ class Throughput(Callback):
     ) -> None:
         """Count the batch."""
         self._sequences += len(batch.label)
-        self._seconds = time.perf_counter() - self._batch_start
-        if trainer.is_last_batch and self._seconds > 0:
-            rate = self._sequences * trainer.world_size / self._seconds
+        if trainer.is_last_batch:
+            rate = self._sequences * trainer.world_size / (time.perf_counter() - self._start)
             pl_module.log(
                 "train/sequences_per_second", rate, on_step=False, on_epoch=True, sync_dist=True, batch_size=1
             )

@@ -29,10 +29,10 @@ class ResultTable(Callback):
             self._show(trainer, "val")
 
     def _show(self, trainer: Trainer, stage: str) -> None:
-        folder = trainer.log_dir  # a collective: asked for on every rank
+        folder, metrics = trainer.log_dir, trainer.callback_metrics  # collectives: asked for on every rank
         if not trainer.is_global_zero:
             return
-        results = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith(stage)}
+        results = {k: float(v) for k, v in metrics.items() if k.startswith(stage)}
         if folder:
             content = {
                 "results": results,

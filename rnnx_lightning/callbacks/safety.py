@@ -51,13 +51,23 @@ class StepRandomness(Callback):
 
 
 class GracefulStop(Callback):
-    """On SIGTERM or Ctrl-C: finish the step, save `last.ckpt`, and say how to go on."""
+    """On SIGTERM or Ctrl-C: finish the step, save `last.ckpt`, and say how to go on.
+
+    After the last step of an epoch comes its validation, without which the epoch's results would be missing or
+    counted in the next one: only then is the run stopped. Several ranks must stop at the same step. Asking one
+    another waits for their devices, so they do it only now and then.
+
+    Args:
+        every: steps between two such questions.
+    """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self) -> None:
+    def __init__(self, every: int = 10) -> None:
+        self.every = every
         self._received: int | None = None
         self._before: dict[int, Any] = {}
+        self._epoch_saved = False  # and nothing is to follow it
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen."""
@@ -71,23 +81,42 @@ class GracefulStop(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop between two steps."""
-        asked = self._received is not None
-        if trainer.world_size > 1:
-            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if not asked:
+        if trainer.is_last_batch or (trainer.world_size > 1 and (batch_idx + 1) % self.every):
             return
-        number = self._received or signal.SIGTERM
-        path = _last_checkpoint(trainer)
-        trainer.save_checkpoint(path)
-        raise InterruptedRunError(
-            f"stopped by {signal.Signals(number).name} after step {trainer.global_step}; saved {path}\n"
-            "Go on with the same command and --ckpt_path last",
-            exit_code=128 + number,
-        )
+        if self._asked(trainer):
+            trainer.save_checkpoint(_last_checkpoint(trainer))
+            raise self._stopped(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save where the next epoch can begin; what this one has logged is written only after it."""
+        if self._asked(trainer):
+            trainer.save_checkpoint(_last_checkpoint(trainer))
+            self._epoch_saved = True
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop between two epochs."""
+        if self._epoch_saved:
+            raise self._stopped(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen no more."""
+        """Stop before the test, or listen no more."""
         self._stop_listening()
+        if self._epoch_saved:
+            raise self._stopped(trainer)
+
+    def _asked(self, trainer: Trainer) -> bool:
+        asked = self._received is not None
+        if trainer.world_size > 1:
+            return trainer.strategy.reduce_boolean_decision(asked, all=False)
+        return asked
+
+    def _stopped(self, trainer: Trainer) -> InterruptedRunError:
+        number = self._received or signal.SIGTERM
+        return InterruptedRunError(
+            f"stopped by {signal.Signals(number).name} after step {trainer.global_step}; saved "
+            f"{_last_checkpoint(trainer)}\nGo on with the same command and --ckpt_path last",
+            exit_code=128 + number,
+        )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Listen no more."""

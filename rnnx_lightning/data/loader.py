@@ -86,11 +86,6 @@ class SequenceLoader:
             self._epoch, self._first_batch, self._next_batch = epoch, 0, 0
 
     @property
-    def in_the_middle(self) -> bool:
-        """Some batches of the epoch, but not all, have been handed out: by a run that is resumed, maybe."""
-        return self._next_batch % max(len(self), 1) > 0
-
-    @property
     def _plan(self) -> Plan:
         if self._cached is None or self._cached[0] != self._epoch:
             self._cached = (self._epoch, self._plan_of_epoch(self._epoch))

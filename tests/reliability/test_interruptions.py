@@ -19,11 +19,11 @@ ARGUMENTS = [
 RUN = "logs/deep/version_0"
 
 
-def start(folder, *arguments, **options):
+def start(folder, *arguments, preexec_fn=None, **variables):
     return subprocess.Popen(
-        [sys.executable, "-m", "rnnx_lightning", *ARGUMENTS, *arguments], cwd=folder, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        **options,
+        [sys.executable, "-m", "rnnx_lightning", *ARGUMENTS, *arguments], cwd=folder, text=True, preexec_fn=preexec_fn,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **variables},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def undisturbed(tmp_path_factory):
 def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
     process = start(tmp_path)
     wait_for(process, "epoch 2/4")
-    time.sleep(0.4)  # into the third epoch
+    time.sleep(0.1)  # into the third epoch
     process.send_signal(signal.SIGKILL)
     process.wait()
     finish(tmp_path, "--ckpt_path", "last")
@@ -81,37 +81,75 @@ def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
     assert [path.name for path in (tmp_path / "logs" / "deep").iterdir()] == ["version_0"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_says_how_to_go_on_and_does(number, undisturbed, tmp_path):
-    process = start(tmp_path)
-    wait_for(process, "epoch 2/4")
-    time.sleep(0.3)  # into the third epoch: the checkpoint is one between two steps
-    process.send_signal(number)
-    _, errors = process.communicate(timeout=60)
+STEPS = 57  # in an epoch: 1150 sequences in batches of 20
+
+
+def start_stopping(folder, number, step, during="step", arguments=()):
+    """A run that sends itself a signal at a training step, or in the validation after it; Deep otherwise."""
+    (folder / "my_network.py").write_text(
+        "import os\nfrom rnnx_lightning.architectures import Deep\n\n"
+        "class Stops(Deep):\n"
+        "    steps = 0\n"
+        "    def decide(self, features):\n"
+        "        Stops.steps += self.training\n"
+        "        here = f\"{'step' if self.training else 'validation'} {Stops.steps}\"\n"
+        "        if here == os.environ.get('STOP_AT') and os.environ.get('LOCAL_RANK', '0') == '0':\n"
+        "            del os.environ['STOP_AT']\n"
+        f"            os.kill(os.getpid(), {int(number)})\n"
+        "        return super().decide(features)\n"
+    )
+    return start(folder, "--model.network.class_path=my_network.Stops", *arguments, STOP_AT=f"{during} {step}")
+
+
+@pytest.mark.parametrize(
+    ("number", "step", "during", "reached"),
+    [
+        (signal.SIGTERM, 2 * STEPS + 20, "step", 2 * STEPS + 20),
+        (signal.SIGINT, 2 * STEPS, "step", 2 * STEPS),  # the validation that follows belongs to the epoch
+        (signal.SIGINT, 2 * STEPS, "validation", 2 * STEPS),
+        (signal.SIGTERM, 4 * STEPS, "step", 4 * STEPS),
+    ],
+    ids=["in an epoch", "at its last step", "in validation", "at the run's last step"],
+)
+def test_a_stopped_run_says_how_to_go_on_and_does(number, step, during, reached, undisturbed, tmp_path):
+    process = start_stopping(tmp_path, number, step, during)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number
-    assert f"stopped by {number.name} after step" in errors
+    assert f"stopped by {number.name} after step {reached};" in errors
     assert "--ckpt_path last" in errors
     assert "Traceback" not in errors
-    finish(tmp_path, "--ckpt_path", "last")
+    finish(tmp_path, "--model.network.class_path=my_network.Stops", "--ckpt_path", "last")
     assert_same(undisturbed, left_behind(tmp_path))
 
 
+def test_a_killed_validation_does_not_mix_two_epochs(undisturbed, tmp_path):
+    """A checkpoint of an epoch's last step comes before its validation, which is not made up for."""
+    often = ("--model.network.class_path=my_network.Stops", "--checkpoint.every_n_train_steps=1",
+             "--checkpoint.monitor=null")  # fmt: skip
+    process = start_stopping(tmp_path, signal.SIGKILL, 2 * STEPS, "validation", often)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    finish(tmp_path, *often, "--ckpt_path", "last")
+    (weights, scalars), (resumed, logged) = undisturbed, left_behind(tmp_path)
+    assert all(torch.equal(weights[name], weight) for name, weight in resumed.items())
+    for tag in ("train/loss", "train/accuracy", "val/loss"):
+        assert logged[tag] == [*scalars[tag][:1], *scalars[tag][2:]]
+
+
 def test_two_ranks_go_on(tmp_path):
-    """The training metrics of the epoch that was interrupted count what both ranks have seen."""
+    """One of them was asked to stop. The metrics of the epoch that was interrupted count what both have seen."""
     two = ("--trainer.devices=2", "--trainer.accelerator=cpu", "--data.batch_size=10")
     for folder in ("undisturbed", "stopped"):
         (tmp_path / folder).mkdir()
     finish(tmp_path / "undisturbed", *two)
-    process = start(tmp_path / "stopped", *two)
-    wait_for(process, "epoch 2/4")
-    time.sleep(0.4)  # into the third epoch
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process = start_stopping(tmp_path / "stopped", signal.SIGTERM, 2 * STEPS + 15, arguments=two)
+    _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
+    assert f"after step {2 * STEPS + 20};" in errors  # where they ask one another
     state = torch.load(tmp_path / "stopped" / RUN / "checkpoints" / "last.ckpt", weights_only=True)
-    counted = state["state_dict"]["train_metrics.loss.weight"]
-    assert counted == 20 * state["MajoritySequences"]["next_batch"] > 0
-    finish(tmp_path / "stopped", *two, "--ckpt_path", "last")
+    assert state["MajoritySequences"]["next_batch"] == 20
+    assert state["state_dict"]["train_metrics.loss.weight"] == 20 * 20
+    finish(tmp_path / "stopped", "--model.network.class_path=my_network.Stops", *two, "--ckpt_path", "last")
     undisturbed, stopped = left_behind(tmp_path / "undisturbed"), left_behind(tmp_path / "stopped")
     for tag in ("train/loss", "train/accuracy"):  # sums of the ranks' sums, added up in another order
         one, other = dict(undisturbed[1].pop(tag)), dict(stopped[1].pop(tag))
