@@ -146,7 +146,8 @@ class SequenceClassifier(L.LightningModule):
 
     def on_train_batch_end(self, outputs: Any, batch: SequenceBatch, batch_idx: int) -> None:
         """Log the training metrics where an epoch ends, or the run."""
-        if self.trainer.is_last_batch or 0 < self.trainer.max_steps <= self.trainer.global_step:
+        trainer = self.trainer
+        if trainer.is_last_batch or trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step:
             self._log(self.train_metrics)
 
     def validation_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:

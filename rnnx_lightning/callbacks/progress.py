@@ -35,6 +35,7 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self._start = 0.0
+        self._seconds = 0.0
         self._sequences = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -46,7 +47,7 @@ class Throughput(Callback):
         self._start, self._sequences = time.perf_counter(), 0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop the clock: what has passed so far is kept."""
+        """Stop the clock."""
         self._start -= time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,8 +64,10 @@ class Throughput(Callback):
     ) -> None:
         """Count the batch."""
         self._sequences += len(batch.label)
-        if trainer.is_last_batch:
-            rate = self._sequences * trainer.world_size / (time.perf_counter() - self._start)
-            pl_module.log(
-                "train/sequences_per_second", rate, on_step=False, on_epoch=True, sync_dist=True, batch_size=1
-            )
+        self._seconds = time.perf_counter() - self._start
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the speed until the last batch."""
+        if self._sequences:
+            rate = self._sequences * trainer.world_size / self._seconds
+            pl_module.log("train/sequences_per_second", rate, sync_dist=True)
