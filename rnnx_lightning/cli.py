@@ -1,7 +1,6 @@
 """LightningCLI as `rnnx` uses it: where runs land, what is printed, and the test after a fit."""
 
 import contextlib
-import csv
 import difflib
 import io
 import logging
@@ -13,7 +12,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import torch
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
@@ -39,6 +37,7 @@ from rnnx_lightning.checkpoints import (
     read_checkpoint,
 )
 from rnnx_lightning.classifier import SequenceClassifier
+from rnnx_lightning.commands.predict import write_predictions
 from rnnx_lightning.data import MajoritySequences
 
 CONFIG_ROOT = "configs"
@@ -202,7 +201,7 @@ class RnnxCLI(LightningCLI):
         if getattr(trainer, "fast_dev_run", False) or trainer.interrupted:
             return
         best = getattr(trainer.checkpoint_callback, "best_model_path", "")
-        if not best:
+        if not best and trainer.is_global_zero:
             Console().print(
                 "There was no validation, so there is no best checkpoint: the last weights are tested."
             )
@@ -229,17 +228,7 @@ class RnnxCLI(LightningCLI):
 
     def predict(self, **kwargs: Any) -> None:
         """Write `predictions.csv`, one row a test sequence."""
-        batches = self.trainer.predict(**{**kwargs, "return_predictions": True})
-        if not batches or self.trainer.log_dir is None:
-            return
-        columns = {key: torch.cat([batch[key] for batch in batches]).tolist() for key in batches[0]}
-        path = Path(self.trainer.log_dir) / "predictions.csv"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["sequence", *columns])
-            writer.writerows(zip(range(len(columns["label"])), *columns.values(), strict=True))
-        Console().print(f"Predictions: {path}")
+        write_predictions(self.trainer, self.trainer.predict(**{**kwargs, "return_predictions": True}) or [])
 
 
 def _several(given: Any) -> list[Any]:
@@ -257,6 +246,9 @@ class _NoTips(logging.Filter):
 def run(arguments: list[str]) -> None:
     """Parse `arguments` and run the command they name."""
     warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # of Lightning about torch
+    warnings.filterwarnings(
+        "ignore", message="The dirpath has changed from"
+    )  # what another run has kept stays there
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoTips())
     sys.argv[1:] = arguments
     RnnxCLI(args=None)

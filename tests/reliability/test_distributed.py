@@ -1,5 +1,6 @@
 """Two processes on the CPU: the same numbers as one."""
 
+import csv
 import json
 import os
 import subprocess
@@ -88,6 +89,25 @@ def test_a_rank_without_a_batch_causes_no_deadlock(single, tmp_path):
                  "--trainer.callbacks.sequences=1", "--trainer.callbacks.test_sequences=1"]  # fmt: skip
     results, _ = train(tmp_path / "run", *arguments)
     assert 0 < results["test/cosine/Sensitivity"] <= 1
+
+
+def test_predictions_of_two_ranks_are_those_of_one(tmp_path):
+    """In the order of the test sequences; of a network that has learned nothing, which is the same for all."""
+
+    def predict(name, *arguments):
+        folder = tmp_path / name
+        folder.mkdir()
+        command = [sys.executable, "-m", "rnnx_lightning", "predict", *BASE[1:], *arguments]
+        done = subprocess.run(["timeout", "-k", "5", "100", *command], cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.count("Predictions:") == 1
+        header, *rows = csv.reader(next(folder.rglob("predictions.csv")).open())
+        assert header == ["sequence", "prediction", "probability", "label"]
+        return [[float(value) for value in row] for row in rows]
+
+    one, two = predict("one"), predict("two", "--data.batch_size=17", "--trainer.devices=2")
+    assert [row[0] for row in one] == list(range(360))
+    torch.testing.assert_close(torch.tensor(two), torch.tensor(one))
 
 
 @pytest.mark.gpu
