@@ -64,15 +64,17 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
-        code = getattr(error, "exit_code", 1)
         if os.environ.get("RNNX_DEBUG") == "1":
             raise
+        if hasattr(error, "exit_code"):  # a run that was asked to stop
+            print(f"rnnx: {error}", file=sys.stderr)
+            sys.exit(error.exit_code)
         message = str(error).strip() or type(error).__name__
         print(
             f"rnnx: error: {message}\n{_line_of_the_user(error)}(RNNX_DEBUG=1 shows where this was raised)",
             file=sys.stderr,
         )
-        sys.exit(code)
+        sys.exit(1)
 
 
 def _line_of_the_user(error: Exception) -> str:

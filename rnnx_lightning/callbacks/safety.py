@@ -84,13 +84,13 @@ class GracefulStop(Callback):
         if trainer.is_last_batch or (trainer.world_size > 1 and (batch_idx + 1) % self.every):
             return
         if self._asked(trainer):
-            trainer.save_checkpoint(_last_checkpoint(trainer))
+            trainer.save_checkpoint(_last_checkpoint(trainer), weights_only=False)  # to go on with
             raise self._stopped(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where the next epoch can begin; what this one has logged is written only after it."""
         if self._asked(trainer):
-            trainer.save_checkpoint(_last_checkpoint(trainer))
+            trainer.save_checkpoint(_last_checkpoint(trainer), weights_only=False)  # to go on with
             self._epoch_saved = True
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -112,11 +112,12 @@ class GracefulStop(Callback):
 
     def _stopped(self, trainer: Trainer) -> InterruptedRunError:
         number = self._received or signal.SIGTERM
-        return InterruptedRunError(
-            f"stopped by {signal.Signals(number).name} after step {trainer.global_step}; saved "
-            f"{_last_checkpoint(trainer)}\nGo on with the same command and --ckpt_path last",
-            exit_code=128 + number,
-        )
+        message = f"stopped by {signal.Signals(number).name} after step {trainer.global_step}"
+        if trainer.is_global_zero:
+            message += f"; saved {_last_checkpoint(trainer)}\nGo on with the same command and --ckpt_path last"
+        else:
+            message += f", rank {trainer.global_rank}"
+        return InterruptedRunError(message, exit_code=128 + number)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Listen no more."""
