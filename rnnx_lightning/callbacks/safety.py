@@ -53,9 +53,9 @@ class StepRandomness(Callback):
 class GracefulStop(Callback):
     """On SIGTERM or Ctrl-C: finish the step, save `last.ckpt`, and say how to go on.
 
-    After the last step of an epoch comes its validation, without which the epoch's results would be missing or
-    counted in the next one: only then is the run stopped. Several ranks must stop at the same step. Asking one
-    another waits for their devices, so they do it only now and then.
+    Where a validation follows the step, it comes first: a run that is resumed would not make up for it, and would
+    count the training metrics of an epoch that was stopped at its last step in the next one. Several ranks must
+    stop at the same step. Asking one another waits for their devices, so they do it only now and then.
 
     Args:
         every: steps between two such questions.
@@ -81,7 +81,7 @@ class GracefulStop(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop between two steps."""
-        if trainer.is_last_batch or (trainer.world_size > 1 and (batch_idx + 1) % self.every):
+        if _validation_follows(trainer, batch_idx) or (trainer.world_size > 1 and batch_idx % self.every):
             return
         if self._asked(trainer):
             trainer.save_checkpoint(_last_checkpoint(trainer), weights_only=False)  # to go on with
@@ -127,6 +127,14 @@ class GracefulStop(Callback):
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+
+def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether a training batch is the last before a validation, or of its epoch; not where a clock decides."""
+    whole_run = trainer.check_val_every_n_epoch is None
+    number = trainer.fit_loop.total_batch_idx if whole_run else batch_idx
+    every = trainer.val_check_batch
+    return trainer.is_last_batch or (isinstance(every, int) and (number + 1) % every == 0)
 
 
 def _last_checkpoint(trainer: Trainer) -> Path:

@@ -122,6 +122,28 @@ def test_a_stopped_run_says_how_to_go_on_and_does(number, step, during, reached,
     assert_same(undisturbed, left_behind(tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("step", "every", "counted"),
+    [(20, 20, ()), (76, 38, ("--trainer.check_val_every_n_epoch=null",))],
+    ids=["within an epoch", "across epochs"],
+)
+def test_a_validation_that_follows_the_step_comes_first(step, every, counted, tmp_path):
+    arguments = (
+        f"--trainer.val_check_interval={every}",
+        *counted,
+        "--trainer.max_epochs=2",
+        "--trainer.callbacks=null",
+    )
+    for folder in ("undisturbed", "stopped"):
+        (tmp_path / folder).mkdir()
+    finish(tmp_path / "undisturbed", *arguments)
+    process = start_stopping(tmp_path / "stopped", signal.SIGTERM, step, arguments=arguments)
+    _, errors = process.communicate(timeout=120)
+    assert f"after step {step + 1};" in errors
+    finish(tmp_path / "stopped", "--model.network.class_path=my_network.Stops", *arguments, "--ckpt_path", "last")
+    assert_same(left_behind(tmp_path / "undisturbed"), left_behind(tmp_path / "stopped"))
+
+
 def test_a_killed_validation_does_not_mix_two_epochs(undisturbed, tmp_path):
     """A checkpoint of an epoch's last step comes before its validation, which is not made up for."""
     often = ("--model.network.class_path=my_network.Stops", "--checkpoint.every_n_train_steps=1",
@@ -145,10 +167,10 @@ def test_two_ranks_go_on(tmp_path):
     process = start_stopping(tmp_path / "stopped", signal.SIGTERM, 2 * STEPS + 15, arguments=two)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + signal.SIGTERM
-    assert f"after step {2 * STEPS + 20};" in errors  # where they ask one another
+    assert f"after step {2 * STEPS + 21};" in errors  # where they ask one another
     state = torch.load(tmp_path / "stopped" / RUN / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["MajoritySequences"]["next_batch"] == 20
-    assert state["state_dict"]["train_metrics.loss.weight"] == 20 * 20
+    assert state["MajoritySequences"]["next_batch"] == 21
+    assert state["state_dict"]["train_metrics.loss.weight"] == 20 * 21
     finish(tmp_path / "stopped", "--model.network.class_path=my_network.Stops", *two, "--ckpt_path", "last")
     undisturbed, stopped = left_behind(tmp_path / "undisturbed"), left_behind(tmp_path / "stopped")
     for tag in ("train/loss", "train/accuracy"):  # sums of the ranks' sums, added up in another order
