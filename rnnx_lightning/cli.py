@@ -245,10 +245,9 @@ class _NoTips(logging.Filter):
 
 def run(arguments: list[str]) -> None:
     """Parse `arguments` and run the command they name."""
-    warnings.filterwarnings("ignore", message=".*isinstance.treespec, LeafSpec.*")  # of Lightning about torch
-    warnings.filterwarnings(
-        "ignore", message="The dirpath has changed from"
-    )  # what another run has kept stays there
+    # Lightning's about torch, and about a checkpoint of another run, whose files stay that run's.
+    for message in (".*isinstance.treespec, LeafSpec.*", "The dirpath has changed from"):
+        warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoTips())
     sys.argv[1:] = arguments
     RnnxCLI(args=None)

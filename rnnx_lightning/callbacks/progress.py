@@ -40,7 +40,7 @@ class Throughput(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin; a run that is resumed in the middle of an epoch does not start that one."""
-        self._start, self._sequences = time.perf_counter(), 0
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew."""

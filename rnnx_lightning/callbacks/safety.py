@@ -83,15 +83,12 @@ class GracefulStop(Callback):
         """Stop between two steps."""
         if _validation_follows(trainer, batch_idx) or (trainer.world_size > 1 and batch_idx % self.every):
             return
-        if self._asked(trainer):
-            trainer.save_checkpoint(_last_checkpoint(trainer), weights_only=False)  # to go on with
+        if self._saved_if_asked(trainer):
             raise self._stopped(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save where the next epoch can begin; what this one has logged is written only after it."""
-        if self._asked(trainer):
-            trainer.save_checkpoint(_last_checkpoint(trainer), weights_only=False)  # to go on with
-            self._epoch_saved = True
+        self._epoch_saved = self._saved_if_asked(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop between two epochs."""
@@ -104,10 +101,14 @@ class GracefulStop(Callback):
         if self._epoch_saved:
             raise self._stopped(trainer)
 
-    def _asked(self, trainer: Trainer) -> bool:
+    def _saved_if_asked(self, trainer: Trainer) -> bool:
         asked = self._received is not None
         if trainer.world_size > 1:
-            return trainer.strategy.reduce_boolean_decision(asked, all=False)
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if asked:
+            trainer.save_checkpoint(
+                _last_checkpoint(trainer), weights_only=False
+            )  # with all that it takes to go on
         return asked
 
     def _stopped(self, trainer: Trainer) -> InterruptedRunError:

@@ -103,10 +103,11 @@ class SequenceLoader:
             mine = slice(self._rank * self._batch_size, (self._rank + 1) * self._batch_size)
         else:
             mine = slice(self._rank, None, self._world_size)
+        plan = self._plan
         first, self._first_batch = self._first_batch, 0
         for number in range(first, len(self)):
             self._next_batch = number + 1
-            rows = self._plan.rows(slice(number * width, (number + 1) * width)).rows(mine)
+            rows = plan.rows(slice(number * width, (number + 1) * width)).rows(mine)
             distinct, order = torch.unique(rows.index, return_inverse=True)
             yield SequenceBatch(distinct, order, rows.label, rows.majority)
 

@@ -5,7 +5,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -17,6 +16,8 @@ ARGUMENTS = [
     "--trainer.max_epochs=4", "--trainer.deterministic=true",
 ]  # fmt: skip
 RUN = "logs/deep/version_0"
+STEPS = 57  # in an epoch: 1150 sequences in batches of 20
+STOPS = "--model.network.class_path=my_network.Stops"  # see `start_stopping`
 
 
 def start(folder, *arguments, preexec_fn=None, **variables):
@@ -70,20 +71,6 @@ def undisturbed(tmp_path_factory):
     return left_behind(folder)
 
 
-def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
-    process = start(tmp_path)
-    wait_for(process, "epoch 2/4")
-    time.sleep(0.1)  # into the third epoch
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    finish(tmp_path, "--ckpt_path", "last")
-    assert_same(undisturbed, left_behind(tmp_path))
-    assert [path.name for path in (tmp_path / "logs" / "deep").iterdir()] == ["version_0"]
-
-
-STEPS = 57  # in an epoch: 1150 sequences in batches of 20
-
-
 def start_stopping(folder, number, step, during="step", arguments=()):
     """A run that sends itself a signal at a training step, or in the validation after it; Deep otherwise."""
     (folder / "my_network.py").write_text(
@@ -98,27 +85,36 @@ def start_stopping(folder, number, step, during="step", arguments=()):
         f"            os.kill(os.getpid(), {int(number)})\n"
         "        return super().decide(features)\n"
     )
-    return start(folder, "--model.network.class_path=my_network.Stops", *arguments, STOP_AT=f"{during} {step}")
+    return start(folder, STOPS, *arguments, STOP_AT=f"{during} {step}")
+
+
+def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
+    process = start_stopping(tmp_path, signal.SIGKILL, 2 * STEPS + 20)
+    process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL
+    finish(tmp_path, STOPS, "--ckpt_path", "last")
+    assert_same(undisturbed, left_behind(tmp_path))
+    assert [path.name for path in (tmp_path / "logs" / "deep").iterdir()] == ["version_0"]
 
 
 @pytest.mark.parametrize(
-    ("number", "step", "during", "reached"),
+    ("number", "step", "during"),
     [
-        (signal.SIGTERM, 2 * STEPS + 20, "step", 2 * STEPS + 20),
-        (signal.SIGINT, 2 * STEPS, "step", 2 * STEPS),  # the validation that follows belongs to the epoch
-        (signal.SIGINT, 2 * STEPS, "validation", 2 * STEPS),
-        (signal.SIGTERM, 4 * STEPS, "step", 4 * STEPS),
+        (signal.SIGTERM, 2 * STEPS + 20, "step"),
+        (signal.SIGINT, 2 * STEPS, "step"),  # the validation that follows belongs to the epoch
+        (signal.SIGINT, 2 * STEPS, "validation"),
+        (signal.SIGTERM, 4 * STEPS, "step"),
     ],
     ids=["in an epoch", "at its last step", "in validation", "at the run's last step"],
 )
-def test_a_stopped_run_says_how_to_go_on_and_does(number, step, during, reached, undisturbed, tmp_path):
+def test_a_stopped_run_says_how_to_go_on_and_does(number, step, during, undisturbed, tmp_path):
     process = start_stopping(tmp_path, number, step, during)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 128 + number
-    assert f"stopped by {number.name} after step {reached};" in errors
+    assert f"stopped by {number.name} after step {step};" in errors
     assert "--ckpt_path last" in errors
     assert "Traceback" not in errors
-    finish(tmp_path, "--model.network.class_path=my_network.Stops", "--ckpt_path", "last")
+    finish(tmp_path, STOPS, "--ckpt_path", "last")
     assert_same(undisturbed, left_behind(tmp_path))
 
 
@@ -140,14 +136,13 @@ def test_a_validation_that_follows_the_step_comes_first(step, every, counted, tm
     process = start_stopping(tmp_path / "stopped", signal.SIGTERM, step, arguments=arguments)
     _, errors = process.communicate(timeout=120)
     assert f"after step {step + 1};" in errors
-    finish(tmp_path / "stopped", "--model.network.class_path=my_network.Stops", *arguments, "--ckpt_path", "last")
+    finish(tmp_path / "stopped", STOPS, *arguments, "--ckpt_path", "last")
     assert_same(left_behind(tmp_path / "undisturbed"), left_behind(tmp_path / "stopped"))
 
 
 def test_a_killed_validation_does_not_mix_two_epochs(undisturbed, tmp_path):
     """A checkpoint of an epoch's last step comes before its validation, which is not made up for."""
-    often = ("--model.network.class_path=my_network.Stops", "--checkpoint.every_n_train_steps=1",
-             "--checkpoint.monitor=null")  # fmt: skip
+    often = (STOPS, "--checkpoint.every_n_train_steps=1", "--checkpoint.monitor=null")
     process = start_stopping(tmp_path, signal.SIGKILL, 2 * STEPS, "validation", often)
     process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL
@@ -171,7 +166,7 @@ def test_two_ranks_go_on(tmp_path):
     state = torch.load(tmp_path / "stopped" / RUN / "checkpoints" / "last.ckpt", weights_only=True)
     assert state["MajoritySequences"]["next_batch"] == 21
     assert state["state_dict"]["train_metrics.loss.weight"] == 20 * 21
-    finish(tmp_path / "stopped", "--model.network.class_path=my_network.Stops", *two, "--ckpt_path", "last")
+    finish(tmp_path / "stopped", STOPS, *two, "--ckpt_path", "last")
     undisturbed, stopped = left_behind(tmp_path / "undisturbed"), left_behind(tmp_path / "stopped")
     for tag in ("train/loss", "train/accuracy"):  # sums of the ranks' sums, added up in another order
         one, other = dict(undisturbed[1].pop(tag)), dict(stopped[1].pop(tag))
