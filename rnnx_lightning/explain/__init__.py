@@ -13,7 +13,7 @@ from rnnx_lightning.explain.gradients import (
 )
 from rnnx_lightning.explain.lrp import LRP, DeepTaylor, Explanation
 from rnnx_lightning.explain.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
-from rnnx_lightning.explain.tracing import UnexplainableError
+from rnnx_lightning.explain.refusals import UnexplainableError
 
 __all__ = [
     "LRP",

@@ -10,7 +10,7 @@ from torch.autograd.graph import Node
 from torch.overrides import TorchFunctionMode
 
 from rnnx_lightning.explain.attributor import Attributor, Target, explained_logit, input_gradient, resolve_target
-from rnnx_lightning.explain.tracing import UnexplainableError
+from rnnx_lightning.explain.refusals import UnexplainableError
 
 _FUSED_RELU = 0  # the mode of fused recurrent layers with ReLU; tanh, LSTM and GRU come after
 

@@ -35,8 +35,8 @@ METHODS = {
     "SmoothGrad": SmoothGrad(samples=3),
     "DeepTaylor": DeepTaylor(),
     "AlphaBeta": LRP(alpha=1.5, beta=0.5),
-    "Epsilon": LRP(Epsilon()),
-    "Gamma": LRP(Gamma()),
+    "Epsilon": LRP(Epsilon(), start="positive"),
+    "Gamma": LRP(Gamma(), start="positive"),
     "WSquare": LRP(Composite(ZPlus(), pixels=WSquare())),
     "Random": Random(),
     "Input": Input(),
@@ -98,7 +98,7 @@ def test_epsilon_tends_to_gradient_times_input_without_biases():
         network, x = getattr(architectures, name)().double(), pictures(4, torch.float64)
         target = network.eval()(x).argmax(1)
         product = GradientTimesInput()(network, x, target)
-        torch.testing.assert_close(LRP(Epsilon(0))(network, x, target), product, rtol=1e-8, atol=1e-14)
+        torch.testing.assert_close(LRP(Epsilon(0), start="positive")(network, x, target), product, rtol=1e-8, atol=1e-14)
 
 
 def test_alpha_one_beta_zero_is_z_plus(network):
