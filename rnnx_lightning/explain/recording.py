@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnnx_lightning.explain.composite import Composite
-from rnnx_lightning.explain.inputs import Inputs, tensors_of
+from rnnx_lightning.explain.inputs import Bound, Inputs, tensors_of
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations import ADVICE, HARMLESS, TABLE
+from rnnx_lightning.explain.operations.recurrent import RecurrentModules, has_recurrent_modules
 from rnnx_lightning.explain.tape import Tape
 
 
@@ -38,6 +39,8 @@ def recorded(
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(_taken_apart())
+            if has_recurrent_modules(model if not isinstance(model, Bound) else model.__dict__["model"]):
+                stack.enter_context(RecurrentModules())
             stack.enter_context(tape)
             output = model(x)
     return tape, leaves, output

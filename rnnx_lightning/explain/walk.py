@@ -77,6 +77,7 @@ class _Unit:
         self._real = node.rule.sharing.real_scale
         self.active = not node.exact
         self.by_value = node.by_value and not node.scaled and not node.constant and node.value is not None
+        self.spreads = bias == "spread"
         self.scale: Tensor | None = None  # by which a factor of `positive` is multiplied
 
     @property
@@ -137,35 +138,31 @@ def _close(node: Node, relevance: Tensor, composite: Composite) -> None:
     """Turn the relevance of a sum into factors of its channels."""
     assert node.rule is not None  # only sums are closed
     unit = _Unit(node, composite.bias)
-    factors = node.rule.sharing.factors(relevance, unit)
-    if composite.bias == "spread":
-        _spread(node, relevance, unit, factors)
-    for channel, factor in factors.items():
-        if channel is Channel.POSITIVE and unit.scale is not None:
-            factor = factor * unit.scale
-        if node.rule.sharing.real_scale and channel in (Channel.POSITIVE, Channel.NEGATIVE):
-            total = evaluate(node, channel)
-            factor = factor if total is None or total.exponent is None else factor * power(total.exponent, factor)
-        elif node.scaled and channel in (Channel.POSITIVE, Channel.NEGATIVE):
-            evaluate(node, channel)
+    given: Tensor | None = None
+    for channel, factor in node.rule.sharing.factors(relevance, unit).items():
+        if channel is Channel.NET:
+            total = unit.net if composite.bias == "spread" else None
+        else:
+            total = _total_of_factor(node, channel, unit)
+            if channel is Channel.POSITIVE and unit.scale is not None:
+                factor = factor * unit.scale
+            if total is not None and total.exponent is not None and node.rule.sharing.real_scale:
+                factor = factor * power(total.exponent, factor)
+            total = None if total is None else total.mantissa
         node.receive(factor, channel)
+        if composite.bias == "spread" and total is not None:
+            if channel is Channel.NET and unit.constant is not None:
+                total = total - unit.constant
+            given = factor * total if given is None else given + factor * total
+    if composite.bias == "spread":  # what contributions did not get goes evenly to all inputs
+        count = unit.count
+        left = relevance if given is None else relevance - given
+        node.receive(left / count.masked_fill(count == 0, torch.inf), Channel.COUNT)
 
 
-def _spread(node: Node, relevance: Tensor, unit: _Unit, factors: dict[Channel, Tensor]) -> None:
-    """What contributions do not get goes evenly to all inputs."""
-    assert node.rule is not None  # only sums are closed
-    given = None
-    for channel, factor in factors.items():
-        total = unit.net if channel is Channel.NET else evaluate(node, channel)
-        if total is None:
-            continue
-        total = total.mantissa if isinstance(total, Total) else total
-        if channel is Channel.NET and unit.constant is not None:
-            total = total - unit.constant
-        given = factor * total if given is None else given + factor * total
-    count = unit.count
-    left = relevance if given is None else relevance - given
-    factors[Channel.COUNT] = left / count.masked_fill(count == 0, torch.inf)
+def _total_of_factor(node: Node, channel: Channel, unit: _Unit) -> Total | None:
+    """The total that a factor is for, where it must be known: if it has an exponent, or what it gave is asked."""
+    return evaluate(node, channel) if node.scaled or unit.spreads else None
 
 
 def _relevance_of_sum(node: Node) -> Tensor | None:
