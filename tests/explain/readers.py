@@ -2,7 +2,8 @@
 
 import numpy as np
 import torch
-from by_the_book import Network, messages, share
+from by_the_book import Network
+from shares import messages, share
 from torch import nn
 
 from rnnx_lightning.explain import LRP, Composite, Epsilon

@@ -8,7 +8,8 @@ totals are sums of positive and of negative parts, carried along beside the valu
 import numpy as np
 import pytest
 import torch
-from by_the_book import Book, Network, share
+from by_the_book import Network
+from shares import Book, share
 from torch import nn
 
 KINDS = {
@@ -161,6 +162,7 @@ def test_a_sum_is_shared_as_written_down_by_hand():
         (Book(epsilon=2.0), [2, -1]),
         (Book(bias="ignore"), [8, -4]),
         (Book(bias="spread"), [5, -1]),
+        (Book("gamma", gamma=1.0), [16 / 5, -4 / 5]),
         (Book("z+"), [8 / 3, 0]),
         (Book("alpha-beta", alpha=2.0, beta=1.0), [16 / 3, -4]),
     ):

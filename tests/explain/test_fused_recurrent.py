@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from by_the_book import Book, Network
+from by_the_book import Network
 from readers import KINDS, READS, Reader, assert_equal, by_the_book, data, epsilon, start_states
+from shares import Book
 
-from rnnx_lightning.explain import LRP, AlphaBeta, ZPlus
+from rnnx_lightning.explain import LRP, AlphaBeta, Gamma, ZPlus
 
 SHAPES = {
     "1 layer": {},
@@ -54,13 +55,17 @@ def test_spread_adds_up_to_the_logit(kind, value, memory, started):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     ("rule", "book"),
-    [(ZPlus(), Book("z+")), (AlphaBeta(1.5, 0.5), Book("alpha-beta", alpha=1.5, beta=0.5))],
-    ids=["z+", "alpha-beta"],
+    [
+        (ZPlus(), Book("z+")),
+        (AlphaBeta(1.5, 0.5), Book("alpha-beta", alpha=1.5, beta=0.5)),
+        (Gamma(0.25), Book("gamma", gamma=0.25)),
+    ],
+    ids=["z+", "alpha-beta", "gamma"],
 )
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN tanh"])
 def test_positive_and_negative_contributions(kind, rule, book, shape, started):
     (x, target), model = data(), Reader(kind, "all steps", **SHAPES[shape])
-    hx = start_states(model.rnn, zero_h=kind != "GRU") if started else None
+    hx = start_states(model.rnn, zero_h=True) if started else None
     expected = by_the_book(model, x, target, book, hx)
     assert_equal(LRP(rule, start="logit")(model, x, target, hx=hx), expected)
 

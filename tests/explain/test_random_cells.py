@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from by_the_book import Book, messages, share
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from readers import assert_equal
+from shares import Book, messages, share
 from torch import nn
 
 from rnnx_lightning.explain import LRP, AlphaBeta, Epsilon, UnexplainableError, ZPlus

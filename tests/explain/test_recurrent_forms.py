@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from by_the_book import Book
 from readers import CLASSES, INPUTS, KINDS, STEPS, UNITS, Reader, assert_equal, by_the_book, data, epsilon
+from shares import Book
 from torch import nn
 from torch.nn.utils.rnn import (
     PackedSequence,
