@@ -114,6 +114,8 @@ def test_other_types(kind, dtype):
     for parameter in model.parameters():
         parameter.data = parameter.data.abs().mul(0.3).to(dtype).double()
     expected = by_the_book(model, x.double(), target, Book(epsilon=1e-3))
-    relevance = epsilon(Book(epsilon=1e-3))(model.to(dtype), x, target)
-    assert relevance.dtype == dtype
-    assert_equal(relevance.double(), expected, 8 * torch.finfo(dtype).eps)
+    logits = model(x.double())
+    explanation = epsilon(Book(epsilon=1e-3)).explain(model.to(dtype), x, target)
+    assert explanation.relevance.dtype == explanation.logits.dtype == dtype
+    assert_equal(explanation.logits.double(), logits, 8 * torch.finfo(dtype).eps)
+    assert_equal(explanation.relevance.double(), expected, 8 * torch.finfo(dtype).eps)

@@ -82,6 +82,25 @@ def test_scaled_pixels_are_compared_as_they_came():
         DeepTaylor(0, 1)(model, data())
 
 
+@pytest.mark.parametrize(
+    "low", [0.0, torch.tensor([0.0, -0.5], dtype=torch.float64).view(2, 1, 1)], ids=["a number", "a channel"]
+)
+def test_pooling_after_a_standardisation_and_a_transpose(low):
+    """Each channel has a scale of its own, which goes with its pixels wherever they go."""
+    mean, std = (torch.tensor(v, dtype=torch.float64).view(2, 1, 1) for v in ([0.4, 0.6], [0.1, 0.3]))
+    torch.manual_seed(3)
+    layer = nn.Conv2d(2, 3, 2, bias=False).double()
+    plain = Last(nn.Identity(), lambda x: layer(nn.functional.max_pool2d((x - mean) / std, 2, 1)).flatten(1))
+    turned = Last(nn.Identity(), lambda x: plain(((x.mT - mean) / std) * std + mean))
+    pooled_late = Last(
+        nn.Identity(), lambda x: layer(nn.functional.max_pool2d(((x - mean) / std).mT, 2, 1).mT).flatten(1)
+    )
+    x, method = data(), DeepTaylor(low, 1.0)
+    expected = method(plain, x)
+    assert_equal(method(turned, x.mT), expected.mT)
+    assert_equal(method(pooled_late, x), expected)
+
+
 def test_the_box_of_the_data():
     """Least and greatest value of the input; here of one example, so that it is also the example's."""
     model, x = network(), data(1) * 5 - 3
