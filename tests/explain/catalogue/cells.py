@@ -7,7 +7,7 @@ from torch import nn
 from .network import network, real
 
 
-@network("LSTM by hand (chunk)", real(8, 4), "chunk, in-place sigmoid_, cat of x and h")
+@network("LSTM by hand (chunk)", real(8, 4), "chunk, cat of x and h")
 class ChunkLSTM(nn.Module):
     def __init__(self):
         super().__init__()
@@ -17,9 +17,24 @@ class ChunkLSTM(nn.Module):
         h, c = torch.zeros(x.size(0), 7), torch.zeros(x.size(0), 7)
         for t in range(x.size(1)):
             i, f, o, g = self.gates(torch.cat([x[:, t, :], h], dim=-1)).chunk(4, dim=-1)
-            i.sigmoid_(), f.sigmoid_(), o.sigmoid_(), g.tanh_()
-            c = f * c + i * g
-            h = o * torch.tanh(c)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+            h = torch.sigmoid(o) * torch.tanh(c)
+        return self.fc(h)
+
+
+@network("LSTM by hand (in place)", real(8, 4), "sigmoid_, mul_ and add_ on slices of one buffer")
+class InPlaceLSTM(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.ih, self.hh, self.fc = nn.Linear(4, 28), nn.Linear(7, 28), nn.Linear(7, 3)
+
+    def forward(self, x):
+        h, c = x.new_zeros(x.size(0), 7), x.new_zeros(x.size(0), 7)
+        for t in range(x.size(1)):
+            preact = self.ih(x[:, t]).add_(self.hh(h))
+            gates, g = preact[:, :21].sigmoid(), preact[:, 21:].tanh()
+            c = c.mul(gates[:, :7]).add_(gates[:, 7:14] * g)
+            h = gates[:, -7:] * c.tanh()
         return self.fc(h)
 
 

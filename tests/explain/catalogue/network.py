@@ -30,6 +30,8 @@ class Network:
     dtype: torch.dtype = torch.float64
     piecewise: bool = False
     """Piecewise linear without gates: LRP-0 is the plain gradient times the input."""
+    gain: float = 1.5
+    """Times what the weights are larger than they start, so that the input matters beside the biases."""
     zennit: str | None = None
     """The name of the canonizer with which zennit explains it."""
 
@@ -39,7 +41,7 @@ class Network:
             torch.manual_seed(seed)
             with precision(self.dtype):
                 model, x, arguments = self.build(), self.inputs(), self.arguments()
-                randomise(model)
+                randomise(model, self.gain)
                 with torch.no_grad():
                     calibrate(model, x, arguments)
                     numbers = explained(called(model.eval(), x, arguments), self.target)
@@ -72,12 +74,14 @@ def precision(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(before)
 
 
-def randomise(model: nn.Module) -> None:
-    """Parameters that start as all zeros, all ones or all something get values that matter."""
+def randomise(model: nn.Module, gain: float) -> None:
+    """Weights grow; parameters that start as all zeros, all ones or all something get values that matter."""
     with torch.no_grad():
         for parameter in model.parameters():
             first = parameter.flatten()[0].item()
             if parameter.numel() < 2 or not bool((parameter == first).all()):
+                if parameter.dim() > 1:
+                    parameter.mul_(gain)
                 continue
             if first == 0:
                 parameter.normal_(0, 0.2)
@@ -101,6 +105,7 @@ def calibrate(model: nn.Module, x: Any, arguments: dict[str, Any]) -> None:
         mean, variance = norm.running_mean, norm.running_var
         assert mean is not None
         assert variance is not None
+        variance += 0.2 * variance.mean()  # channels that hardly vary are not blown up
         mean += 0.3 * variance.sqrt() * torch.randn_like(mean)
         variance *= 0.5 + torch.rand_like(variance)
 
