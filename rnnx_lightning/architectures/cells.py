@@ -110,20 +110,17 @@ class LSTMCell(_GatedCell):
         gates, signals = driven
         masks = self.dropout.masks(signals, signals.shape[1], self.units)
         outputs: list[Tensor] = []
-        hidden, cell = start if start is not None else (None, None)
+        hidden, cell = start if start is not None else (None, signals.new_zeros(()))
         for step, (gate, signal) in enumerate(zip(gates.unbind(1), signals.unbind(1), strict=True)):
             if hidden is not None:
                 gate = gate + self.gates_recurrent(hidden)
                 signal = signal + self.candidate_recurrent(hidden)
             write, forget, read = self.gates(gate).chunk(3, dim=1)
-            cell = (
-                write * self.candidate(signal) if cell is None else forget * cell + write * self.candidate(signal)
-            )
+            cell = forget * cell + write * self.candidate(signal)
             hidden = read * self.output(cell)
             if masks is not None:
                 hidden = hidden * masks[step]
             outputs.append(hidden)
-        assert cell is not None  # a sequence has at least one step
         return outputs, cell
 
 

@@ -12,13 +12,17 @@ from rnnx_lightning.explain.gradients import (
     SmoothGrad,
 )
 from rnnx_lightning.explain.lrp import LRP, DeepTaylor, Explanation
+from rnnx_lightning.explain.channels import Channel
+from rnnx_lightning.explain.operations import register
+from rnnx_lightning.explain.refusals import NothingToExplainWarning, PixelRangeWarning, UnexplainableError
 from rnnx_lightning.explain.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
-from rnnx_lightning.explain.refusals import UnexplainableError
+from rnnx_lightning.explain.sharing import Proportional, Sharing, Signed, TwoSided
 
 __all__ = [
     "LRP",
     "AlphaBeta",
     "Attributor",
+    "Channel",
     "Composite",
     "DeepTaylor",
     "Epsilon",
@@ -30,13 +34,20 @@ __all__ = [
     "InChunks",
     "Input",
     "IntegratedGradients",
+    "NothingToExplainWarning",
+    "PixelRangeWarning",
+    "Proportional",
     "Random",
     "Rule",
     "Sensitivity",
+    "Sharing",
+    "Signed",
     "SmoothGrad",
+    "TwoSided",
     "UnexplainableError",
     "WSquare",
     "ZBox",
     "ZPlus",
     "explained_logit",
+    "register",
 ]

@@ -190,6 +190,11 @@ class LinearMap:
             return self._signed("minus", "plus")
         return self.of_weights("ones")
 
+    def known_total(self, channel: Channel) -> Tensor | None:
+        """The output, if that is the sum of a channel."""
+        positive = channel is Channel.POSITIVE and self.nonnegative and self.pixels is None and self.weight is None
+        return self.output if self.bias is None and self.where is None and (positive or channel is Channel.NET) else None
+
     def boxed(self, channel: Channel, low: float | Tensor, high: float | Tensor) -> list[Product]:
         """Contributions a_i w_ij - low w+_ij - high w-_ij, all >= 0; of the negated map where they are negative."""
         if channel is Channel.COUNT:

@@ -60,6 +60,7 @@ class Node:
         pixels: which entries are pixels.
         present: False where an entry is padding; None for nowhere.
         gate: a factor that takes no relevance (a sigmoid's output, or 1 - it, a standard deviation).
+        gated: a gate scales it, or a term of it: a memory.
         lost: a gate times a constant: as a term it is a constant.
         rule: set where the value is a sum of contributions.
         value: the value of such a sum, if the rule looks at it.
@@ -74,7 +75,7 @@ class Node:
     """
 
     __slots__ = (
-        "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "inbox", "kept",
+        "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated", "inbox", "kept",
         "lost", "nonnegative", "pixels", "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape",
         "totals", "value",
     )  # fmt: skip
@@ -96,6 +97,7 @@ class Node:
         self.nonnegative = nonnegative
         self.pixels = pixels
         self.gate = gate
+        self.gated = False
         self.present: Tensor | None = None
         self.lost = False
         self.rule: Rule | None = None

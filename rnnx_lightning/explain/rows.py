@@ -144,7 +144,8 @@ class Linear(Row):
             if self._left_out(node, rule, channel):
                 continue
             layer.active_only = not node.exact
-            part = rule.total(layer, channel)
+            part = layer.known_total(channel) if rule.plain else None
+            part = rule.total(layer, channel) if part is None else part
             for product in call.products(number, channel) if part is None else ():
                 own = product.sign * product.total() if product.sign != 1 else product.total()
                 part = own if part is None else part + own

@@ -69,9 +69,14 @@ def _divided(relevance: Tensor, total: Tensor, own: bool = False) -> Tensor:
     return relevance / total
 
 
+def _or_infinity(total: Tensor) -> Tensor:
+    """Totals >= 0; infinity where they are nothing, or so little that a quotient by them would overflow."""
+    return F.threshold(total, torch.finfo(total.dtype).tiny ** 0.8, math.inf)
+
+
 def ratio(relevance: Tensor, total: Tensor) -> Tensor:
     """Relevance / total for totals >= 0, and 0 where there is nothing to share among."""
-    return _divided(relevance, F.threshold(total, 0.0, math.inf), own=True)
+    return _divided(relevance, _or_infinity(total), own=True)
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,9 @@ class Signed(Sharing):
         total = unit.net
         if not self.gamma:
             return {Channel.NET: self._quotient(relevance, total, unit.active)}
+        if unit.active:
+            factor = ratio(relevance, total + self.gamma * unit.positive)
+            return {Channel.NET: factor, Channel.POSITIVE: self.gamma * factor}
         above = total > 0
         up, down, constant = unit.positive, unit.negative, unit.constant
         down = torch.zeros_like(total) if down is None else down
@@ -144,8 +152,8 @@ class TwoSided(Sharing):
         if negative is None:
             return {Channel.POSITIVE: ratio(relevance, unit.positive)}
         positive, by_value = unit.positive, unit.by_value and unit.active
-        below = F.threshold(negative, 0.0, math.inf)
-        above = F.threshold(positive, 0.0, math.inf)
+        below = _or_infinity(negative)
+        above = _or_infinity(positive)
         down = _divided(relevance, below)
         if by_value:  # a unit that is active has something positive
             down = down * -self.beta

@@ -139,7 +139,7 @@ class Tape(TorchDispatchMode):
         """Let a tensor be another one; who holds the old memory keeps it."""
         old = tensor.detach()
         self._retired[tensor.untyped_storage()._cdata] = (tensor, old)
-        if value.stride() != tensor.stride():
+        if value.shape == tensor.shape and value.stride() != tensor.stride():
             laid = torch.empty_strided(tensor.shape, tensor.stride(), dtype=value.dtype, device=value.device)
             node = self.find(value)
             value = laid.copy_(value)
@@ -359,7 +359,8 @@ class Tape(TorchDispatchMode):
     def move(self, value: Tensor, node: Node, movement: Movement, padding: bool = False) -> Tensor:
         """A value whose entries are some of the source's, and 0 where there is `padding`."""
         new = Node(MOVE, (node,), value, movement, node.nonnegative, gate=node.gate)
-        new.lost, new.refusal = node.lost, node.refusal
+        new.dtype = value.dtype if value.is_floating_point() else node.dtype  # tokens have relevance, too
+        new.lost = node.lost
         if node.refusal is not None:
             return self.note(value, self._opaque(node.refusal, value))
         if node.pixels is not None:

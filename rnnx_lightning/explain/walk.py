@@ -75,7 +75,7 @@ class _Unit:
         self._counts_constant = node.constant and not node.rule.adapts and bias != "ignore"
         self._ignores_constant = node.constant and bias == "ignore"
         self._real = node.rule.sharing.real_scale
-        self.active = not node.exact
+        self.active = not node.exact and not self._ignores_constant
         self.by_value = node.by_value and not node.scaled and not node.constant and node.value is not None
         self.spreads = bias == "spread"
         self.scale: Tensor | None = None  # by which a factor of `positive` is multiplied

@@ -119,7 +119,12 @@ def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) ->
     advice = "It is explained where it scales a signal. As a signal it has no rule."
     if node is None:
         return tape.refused(func, value, advice, *args)
-    return tape.gate_of(value, node, nonnegative=True, refusal=advice, func=func)
+    tape.gate_of(value, node, nonnegative=True, refusal=advice, func=func)
+    if tape.squashed is not None and tape.squashed[0] is node:
+        made = tape.find(value)
+        assert made is not None  # just noted
+        tape.squashed = made, tape.squashed[1]  # the logarithm of probabilities
+    return value
 
 
 for _operation in (aten.sqrt.default, aten.rsqrt.default, aten.reciprocal.default, aten.log.default, aten.log1p.default):
@@ -182,3 +187,24 @@ def dropout(tape: Tape, func: Any, tensor: Tensor, p: float, train: bool | None)
         return tape.record(aten.clone.default, (tensor,), {}), torch.ones_like(tensor, dtype=torch.bool)
     value, mask = func(torch.ones_like(tensor), p, True)
     return tape.record(aten.mul.Tensor, (tensor, value), {}), mask
+
+
+@records("log_sigmoid_forward.default")
+def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
+    """As a network's last operation it is no part of what is explained."""
+    value = func(tensor)
+    node = tape.find(tensor)
+    assert node is not None  # recorded
+    tape.gate_of(value[0], node, refusal="It is explained as a network's last operation.", func=func)
+    made = tape.find(value[0])
+    assert made is not None  # just noted
+    tape.squashed = made, tensor
+    return value
+
+
+@records("glu.default")
+def gated_linear_unit(tape: Tape, func: Any, tensor: Tensor, dim: int = -1) -> Tensor:
+    """The first half, gated by the second."""
+    half = tensor.shape[dim] // 2
+    signal, gates = tape.record(aten.split.Tensor, (tensor, half, dim), {})
+    return tape.record(aten.mul.Tensor, (signal, tape.record(aten.sigmoid.default, (gates,), {})), {})

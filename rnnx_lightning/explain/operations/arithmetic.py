@@ -11,7 +11,7 @@ from rnnx_lightning.explain.rows import PASS, SCALE, Scaling
 from rnnx_lightning.explain.tape import Tape
 
 Operand = Any  # a tensor or a number
-EVERY = 4  # so many scalings in a row shrink totals little enough for the smallest of types
+EVERY = 8  # so many scalings in a row shrink totals little enough
 
 
 @records("add.Tensor add.Scalar")
@@ -31,11 +31,16 @@ def add(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1, *
         return tape.gate_of(value, first, second, lost=True)
     if first.lost or second.lost:  # a gate times a constant is no signal
         node, tensor, constant = (second, two, one) if first.lost else (first, one, two)
-        return plus_constant(tape, value, node, tensor, constant.detach())
+        plus_constant(tape, value, node, tensor, constant.detach())
+        found = tape.find(value)
+        assert found is not None  # just noted
+        found.gated = True
+        return value
     result = tape.add(value, (first, one), (second, two))
     found = tape.find(result)
     assert found is not None  # just noted
     found.gate = first.gate and second.gate
+    found.gated = first.gated or second.gated
     return result
 
 
@@ -76,9 +81,14 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         return tape.product_of_signals(func, value, (first, one), (second, two), func)
     node, tensor, gate, known = (second, two, one, first) if first.gate else (first, one, two, second)
     sign = True if known.nonnegative else None
-    if tape.composite.memory == "per_step" and node.rule is not None:
-        return tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and known.nonnegative))
-    return scaled(tape, value, node, tensor, gate.detach(), sign)
+    if node.gated and node.rule is not None and tape.composite.memory == "per_step":
+        tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and known.nonnegative))
+    else:
+        scaled(tape, value, node, tensor, gate.detach(), sign)
+    made = tape.find(value)
+    assert made is not None  # just noted
+    made.gated = True
+    return value
 
 
 @records("div.Tensor div.Scalar")
@@ -139,9 +149,6 @@ def plus_constant(tape: Tape, value: Tensor, node: Node, tensor: Tensor, constan
     if node.gate:  # 1 - gate stays a gate
         number = isinstance(constant, int | float) and not node.lost
         return tape.gate_of(value, node, nonnegative=bool((value >= 0).all()) if number else None)
-    if value.shape == node.shape and _is_zero(constant):
-        setattr(value, "_rnnx_node", node)  # nothing was added
-        return value
     if node.pixels is not None and node.rule is None:
         # Scaled and shifted pixels are pixels still: a normalisation takes no relevance.
         pixels = node.pixels.affine(1.0, constant if isinstance(constant, Tensor) else float(constant))
@@ -152,7 +159,7 @@ def plus_constant(tape: Tape, value: Tensor, node: Node, tensor: Tensor, constan
 def scaled(tape: Tape, value: Tensor, node: Node, tensor: Tensor, factor: Operand, nonnegative: bool | None) -> Tensor:
     """Tensor * factor; the factor gets no relevance."""
     if node.gate:
-        number = not isinstance(factor, Tensor) or factor.dim() == 0
+        number = not isinstance(factor, Tensor)
         positive = node.nonnegative and (bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0)
         return tape.gate_of(value, node, lost=node.lost or not number, nonnegative=positive)
     if nonnegative is None:
@@ -168,10 +175,6 @@ def scaled(tape: Tape, value: Tensor, node: Node, tensor: Tensor, factor: Operan
     if node.pixels is not None:
         pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
     return tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and nonnegative, pixels=pixels))
-
-
-def _is_zero(constant: Operand) -> bool:
-    return bool((constant == 0).all()) if isinstance(constant, Tensor) else constant == 0
 
 
 def _refused(tape: Tape, func: Any, value: Tensor, first: Node | None, second: Node | None, *sources: Any) -> Any:

@@ -114,6 +114,8 @@ def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
     if func in (aten.mean.dim, aten.sum.dim_IntList, aten.sum.default, aten.mean.default):
         mean = func in (aten.mean.dim, aten.mean.default)
         transpose = _spread_back(x, value, args[0] if args else kwargs.get("dim"), mean)
+    elif func in BACKWARD:
+        transpose = _pooled_back(BACKWARD[func], args, kwargs)
     operation = Operation(lambda a, _: func(a, *args, **kwargs), transpose)
     return tape.linear(func, x, operation, None, None, value)
 
@@ -128,3 +130,20 @@ def _spread_back(x: Tensor, value: Tensor, dims: list[int] | None, mean: bool) -
         return (factors * weight if mean else factors).reshape(kept).expand(size)
 
     return transpose
+
+
+BACKWARD = {
+    aten.avg_pool2d.default: aten.avg_pool2d_backward.default,
+    aten.avg_pool3d.default: aten.avg_pool3d_backward.default,
+    aten._adaptive_avg_pool2d.default: aten._adaptive_avg_pool2d_backward.default,
+}
+
+
+def _pooled_back(backward: Any, args: Any, kwargs: Any) -> Any:
+    """The transpose of average pooling."""
+    if backward is aten._adaptive_avg_pool2d_backward.default:
+        return lambda factors, _, size: backward(factors, factors.new_empty(1).expand(size))
+    names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+    given = dict(zip(names, ([], [], 0, False, True, None), strict=True)) | dict(zip(names, args, strict=False)) | kwargs
+    rest = [given[name] if name != "padding" or given[name] else [0] for name in names]
+    return lambda factors, _, size: backward(factors, factors.new_empty(1).expand(size), *rest)

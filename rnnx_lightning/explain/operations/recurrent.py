@@ -96,7 +96,7 @@ def cell(name: str, x: Tensor, state: Any, *tensors: Any) -> Any:
 
 def fused(name: str, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     """All layers, directions and steps, of sequences that are padded or packed."""
-    packed = isinstance(arguments[1], tuple | list) is False and isinstance(arguments[0], Tensor) and not arguments[0].is_floating_point()
+    packed = isinstance(arguments[2], tuple | list)
     if packed:
         batch_sizes, start, tensors, biases, layers, dropout, training, bidirectional = arguments
         steps = list(x.split(batch_sizes.tolist()))

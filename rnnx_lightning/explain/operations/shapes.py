@@ -32,8 +32,6 @@ def moving(undo: Undo, pads: bool = False) -> Recorder:
             return part.reshape(shape) if undo is by_shape else func(part, *args, **kwargs)
 
         shape = value.shape
-        if not value.is_floating_point() and node.dtype == value.dtype:
-            return value
         return tape.move(value, node, Movement(apply, undo(func, tensor, args, kwargs)), pads)
 
     return record
@@ -299,3 +297,32 @@ def embedding(tape: Tape, func: Any, weight: Tensor, indices: Tensor, *args: Any
     if node is None:
         return tape.refused(func, value, "Its weight may not depend on the input.", weight)
     return tape.note(value, Node(EMBEDDING, (node,), value))
+
+
+@records("_pack_padded_sequence.default")
+def pack(tape: Tape, func: Any, padded: Tensor, lengths: Tensor, batch_first: bool) -> Any:
+    """Steps of all examples, one after the other, without padding."""
+    value, sizes = func(padded, lengths, batch_first)
+    node = tape.find(padded)
+    assert node is not None  # recorded
+
+    def apply(part: Tensor) -> Tensor:
+        return func(part, lengths, batch_first)[0]
+
+    undo = by_gradient(lambda part: apply(part), padded, (), {})
+    return tape.move(value, node, Movement(apply, undo)), sizes
+
+
+@records("_pad_packed_sequence.default")
+def unpack(tape: Tape, func: Any, packed: Tensor, sizes: Tensor, batch_first: bool, padding: float, length: int) -> Any:
+    """The same with padding again."""
+    value, lengths = func(packed, sizes, batch_first, padding, length)
+    node = tape.find(packed)
+    assert node is not None  # recorded
+
+    def apply(part: Tensor) -> Tensor:
+        return func(part, sizes, batch_first, 0, length)[0]
+
+    undo = by_gradient(lambda part: apply(part), packed, (), {})
+    return tape.move(value, node, Movement(apply, undo), padding=padding == 0), lengths
+
