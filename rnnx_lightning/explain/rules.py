@@ -156,7 +156,9 @@ class ZBox(Rule):
     def fitted(self, inputs: Tensor) -> "ZBox":
         """With the bounds that the inputs have where they are asked for; warns of inputs outside of the box."""
         least, greatest = (float(bound) for bound in torch.aminmax(inputs.detach()))
-        low, high = (seen if isinstance(b, str) else b for b, seen in ((self.low, least), (self.high, greatest)))
+        low, high = self.low, self.high
+        if isinstance(low, str) or isinstance(high, str):  # both are the data's
+            return ZBox(least, greatest if greatest > least else least + 1)
         outside = (inputs < low) | (inputs > high)
         if bool(outside.any()):
             warnings.warn(

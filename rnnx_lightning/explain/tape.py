@@ -298,12 +298,16 @@ class Tape(TorchDispatchMode):
         """A sum of something that is made of the input, and of a constant."""
         term = self.as_sum(node, tensor)
         assert term.rule is not None  # a sum
+        rule = term.rule
+        if rule.adapts and isinstance(constant, Tensor) and constant.dim() == value.dim():
+            # A term that happens not to depend on the input (a start state's), and no bias.
+            rule = self.composite.rule(self.path, reads_pixels=False)
         bias = torch.as_tensor(constant, dtype=value.dtype, device=value.device)
         alone = Node(CONSTANT, (), bias, bias)
-        alone.rule, alone.constant, alone.by_value, alone.tape = term.rule, True, True, self
+        alone.rule, alone.constant, alone.by_value, alone.tape = rule, True, True, self
         self.nodes.append(alone)
         new = Node(SUM, (term, alone), value)
-        self.sum_of(new, term.rule, value, term.by_value)
+        self.sum_of(new, rule, value, term.by_value)
         new.constant, new.depth, new.scaled = True, term.depth, term.scaled
         return self.note(value, new)
 
@@ -457,7 +461,7 @@ class Tape(TorchDispatchMode):
         earlier = [node.refusal for node in map(self.find, sources) if node is not None and node.refusal is not None]
         refusal = earlier[0] if earlier else self.message(func, advice)
         for part in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(part, Tensor) and part.is_floating_point():
+            if isinstance(part, Tensor) and (part.is_floating_point() or part.is_complex()):
                 self.note(part, self._opaque(refusal, part))
         return value
 

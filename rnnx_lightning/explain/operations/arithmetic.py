@@ -21,7 +21,7 @@ def add(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1, *
     if alpha != 1:
         two = tape.record(aten.mul.Tensor, (two, torch.as_tensor(alpha, dtype=value.dtype)), {}) if isinstance(two, Tensor) else two * alpha
     first, second = tape.find(one), tape.find(two)
-    if refusal := _refused(tape, func, value, first, second, one, two):
+    if (refusal := _refused(tape, func, value, first, second, one, two)) is not None:
         return refusal
     if first is None or second is None:
         node, tensor, constant = (second, two, one) if first is None else (first, one, two)
@@ -69,7 +69,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     """A gated signal, or a tensor scaled by a constant."""
     value = func(one, two)
     first, second = tape.find(one), tape.find(two)
-    if refusal := _refused(tape, func, value, first, second, one, two):
+    if (refusal := _refused(tape, func, value, first, second, one, two)) is not None:
         return refusal
     if first is None or second is None:
         node, tensor, constant = (second, two, one) if first is None else (first, one, two)
@@ -96,7 +96,7 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     """A tensor divided by a constant, or by a gate (a standard deviation)."""
     value = func(one, two)
     first, second = tape.find(one), tape.find(two)
-    if refusal := _refused(tape, func, value, first, second, one, two):
+    if (refusal := _refused(tape, func, value, first, second, one, two)) is not None:
         return refusal
     if second is None:
         assert first is not None  # one of them is made of the input
@@ -114,7 +114,8 @@ def negate(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     value = func(tensor)
     node = tape.find(tensor)
     assert node is not None  # recorded
-    return _refused(tape, func, value, node, None, tensor, None) or scaled(tape, value, node, tensor, -1.0, False)
+    refusal = _refused(tape, func, value, node, None, tensor, None)
+    return scaled(tape, value, node, tensor, -1.0, False) if refusal is None else refusal
 
 
 @records("addcmul.default")

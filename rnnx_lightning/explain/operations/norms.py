@@ -15,10 +15,19 @@ def batch_norm(tape: Tape, func: Any, x: Tensor, weight: Tensor | None, bias: Te
     """In eval mode: a linear map of each channel."""
     value = func(x, weight, bias, mean, variance, *rest)
     training = func is not aten._native_batch_norm_legit_no_training.default and rest[0]
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    if training and len(x) == 1 and x.dim() > 2:  # one example alone: instance norm
+        dims = list(range(2, x.dim()))
+        deviation = torch.rsqrt(x.detach().var(dims, unbiased=False, keepdim=True) + rest[-1])
+        result = tape.record(aten.mul.Tensor, (centred(tape, func, x, dims), deviation), {})
+        if weight is not None:
+            result = tape.record(aten.mul.Tensor, (result, weight.view(shape)), {})
+        if bias is not None:
+            result = tape.record(aten.add.Tensor, (result, bias.view(shape)), {})
+        return (result, *value[1:])
     if training or mean is None or variance is None:
         tape.refused(func, value[0], "In train mode it depends on the other examples: call model.eval().", x)
         return value
-    shape = (1, -1, *[1] * (x.dim() - 2))
     scale = torch.rsqrt(variance + rest[-1])
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale

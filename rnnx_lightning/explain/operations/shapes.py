@@ -225,7 +225,7 @@ def join(tape: Tape, func: Any, tensors: Sequence[Tensor], dim: int = 0) -> Tens
         return func([like.new_zeros(t.shape) if p is None else p for p, t in zip(parts, shapes, strict=True)], dim)
 
     shapes = [t.detach() for t in tensors]
-    widths = [t.shape[dim] for t in tensors]
+    widths = [] if func is aten.stack.default else [t.shape[dim] for t in tensors]
 
     def undo(part: Tensor) -> Sequence[Tensor | None]:
         return part.unbind(dim) if func is aten.stack.default else part.split(widths, dim)
