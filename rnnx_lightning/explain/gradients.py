@@ -1,6 +1,7 @@
 """Methods that look at the gradient of the logit by the input."""
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -37,9 +38,13 @@ class GuidedBackprop(Attributor):
             network's own, or an `nn.RNN` that runs fused on a GPU.
     """
 
+    def __init__(self, gates: str = "free") -> None:
+        self.gates = gates
+
     def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
         x.requires_grad_()
-        value, _ = explained_logit(model(x), x, target)
+        with _ConstantSigmoids() if self.gates == "constant" else nullcontext():
+            value, _ = explained_logit(model(x), x, target)
         nodes = list(_graph(value))
         if any(type(node).__name__ == "CopySlices" for node in nodes):
             # Something was written into part of a tensor. Was it a ReLU, the graph does not show it.
@@ -164,3 +169,9 @@ class _NoReLUInPlace(TorchFunctionMode):
         if "relu" in name:
             return tensor.copy_(torch.relu(tensor))
         return tensor.copy_(getattr(torch, name[:-1])(tensor.clone(), *limits, **kwargs))
+
+
+class _ConstantSigmoids(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        return result.detach() if getattr(func, "__name__", "") == "sigmoid" else result
