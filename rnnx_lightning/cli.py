@@ -206,7 +206,8 @@ class RnnxCLI(LightningCLI):
             return
         paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
         *others, best = paths or [""]
-        table = next(callback for callback in trainer.callbacks if isinstance(callback, ResultTable))
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        table = next(callback for callback in callbacks if isinstance(callback, ResultTable))
         for other in filter(None, others):
             table.file = f"results-{Path(other).stem}.json"
             self._test(other)

@@ -9,29 +9,11 @@ from torch import Tensor, nn
 
 from rnnx_lightning.callbacks.evaluation import AfterEvaluation
 from rnnx_lightning.data.loader import SequenceBatch
-from rnnx_lightning.explain import (
-    LRP,
-    AlphaBeta,
-    Attributor,
-    Composite,
-    DeepTaylor,
-    GuidedBackprop,
-    Sensitivity,
-    ZBox,
-)
+from rnnx_lightning.explain import Attributor
+from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.metrics import MajorityCosineSimilarity
 from rnnx_lightning.metrics.functional import majority_cosine_similarity
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
-
-
-def published_methods() -> dict[str, Attributor]:
-    """The four methods of the study, by the names that they have in logs and pictures."""
-    return {
-        "Sensitivity": Sensitivity(),
-        "GuidedBackprop": GuidedBackprop(gates="constant"),
-        "DeepTaylor": DeepTaylor(),
-        "LRP": LRP(Composite(AlphaBeta(1.5, 0.5), pixels=ZBox(-1, 1))),
-    }
 
 
 def explain_by_all(

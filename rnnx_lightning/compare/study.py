@@ -112,9 +112,10 @@ class Study:
             raise StudyError(f"two data sets are called {repeated[0]!r}")
         if self.folds is not None and self.folds < 2:
             raise StudyError(f"folds={self.folds} must be at least 2")
-        if self.chosen_folds is not None:
-            if self.folds is None or not set(self.chosen_folds) <= set(range(self.folds)) or not self.chosen_folds:
-                raise StudyError(f"chosen_folds={self.chosen_folds} are not among the {self.folds or 'no'} folds")
+        if self.chosen_folds is not None and not (
+            self.chosen_folds and set(self.chosen_folds) <= set(range(self.folds or 0))
+        ):
+            raise StudyError(f"chosen_folds={self.chosen_folds} are not among the {self.folds or 'no'} folds")
 
     def runs(self, root: Path) -> list[Run]:
         """All runs; the same run in two studies is one folder, and a changed config is another.

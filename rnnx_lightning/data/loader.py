@@ -53,8 +53,8 @@ class SequenceLoader:
         rank: this process.
         world_size: number of processes.
         even: see above.
-        share: list an image that several sequences of a batch show once, so that it is encoded once, and they share
-            the dropout mask of its features. False: list it for each of them.
+        share: list an image that several sequences of a batch show once, so that it is encoded once, and they
+            share the dropout mask of its features. False: list it for each of them.
     """
 
     def __init__(
