@@ -59,7 +59,9 @@ def curves(runs: list[Run]) -> pd.DataFrame:
     for run in runs:
         events = EventAccumulator(str(run.folder), size_guidance={"scalars": 0}).Reload()
         tags = events.Tags()["scalars"]
-        accuracy = {event.step: event.value for event in events.Scalars("val/accuracy")} if tags else {}
+        accuracy = (
+            {event.step: event.value for event in events.Scalars("val/accuracy")} if "val/accuracy" in tags else {}
+        )
         for tag in (tag for tag in tags if tag.startswith(COSINE)):
             for event in events.Scalars(tag):
                 rows.append(
