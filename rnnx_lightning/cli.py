@@ -196,27 +196,42 @@ class RnnxCLI(LightningCLI):
         return trainer
 
     def after_fit(self) -> None:
-        """Test the best checkpoint, and note the hyperparameters beside its results."""
+        """Test the best checkpoint, and note the hyperparameters beside its results.
+
+        Of several checkpoint callbacks, the last one, which is the `checkpoint` of the configuration, says what is
+        tested for `results.json`; the best of another, named x.ckpt, is tested for `results-x.json`.
+        """
         trainer = self.trainer
         if getattr(trainer, "fast_dev_run", False) or trainer.interrupted:
             return
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        paths = [getattr(callback, "best_model_path", "") for callback in trainer.checkpoint_callbacks]
+        *others, best = paths or [""]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        table = next(callback for callback in callbacks if isinstance(callback, ResultTable))
+        for other in filter(None, others):
+            table.file = f"results-{Path(other).stem}.json"
+            self._test(other)
+        table.file = "results.json"
         if not best and trainer.is_global_zero:
             Console().print(
                 "There was no validation, so there is no best checkpoint: the last weights are tested."
             )
-        trainer.test(
-            None if best else self.model,
-            datamodule=self.datamodule,
-            ckpt_path=best or None,
-            verbose=False,
-            weights_only=bool(best),
-        )
+        self._test(best)
         if trainer.logger is not None:
             final = {f"final/{name}": value for name, value in trainer.callback_metrics.items()}
             chosen = self.config[self.subcommand]
             trainer.logger.log_hyperparams({"model": chosen.model.as_dict(), "data": chosen.data.as_dict()}, final)
             trainer.logger.save()
+
+    def _test(self, checkpoint: str) -> None:
+        """Test a checkpoint of this fit, or the weights as they are."""
+        self.trainer.test(
+            None if checkpoint else self.model,
+            datamodule=self.datamodule,
+            ckpt_path=checkpoint or None,
+            verbose=False,
+            weights_only=bool(checkpoint),
+        )
 
     def validate(self, **kwargs: Any) -> None:
         """Our own table is shown instead of Lightning's."""

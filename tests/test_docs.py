@@ -98,3 +98,8 @@ def test_links_and_pictures_exist(document):
     text = (ROOT / document).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert target.startswith("http") or ((ROOT / document).parent / target).exists(), target
+
+
+def test_the_page_of_results_is_made_of_the_numbers():
+    made = runpy.run_path(str(ROOT / "docs" / "study" / "results.py"))["page"]()
+    assert made == (ROOT / "docs" / "results.md").read_text()

@@ -46,7 +46,7 @@ class MajoritySequences(L.LightningDataModule):
         fresh: draw the training sequences anew each epoch, with partners from the same batch or a part of it
             (`pool_of_batch`), so that most images of a batch are seen in several of its sequences and need to be
             encoded only once. False: draw them once, partners from the whole split (as published), and only
-            reshuffle each epoch.
+            reshuffle each epoch; a sequence then shares neither images nor dropout masks with others.
         evaluation_batch_size: as `batch_size`, for validation, test and prediction, whose results do not depend
             on it; default: `batch_size`.
 
@@ -212,6 +212,7 @@ class MajoritySequences(L.LightningDataModule):
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self._world_size,
             even=training,
+            share=self.fresh or not training,
         )
 
     def train_dataloader(self) -> SequenceLoader:

@@ -66,14 +66,6 @@ def explained_logit(logits: Any, x: Inputs, target: Target) -> tuple[Tensor, Ten
     return value, torch.zeros(len(value), 1, dtype=torch.long, device=value.device) if index is None else index
 
 
-def input_gradient(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Gradient of the explained logit by the input, of `x`'s shape."""
-    x = x.detach().requires_grad_()
-    value, _ = explained_logit(model(x), x, target)
-    (gradient,) = torch.autograd.grad(value.sum(), x)
-    return gradient
-
-
 def resolve_target(model: nn.Module, x: Inputs, target: Target) -> Any:
     """The explained outputs of `x` itself, for methods that also look at other inputs."""
     if target is not None:

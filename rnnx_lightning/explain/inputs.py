@@ -89,3 +89,8 @@ class Bound(nn.Module):
     def forward(self, x: Inputs) -> Any:
         """The network's output."""
         return call(self.__dict__["model"], x, self.arguments)
+
+
+def network_of(model: nn.Module) -> nn.Module:
+    """The network itself."""
+    return model.__dict__["model"] if isinstance(model, Bound) else model

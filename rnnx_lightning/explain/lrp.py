@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rnnx_lightning.explain.attributor import Attributor, as_tuple
 from rnnx_lightning.explain.composite import Composite
-from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, filled, mapped, tensors_of
+from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, filled, mapped, network_of, tensors_of
 from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import RELEVANCE
@@ -110,7 +110,7 @@ class LRP(Attributor):
             return self._explain(bound, mapped(lambda t: t.detach().clone(), x), target, as_tuple(layers))
 
     def _explain(self, model: nn.Module, x: Inputs, target: Target, layers: tuple[str, ...]) -> Explanation:
-        network = model.__dict__["model"] if isinstance(model, Bound) else model
+        network = network_of(model)
         self.composite.check(network)
         path = ModulePath(network, layers)
         # If it is refused, it runs once more, to say in which layer.

@@ -4,11 +4,10 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import nn
 
 from rnnx_lightning.explain.composite import Composite
-from rnnx_lightning.explain.inputs import Bound, Inputs, tensors_of
+from rnnx_lightning.explain.inputs import Inputs, network_of, tensors_of
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations import ADVICE, HARMLESS, TABLE
@@ -33,13 +32,13 @@ def recorded(
     """
     with path as place:
         tape = Tape(composite, place, TABLE, HARMLESS, ADVICE)
-        parameter = next((p for p in model.parameters() if p.is_floating_point()), None)
+        parameter = next((p for p in network_of(model).parameters() if p.is_floating_point()), None)
         dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
         leaves = [tape.leaf(t, t.dtype if t.is_floating_point() else dtype) for t in tensors_of(x)]
         with ExitStack() as stack:
             stack.enter_context(torch.no_grad())
             stack.enter_context(_taken_apart())
-            if has_recurrent_modules(model if not isinstance(model, Bound) else model.__dict__["model"]):
+            if has_recurrent_modules(network_of(model)):
                 stack.enter_context(RecurrentModules())
             stack.enter_context(tape)
             output = model(x)
@@ -59,5 +58,3 @@ class _taken_apart:  # noqa: N801 - used as a function
         torch.backends.mha.set_fastpath_enabled(self._fast)
         self._kernel.__exit__(*error)
 
-
-__all__ = ["TorchDispatchMode", "Tensor", "recorded"]

@@ -71,6 +71,18 @@ def test_most_images_of_a_fresh_batch_are_shared():
     assert mean < 1.2 * 50
 
 
+def test_sequences_drawn_once_share_no_images_while_training():
+    """Nor dropout masks, therefore; what is validated has none, and may."""
+    data = digits(fresh=False)
+    batch = next(iter(data.train_dataloader()))
+    assert len(batch.distinct) == 3 * 50
+    assert torch.equal(batch.order.flatten(), torch.arange(150))
+    rows = data.plan("train").rows(slice(0, 50))
+    assert torch.equal(batch.distinct[batch.order], rows.index)
+    validated = next(iter(data.val_dataloader()))
+    assert len(validated.distinct) < 3 * 50
+
+
 def test_folds_are_stratified_and_cover_every_image_once():
     labels = torch.arange(10).repeat_interleave(50)
     parts = [stratified_split(labels, seed=0, validation_share=0.5, folds=10, fold=f)[1] for f in range(10)]
