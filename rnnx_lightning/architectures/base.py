@@ -94,7 +94,7 @@ class CellNetwork(RecurrentNetwork):
         columns: int,
         front: nn.Module,
         dropout: SequenceDropout,
-        cell: DeepCell | LSTMCell | GRUCell,
+        cell: nn.Module,
         output: nn.Module,
     ) -> None:
         super().__init__(columns)

@@ -1,0 +1,159 @@
+"""Trains variants of a network and writes what they reach to a table: one row a run.
+
+    python docs/study/evidence.py NAME [option=value ...] [--out docs/study/evidence.csv]
+
+Explanations are only measured, never trained on. Variants are compared on validation sequences; `split=test` is for
+the final networks.
+"""
+
+import copy
+import csv
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+import variants
+from torch import Tensor, nn
+
+from rnnx_lightning import architectures
+from rnnx_lightning.classifier import rejection_cross_entropy
+from rnnx_lightning.data import MajoritySequences
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, DeepTaylor, GuidedBackprop, Sensitivity, ZBox
+from rnnx_lightning.metrics.functional import majority_cosine_similarity, sample_relevance
+
+METHODS = {
+    "SA": Sensitivity(),
+    "GB free": GuidedBackprop(),
+    "DTD": DeepTaylor(),
+    "LRP": LRP(Composite(AlphaBeta(1.5, 0.5), pixels=ZBox(-1, 1))),
+}
+RECIPE = {"dataset": "mnist", "seed": 0, "epochs": 8, "rate": 2e-3, "batch": 100, "decay": 0.0, "noise": 0.0}
+DATA = {"samples": 3, "majority_size": 2, "columns": 7}
+MEASURE = {"split": "validation", "count": 2000}
+
+
+class Constant(nn.Module):
+    """A sigmoid that no gradient goes through."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x).detach()
+
+
+def with_constant_gates(network: nn.Module) -> nn.Module:
+    """A copy whose gates take no gradient, as in the published guided backprop."""
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        for name, child in module.named_children():
+            if isinstance(child, nn.Sigmoid):
+                setattr(module, name, Constant())
+    return network
+
+
+def build(name: str, options: dict) -> nn.Module:
+    """A network of the package or a variant of this study."""
+    cls = getattr(variants, name, None) or getattr(architectures, name)
+    return cls(**options)
+
+
+def train(network: nn.Module, data: MajoritySequences, recipe: dict) -> float:
+    """Adam, one cycle; returns the seconds of an epoch."""
+    loader = data.train_dataloader()
+    optimizer = torch.optim.Adam(network.parameters(), lr=recipe["rate"], fused=True)
+    if recipe["decay"]:
+        optimizer = torch.optim.AdamW(network.parameters(), lr=recipe["rate"], weight_decay=recipe["decay"], fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=recipe["rate"], total_steps=recipe["epochs"] * len(loader)
+    )
+    start = time.perf_counter()
+    network.train()
+    for epoch in range(recipe["epochs"]):
+        loader.set_epoch(epoch)
+        for batch in loader:
+            batch = data.on_after_batch_transfer(batch)
+            shown = batch.distinct
+            if recipe["noise"]:
+                shown = shown + recipe["noise"] * torch.randn_like(shown)
+            optimizer.zero_grad()
+            loss = rejection_cross_entropy(network(shown, batch.order), batch.label)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return (time.perf_counter() - start) / recipe["epochs"]
+
+
+def measure(network: nn.Module, data: MajoritySequences, split: str, count: int) -> dict[str, float]:
+    """Accuracy over the whole split, and cosine similarities over its first `count` sequences."""
+    network.eval()
+    plain, held = network, with_constant_gates(network)
+    right = total = 0
+    sums: dict[str, list[Tensor]] = {}
+    loader = data.val_dataloader() if split == "validation" else data.test_dataloader()
+    for batch in loader:
+        batch = data.on_after_batch_transfer(batch)
+        with torch.no_grad():
+            right += int((network(batch.distinct, batch.order).argmax(1) == batch.label).sum())
+        if total < count:
+            image, label, majority = batch.image, batch.label, batch.majority
+            relevances = {key: method(plain, image, label) for key, method in METHODS.items()}
+            relevances["SA held"] = METHODS["SA"](held, image, label)
+            relevances["GB"] = METHODS["GB free"](held, image, label)
+            for key, relevance in relevances.items():
+                sums.setdefault(key, []).append(majority_cosine_similarity(relevance, majority))
+                # What keeps it below 1: relevance of the fake sample, or unequal majority samples?
+                v = sample_relevance(relevance, majority.shape[1]) * majority
+                ideal = majority_cosine_similarity(v.repeat_interleave(1, 1)[:, None, None], majority)
+                sums.setdefault(key + " without fake", []).append(ideal)
+        total += len(batch.label)
+    return {"accuracy": right / total} | {key: float(torch.cat(parts).mean()) for key, parts in sums.items()}
+
+
+def main() -> None:
+    """Train one variant and append its row."""
+    name, *pairs = sys.argv[1:]
+    out = Path(os.environ.get("EVIDENCE_OUT", "docs/study/evidence.csv"))
+    values = {}
+    for pair in pairs:
+        key, value = pair.split("=")
+        try:
+            values[key] = {"true": True, "false": False}.get(value, float(value) if "." in value or "e" in value else int(value))
+        except ValueError:
+            values[key] = {"true": True, "false": False}.get(value, value)
+    recipe = {key: values.pop(key, default) for key, default in RECIPE.items()}
+    measured = {key: values.pop(key, default) for key, default in MEASURE.items()}
+    shape = {key: values.pop(key, default) for key, default in DATA.items()}
+    torch.set_num_threads(1)
+    torch.manual_seed(recipe["seed"])
+    data = MajoritySequences(
+        recipe["dataset"], seed=recipe["seed"], batch_size=recipe["batch"], evaluation_batch_size=100, **shape
+    )
+    data.prepare_data()
+    data.setup()
+    options = values | ({"columns": shape["columns"]} if shape["columns"] != 7 else {})
+    network = build(name, options)
+    seconds = train(network, data, recipe)
+    label = " ".join([name, *pairs])
+    folder = Path(os.environ.get("EVIDENCE_CHECKPOINTS", "logs/evidence"))
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save({"name": name, "options": options, "shape": shape, "recipe": recipe, "state": network.state_dict()},
+               folder / (label.replace(" ", "_").replace("/", "-") + ".pt"))
+    start = time.perf_counter()
+    scores = measure(network, data, measured["split"], measured["count"])
+    row = {"network": name, "options": " ".join(f"{k}={v}" for k, v in values.items()), **recipe, **shape, **measured}
+    row |= {key: round(value, 4) for key, value in scores.items()}
+    row |= {"epoch_seconds": round(seconds, 1), "measure_seconds": round(time.perf_counter() - start, 1)}
+    row["parameters"] = sum(p.numel() for p in network.parameters())
+    row["commit"] = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    new = not out.exists()
+    with out.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    print(row, flush=True)
+
+
+if __name__ == "__main__":
+    main()

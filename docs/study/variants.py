@@ -1,0 +1,1 @@
+"""Variants of the evidence network, for the study alone."""
