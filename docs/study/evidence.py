@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 import variants
 from torch import Tensor, nn
 
@@ -30,7 +31,7 @@ METHODS = {
     "DTD": DeepTaylor(),
     "LRP": LRP(Composite(AlphaBeta(1.5, 0.5), pixels=ZBox(-1, 1))),
 }
-RECIPE = {"dataset": "mnist", "seed": 0, "epochs": 8, "rate": 2e-3, "batch": 100, "decay": 0.0, "noise": 0.0}
+RECIPE = {"dataset": "mnist", "seed": 0, "epochs": 8, "rate": 2e-3, "batch": 100, "decay": 0.0, "noise": 0.0, "cost": 0.0, "loss": "ce"}
 DATA = {"samples": 3, "majority_size": 2, "columns": 7}
 MEASURE = {"split": "validation", "count": 2000}
 
@@ -50,6 +51,15 @@ def with_constant_gates(network: nn.Module) -> nn.Module:
             if isinstance(child, nn.Sigmoid):
                 setattr(module, name, Constant())
     return network
+
+
+def binary(logits: Tensor, label: Tensor) -> Tensor:
+    """Each class on its own: is it the majority? Yes above a threshold of 6, no below."""
+    wanted = F.one_hot(label, logits.shape[1]).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits - 6, wanted, reduction="none").sum(1).mean()
+
+
+LOSSES = {"ce": rejection_cross_entropy, "bce": binary}
 
 
 def build(name: str, options: dict) -> nn.Module:
@@ -77,7 +87,8 @@ def train(network: nn.Module, data: MajoritySequences, recipe: dict) -> float:
             if recipe["noise"]:
                 shown = shown + recipe["noise"] * torch.randn_like(shown)
             optimizer.zero_grad()
-            loss = rejection_cross_entropy(network(shown, batch.order), batch.label)
+            logits = network(shown, batch.order)
+            loss = LOSSES[recipe["loss"]](logits, batch.label) + recipe["cost"] * logits.abs().sum(1).mean()
             loss.backward()
             optimizer.step()
             schedule.step()
