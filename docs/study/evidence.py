@@ -31,7 +31,17 @@ METHODS = {
     "DTD": DeepTaylor(),
     "LRP": LRP(Composite(AlphaBeta(1.5, 0.5), pixels=ZBox(-1, 1))),
 }
-RECIPE = {"dataset": "mnist", "seed": 0, "epochs": 8, "rate": 2e-3, "batch": 100, "decay": 0.0, "noise": 0.0, "cost": 0.0, "loss": "ce"}
+RECIPE = {
+    "dataset": "mnist",
+    "seed": 0,
+    "epochs": 8,
+    "rate": 2e-3,
+    "batch": 100,
+    "decay": 0.0,
+    "noise": 0.0,
+    "cost": 0.0,
+    "loss": "ce",
+}
 DATA = {"samples": 3, "majority_size": 2, "columns": 7}
 MEASURE = {"split": "validation", "count": 2000}
 
@@ -71,9 +81,12 @@ def build(name: str, options: dict) -> nn.Module:
 def train(network: nn.Module, data: MajoritySequences, recipe: dict) -> float:
     """Adam, one cycle; returns the seconds of an epoch."""
     loader = data.train_dataloader()
-    optimizer = torch.optim.Adam(network.parameters(), lr=recipe["rate"], fused=True)
+    learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(learnt, lr=recipe["rate"], fused=True)
     if recipe["decay"]:
-        optimizer = torch.optim.AdamW(network.parameters(), lr=recipe["rate"], weight_decay=recipe["decay"], fused=True)
+        optimizer = torch.optim.AdamW(
+            learnt, lr=recipe["rate"], weight_decay=recipe["decay"], fused=True
+        )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe["rate"], total_steps=recipe["epochs"] * len(loader)
     )
@@ -129,7 +142,9 @@ def main() -> None:
     for pair in pairs:
         key, value = pair.split("=")
         try:
-            values[key] = {"true": True, "false": False}.get(value, float(value) if "." in value or "e" in value else int(value))
+            values[key] = {"true": True, "false": False}.get(
+                value, float(value) if "." in value or "e" in value else int(value)
+            )
         except ValueError:
             values[key] = {"true": True, "false": False}.get(value, value)
     recipe = {key: values.pop(key, default) for key, default in RECIPE.items()}
@@ -148,15 +163,25 @@ def main() -> None:
     label = " ".join([name, *pairs])
     folder = Path(os.environ.get("EVIDENCE_CHECKPOINTS", "logs/evidence"))
     folder.mkdir(parents=True, exist_ok=True)
-    torch.save({"name": name, "options": options, "shape": shape, "recipe": recipe, "state": network.state_dict()},
-               folder / (label.replace(" ", "_").replace("/", "-") + ".pt"))
+    torch.save(
+        {"name": name, "options": options, "shape": shape, "recipe": recipe, "state": network.state_dict()},
+        folder / (label.replace(" ", "_").replace("/", "-") + ".pt"),
+    )
     start = time.perf_counter()
     scores = measure(network, data, measured["split"], measured["count"])
-    row = {"network": name, "options": " ".join(f"{k}={v}" for k, v in values.items()), **recipe, **shape, **measured}
+    row = {
+        "network": name,
+        "options": " ".join(f"{k}={v}" for k, v in values.items()),
+        **recipe,
+        **shape,
+        **measured,
+    }
     row |= {key: round(value, 4) for key, value in scores.items()}
     row |= {"epoch_seconds": round(seconds, 1), "measure_seconds": round(time.perf_counter() - start, 1)}
     row["parameters"] = sum(p.numel() for p in network.parameters())
-    row["commit"] = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    row["commit"] = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    ).stdout.strip()
     new = not out.exists()
     with out.open("a", newline="") as file:
         writer = csv.DictWriter(file, row)

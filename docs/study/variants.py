@@ -54,14 +54,44 @@ class VariantCell(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, hidden: int, classes: int, window: int, inner: str = "window", units: int = 0,
-        sign: str = "free", gate: str = "memory", forget: str = "none", tied: float = 0.0, huber: float = 0.0,
-        threshold: bool = False, gate_bias: float = 0.0, period: int = 4, steep: float = 1.0,
+        self,
+        inputs: int,
+        hidden: int,
+        classes: int,
+        window: int,
+        inner: str = "window",
+        units: int = 0,
+        sign: str = "free",
+        gate: str = "memory",
+        forget: str = "none",
+        tied: float = 0.0,
+        huber: float = 0.0,
+        threshold: bool = False,
+        gate_bias: float = 0.0,
+        period: int = 4,
+        steep: float = 1.0,
+        inhibit: float = 0.0,
+        compete: float = 0.0,
+        drop_hidden: float = 0.0,
+        drop_evidence: float = 0.0,
     ) -> None:
         super().__init__()
         width = units or classes
-        self.window, self.inner, self.gate_kind, self.forget_kind, self.period = window, inner, gate, forget, period
+        self.window, self.inner, self.gate_kind, self.forget_kind, self.period = (
+            window,
+            inner,
+            gate,
+            forget,
+            period,
+        )
         self.huber, self.steep = huber, steep
+        self.drop_hidden, self.drop_evidence = nn.Dropout(drop_hidden), nn.Dropout(drop_evidence)
+        self.inhibit = bias_free_linear(width, width) if inhibit else None
+        if self.inhibit is not None:
+            self.inhibit.weight = nn.Parameter((1 + inhibit) * torch.eye(width) - inhibit, requires_grad=False)
+        self.compete = bias_free_linear(width, width) if compete else None
+        if self.compete is not None:
+            self.compete.weight = nn.Parameter(compete * (2 * torch.eye(width) - 1))
         if inner == "rlstm":
             self.inner_cell = LSTMCell(inputs, hidden)
         else:
@@ -80,9 +110,9 @@ class VariantCell(nn.Module):
         if gate == "memory":
             self.gates_memory = bias_free_linear(width, width, fan_in=hidden + width)
         if gate == "own":
-            self.gates_memory = Scale(width, 0.0)
+            self.gates_memory = Diagonal(width, 0.0)
         if tied:
-            self.tied = Scale(width, tied)
+            self.tied = Diagonal(width, tied)
         self.gates = nn.Sigmoid()
         if forget == "gate":
             self.forget_input = gate_linear(hidden, width, fan_in=hidden + width)
@@ -91,7 +121,9 @@ class VariantCell(nn.Module):
             self.keep = nn.Sigmoid()
         self.output: nn.Module = nn.Identity()
         if units:
-            self.output = PositiveLinear(units, classes) if sign == "positive" else bias_free_linear(units, classes)
+            self.output = (
+                PositiveLinear(units, classes) if sign == "positive" else bias_free_linear(units, classes)
+            )
 
     def drive(self, features: Tensor):
         if self.inner == "rlstm":
@@ -124,11 +156,16 @@ class VariantCell(nn.Module):
         return torch.stack(states, dim=1)
 
     def forward(self, driven) -> Tensor:
-        hidden = self._hidden(driven)
+        hidden = self.drop_hidden(self._hidden(driven))
         found = self.evidence(self.bias(self.evidence_input(hidden)))
+        if self.inhibit is not None:
+            found = torch.relu(self.inhibit(found))
+        found = self.drop_evidence(found)
         if self.huber:
             found = F.hardsigmoid(6 * (found / self.huber) - 3) * found
         gate = self.gates_input(hidden) if self.gate_kind != "none" else None
+        if gate is not None and self.compete is not None:
+            gate = gate + self.compete(found)
         if gate is not None and hasattr(self, "tied"):
             gate = gate + self.tied(found)
         if self.gate_kind in ("input", "none") and self.forget_kind == "none":
@@ -150,7 +187,7 @@ class VariantCell(nn.Module):
         return self.output(memory)
 
 
-class Scale(nn.Module):
+class Diagonal(nn.Module):
     """A factor a unit."""
 
     def __init__(self, width: int, start: float) -> None:
@@ -158,15 +195,23 @@ class Scale(nn.Module):
         self.weight = nn.Parameter(torch.full((width,), float(start)))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.weight
+        return F.linear(x, self.weight.diag())
 
 
 class Variant(CellNetwork):
     """Front, dropout, the variant cell."""
 
     def __init__(
-        self, columns: int = 7, features: int = 256, hidden: int = 128, classes: int = 10, window: int = 4,
-        dropout: float = 0.1, stationary: bool = False, conv: bool = False, **options,
+        self,
+        columns: int = 7,
+        features: int = 256,
+        hidden: int = 128,
+        classes: int = 10,
+        window: int = 4,
+        dropout: float = 0.1,
+        stationary: bool = False,
+        conv: bool = False,
+        **options,
     ) -> None:
         front = (conv_front if conv else linear_front)(28, columns, features)
         cell = VariantCell(features, hidden, classes, window, **options)

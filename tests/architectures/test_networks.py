@@ -8,6 +8,7 @@ from rnnx_lightning import architectures
 from rnnx_lightning.architectures import ConvDeep, layers
 
 EVERY = ["Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU", "LSTM", "GRU"]
+EVERY += ["Evidence", "ConvEvidence"]
 NETWORKS = {"ConvDeep": (ConvDeep, 151_192)}
 
 
