@@ -70,7 +70,7 @@ class VariantCell(nn.Module):
         gate_bias: float = 0.0,
         period: int = 4,
         steep: float = 1.0,
-        inhibit: float = 0.0,
+        evidence: str = "free",
         compete: float = 0.0,
         drop_hidden: float = 0.0,
         drop_evidence: float = 0.0,
@@ -86,9 +86,6 @@ class VariantCell(nn.Module):
         )
         self.huber, self.steep = huber, steep
         self.drop_hidden, self.drop_evidence = nn.Dropout(drop_hidden), nn.Dropout(drop_evidence)
-        self.inhibit = bias_free_linear(width, width) if inhibit else None
-        if self.inhibit is not None:
-            self.inhibit.weight = nn.Parameter((1 + inhibit) * torch.eye(width) - inhibit, requires_grad=False)
         self.compete = bias_free_linear(width, width) if compete else None
         if self.compete is not None:
             self.compete.weight = nn.Parameter(compete * (2 * torch.eye(width) - 1))
@@ -101,7 +98,8 @@ class VariantCell(nn.Module):
             self.inner_keep = gate_linear(inputs, hidden, inputs)
             self.inner_gate = nn.Sigmoid()
         self.hidden = nn.ReLU()
-        self.evidence_input = bias_free_linear(hidden, width)
+        positive = evidence == "positive"
+        self.evidence_input = (PositiveLinear if positive else bias_free_linear)(hidden, width)
         self.bias = NonPositiveBias(width, -3.0) if threshold else nn.Identity()
         self.evidence = nn.ReLU()
         if gate != "none":
@@ -158,8 +156,6 @@ class VariantCell(nn.Module):
     def forward(self, driven) -> Tensor:
         hidden = self.drop_hidden(self._hidden(driven))
         found = self.evidence(self.bias(self.evidence_input(hidden)))
-        if self.inhibit is not None:
-            found = torch.relu(self.inhibit(found))
         found = self.drop_evidence(found)
         if self.huber:
             found = F.hardsigmoid(6 * (found / self.huber) - 3) * found
