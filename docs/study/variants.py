@@ -102,7 +102,9 @@ class VariantCell(nn.Module):
         self.evidence_input = (PositiveLinear if positive else bias_free_linear)(hidden, width)
         self.bias = NonPositiveBias(width, -3.0) if threshold else nn.Identity()
         self.evidence = nn.ReLU()
-        if gate != "none":
+        if gate == "evidence":
+            self.gate_bias = nn.Parameter(torch.full((width,), gate_bias))
+        elif gate != "none":
             self.gates_input = gate_linear(hidden, width, fan_in=hidden + width)
             nn.init.constant_(self.gates_input.bias, gate_bias)
         if gate == "memory":
@@ -159,12 +161,14 @@ class VariantCell(nn.Module):
         found = self.drop_evidence(found)
         if self.huber:
             found = F.hardsigmoid(6 * (found / self.huber) - 3) * found
-        gate = self.gates_input(hidden) if self.gate_kind != "none" else None
+        gate = self.gates_input(hidden) if self.gate_kind not in ("none", "evidence") else None
         if gate is not None and self.compete is not None:
             gate = gate + self.compete(found)
-        if gate is not None and hasattr(self, "tied"):
+        if self.gate_kind == "evidence":
+            gate = self.tied(found) + self.gate_bias
+        elif gate is not None and hasattr(self, "tied"):
             gate = gate + self.tied(found)
-        if self.gate_kind in ("input", "none") and self.forget_kind == "none":
+        if self.gate_kind in ("input", "none", "evidence") and self.forget_kind == "none":
             return self.output((found if gate is None else self.gates(self.steep * gate) * found).sum(dim=1))
         forget = self.forget_input(hidden) if self.forget_kind == "gate" else None
         memory = None
