@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 import variants
+import yaml
 from torch import Tensor, nn
 
 from rnnx_lightning import architectures
@@ -42,24 +43,29 @@ RECIPE = {
     "cost": 0.0,
     "loss": "ce",
 }
-DATA = {"samples": 3, "majority_size": 2, "columns": 7}
+DATA = {"samples": 3, "majority_size": 2, "columns": 7, "margin": 0}
 MEASURE = {"split": "validation", "count": 2000}
 
 
 class Constant(nn.Module):
-    """A sigmoid that no gradient goes through."""
+    """A gate that no gradient goes through."""
+
+    def __init__(self, gate: nn.Module) -> None:
+        super().__init__()
+        self.gate = gate
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sigmoid(x).detach()
+        """The gate's value, as a constant."""
+        return self.gate(x).detach()
 
 
 def with_constant_gates(network: nn.Module) -> nn.Module:
     """A copy whose gates take no gradient, as in the published guided backprop."""
     network = copy.deepcopy(network)
-    for module in network.modules():
+    for module in list(network.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.Sigmoid):
-                setattr(module, name, Constant())
+            if isinstance(child, nn.Sigmoid | nn.Hardsigmoid):
+                setattr(module, name, Constant(child))
     return network
 
 
@@ -128,60 +134,24 @@ def measure(network: nn.Module, data: MajoritySequences, split: str, count: int)
                 sums.setdefault(key, []).append(majority_cosine_similarity(relevance, majority))
                 # What keeps it below 1: relevance of the fake sample, or unequal majority samples?
                 v = sample_relevance(relevance, majority.shape[1]) * majority
-                ideal = majority_cosine_similarity(v.repeat_interleave(1, 1)[:, None, None], majority)
+                ideal = majority_cosine_similarity(v[:, None, None], majority)
                 sums.setdefault(key + " without fake", []).append(ideal)
         total += len(batch.label)
     return {"accuracy": right / total} | {key: float(torch.cat(parts).mean()) for key, parts in sums.items()}
 
 
-def main() -> None:
-    """Train one variant and append its row."""
-    name, *pairs = sys.argv[1:]
-    out = Path(os.environ.get("EVIDENCE_OUT", "docs/study/evidence.csv"))
-    values = {}
-    for pair in pairs:
-        key, value = pair.split("=")
-        try:
-            values[key] = {"true": True, "false": False}.get(
-                value, float(value) if "." in value or "e" in value else int(value)
-            )
-        except ValueError:
-            values[key] = {"true": True, "false": False}.get(value, value)
-    recipe = {key: values.pop(key, default) for key, default in RECIPE.items()}
-    measured = {key: values.pop(key, default) for key, default in MEASURE.items()}
-    shape = {key: values.pop(key, default) for key, default in DATA.items()}
-    torch.set_num_threads(1)
-    torch.manual_seed(recipe["seed"])
+def data_of(recipe: dict, shape: dict) -> MajoritySequences:
+    """The sequences, loaded."""
     data = MajoritySequences(
         recipe["dataset"], seed=recipe["seed"], batch_size=recipe["batch"], evaluation_batch_size=100, **shape
     )
     data.prepare_data()
     data.setup()
-    options = values | ({"columns": shape["columns"]} if shape["columns"] != 7 else {})
-    network = build(name, options)
-    seconds = train(network, data, recipe)
-    label = " ".join([name, *pairs])
-    folder = Path(os.environ.get("EVIDENCE_CHECKPOINTS", "logs/evidence"))
-    folder.mkdir(parents=True, exist_ok=True)
-    torch.save(
-        {"name": name, "options": options, "shape": shape, "recipe": recipe, "state": network.state_dict()},
-        folder / (label.replace(" ", "_").replace("/", "-") + ".pt"),
-    )
-    start = time.perf_counter()
-    scores = measure(network, data, measured["split"], measured["count"])
-    row = {
-        "network": name,
-        "options": " ".join(f"{k}={v}" for k, v in values.items()),
-        **recipe,
-        **shape,
-        **measured,
-    }
-    row |= {key: round(value, 4) for key, value in scores.items()}
-    row |= {"epoch_seconds": round(seconds, 1), "measure_seconds": round(time.perf_counter() - start, 1)}
-    row["parameters"] = sum(p.numel() for p in network.parameters())
-    row["commit"] = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True
-    ).stdout.strip()
+    return data
+
+
+def write(out: Path, row: dict) -> None:
+    """Append a row."""
     new = not out.exists()
     with out.open("a", newline="") as file:
         writer = csv.DictWriter(file, row)
@@ -189,6 +159,43 @@ def main() -> None:
             writer.writeheader()
         writer.writerow(row)
     print(row, flush=True)
+
+
+def main() -> None:
+    """Train one variant, or measure a checkpoint once more, and append a row."""
+    name, *pairs = sys.argv[1:]
+    out = Path(os.environ.get("EVIDENCE_OUT", "docs/study/evidence.csv"))
+    values = {key: yaml.safe_load(value) for key, value in (pair.split("=") for pair in pairs)}
+    measured = {key: values.pop(key, default) for key, default in MEASURE.items()}
+    torch.set_num_threads(1)
+    if name.endswith(".pt"):
+        saved = torch.load(name, weights_only=True)
+        name, options, recipe, seconds = saved["name"], saved["options"], RECIPE | saved["recipe"], saved["seconds"]
+        shape = DATA | saved["shape"]
+        data, network = data_of(recipe, shape), build(name, options)
+        network.load_state_dict(saved["state"])
+    else:
+        recipe = {key: values.pop(key, default) for key, default in RECIPE.items()}
+        shape = {key: values.pop(key, default) for key, default in DATA.items()}
+        torch.manual_seed(recipe["seed"])
+        data = data_of(recipe, shape)
+        options = values | ({"columns": shape["columns"]} if shape["columns"] != 7 else {})
+        network = build(name, options)
+        seconds = train(network, data, recipe)
+        folder = Path(os.environ.get("EVIDENCE_CHECKPOINTS", "logs/evidence"))
+        folder.mkdir(parents=True, exist_ok=True)
+        saved = {"name": name, "options": options, "shape": shape, "recipe": recipe, "seconds": seconds}
+        torch.save(saved | {"state": network.state_dict()}, folder / f"{'_'.join([name, *pairs])}.pt")
+    start = time.perf_counter()
+    scores = measure(network, data, measured["split"], measured["count"])
+    shown = {key: value for key, value in options.items() if key != "columns"}
+    row = {"network": name, "options": " ".join(f"{k}={v}" for k, v in shown.items()), **recipe, **shape, **measured}
+    row |= {key: round(value, 4) for key, value in scores.items()}
+    row |= {"epoch_seconds": round(seconds, 1), "measure_seconds": round(time.perf_counter() - start, 1)}
+    row["parameters"] = sum(p.numel() for p in network.parameters())
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    row["commit"] = commit.stdout.strip()
+    write(out, row)
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class VariantCell(nn.Module):
             self.gates_memory = Diagonal(width, 0.0)
         if tied:
             self.tied = Diagonal(width, tied)
-        self.gates = nn.Sigmoid()
+        self.gates, self.weigh = nn.Sigmoid(), nn.Hardsigmoid()
         if forget == "gate":
             self.forget_input = gate_linear(hidden, width, fan_in=hidden + width)
             nn.init.constant_(self.forget_input.bias, 3.0)
@@ -160,7 +160,7 @@ class VariantCell(nn.Module):
         found = self.evidence(self.bias(self.evidence_input(hidden)))
         found = self.drop_evidence(found)
         if self.huber:
-            found = F.hardsigmoid(6 * (found / self.huber) - 3) * found
+            found = self.weigh(6 * (found / self.huber) - 3) * found
         gate = self.gates_input(hidden) if self.gate_kind not in ("none", "evidence") else None
         if gate is not None and self.compete is not None:
             gate = gate + self.compete(found)
