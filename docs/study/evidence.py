@@ -151,13 +151,15 @@ def data_of(recipe: dict, shape: dict) -> MajoritySequences:
 
 
 def write(out: Path, row: dict) -> None:
-    """Append a row."""
-    new = not out.exists()
-    with out.open("a", newline="") as file:
+    """Append a row; rows from before an option was there have its default."""
+    rows = []
+    if out.exists():
+        with out.open(newline="") as file:
+            rows = [RECIPE | DATA | before for before in csv.DictReader(file)]
+    with out.open("w", newline="") as file:
         writer = csv.DictWriter(file, row)
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+        writer.writeheader()
+        writer.writerows([*rows, row])
     print(row, flush=True)
 
 
