@@ -90,9 +90,7 @@ def train(network: nn.Module, data: MajoritySequences, recipe: dict) -> float:
     learnt = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.Adam(learnt, lr=recipe["rate"], fused=True)
     if recipe["decay"]:
-        optimizer = torch.optim.AdamW(
-            learnt, lr=recipe["rate"], weight_decay=recipe["decay"], fused=True
-        )
+        optimizer = torch.optim.AdamW(learnt, lr=recipe["rate"], weight_decay=recipe["decay"], fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=recipe["rate"], total_steps=recipe["epochs"] * len(loader)
     )
@@ -172,7 +170,12 @@ def main() -> None:
     torch.set_num_threads(1)
     if name.endswith(".pt"):
         saved = torch.load(name, weights_only=True)
-        name, options, recipe, seconds = saved["name"], saved["options"], RECIPE | saved["recipe"], saved["seconds"]
+        name, options, recipe, seconds = (
+            saved["name"],
+            saved["options"],
+            RECIPE | saved["recipe"],
+            saved["seconds"],
+        )
         shape = DATA | saved["shape"]
         data, network = data_of(recipe, shape), build(name, options)
         network.load_state_dict(saved["state"])
@@ -191,7 +194,13 @@ def main() -> None:
     start = time.perf_counter()
     scores = measure(network, data, measured["split"], measured["count"])
     shown = {key: value for key, value in options.items() if key != "columns"}
-    row = {"network": name, "options": " ".join(f"{k}={v}" for k, v in shown.items()), **recipe, **shape, **measured}
+    row = {
+        "network": name,
+        "options": " ".join(f"{k}={v}" for k, v in shown.items()),
+        **recipe,
+        **shape,
+        **measured,
+    }
     row |= {key: round(value, 4) for key, value in scores.items()}
     row |= {"epoch_seconds": round(seconds, 1), "measure_seconds": round(time.perf_counter() - start, 1)}
     row["parameters"] = sum(p.numel() for p in network.parameters())

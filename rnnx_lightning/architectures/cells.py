@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear, check_window, gate_linear
+from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear, gate_linear
 
 
 class DeepCell(nn.Module):
@@ -180,30 +180,34 @@ class GRUCell(_GatedCell):
 
 
 class EvidenceCell(nn.Module):
-    """m_t = m_{t-1} + sigmoid(G z_t + U m_{t-1} + b) * ReLU(E z_t), z_t = ReLU(sum_k W_k f_{t-k}), m_0 = 0.
+    """m_t = m_{t-1} + min(e_t / s, 1) e_t, e_t = ReLU(E z_t), z_t = ReLU(sum_k W_k f_{t-k}), with m_0 = 0.
 
     The memory has one unit a class and only ever grows: evidence is added at the time when it is seen. The last
-    `window` steps are seen at once, so that no state has to carry pixels; what is remembered is ten numbers. The
-    gates see the memory, and are the only part with a bias.
+    `window` steps are seen at once, so that no state has to carry pixels. Evidence is its own gate: what is hardly
+    there is hardly counted, and has a gradient that is as small.
 
     Args:
         inputs: width of f_t.
         hidden: width of z_t.
         classes: width of m_t.
         window: how many steps z_t is made of.
+        sure: s, the evidence of a step from which on it counts in full.
+
+    Raises:
+        ValueError: `window` or `sure` is out of range.
     """
 
-    def __init__(self, inputs: int, hidden: int, classes: int, window: int) -> None:
+    def __init__(self, inputs: int, hidden: int, classes: int, window: int = 4, sure: float = 30.0) -> None:
         super().__init__()
-        check_window(window)
+        if window < 1 or not sure > 0:
+            raise ValueError(f"window={window} must be at least 1, and sure={sure} positive")
         self.window = window
+        self.sure = sure
         self.window_input = bias_free_linear(inputs, window * hidden, fan_in=window * inputs)
         self.hidden = nn.ReLU()
         self.evidence_input = bias_free_linear(hidden, classes)
         self.evidence = nn.ReLU()
-        self.gates_input = gate_linear(hidden, classes, fan_in=hidden + classes)
-        self.gates_memory = bias_free_linear(classes, classes, fan_in=hidden + classes)
-        self.gates = nn.Sigmoid()
+        self.gates = nn.Hardsigmoid()  # min(max(x / 6 + 1 / 2, 0), 1)
 
     def drive(self, features: Tensor) -> Tensor:
         """(..., inputs) to (..., window * hidden): W_k f_t for each k, what a step brings to z_t, z_{t+1}, ..."""
@@ -217,9 +221,6 @@ class EvidenceCell(nn.Module):
             for now in range(len(steps))
         ]
         hidden = self.hidden(torch.stack(seen, dim=1))
-        evidence = self.evidence(self.evidence_input(hidden)).unbind(1)
-        gates = self.gates_input(hidden).unbind(1)
-        memory = self.gates(gates[0]) * evidence[0]
-        for gate, found in zip(gates[1:], evidence[1:], strict=True):
-            memory = memory + self.gates(gate + self.gates_memory(memory)) * found
-        return memory
+        evidence = self.evidence(self.evidence_input(hidden))
+        # Nothing depends on the memory, so that all steps are added at once.
+        return (self.gates(6 / self.sure * evidence - 3) * evidence).sum(dim=1)

@@ -20,16 +20,6 @@ def check_columns(columns: int) -> None:
         raise ValueError(f"columns={columns} must be at least 1")
 
 
-def check_window(window: int) -> None:
-    """Refuse windows without steps.
-
-    Raises:
-        ValueError: names the number of steps.
-    """
-    if window < 1:
-        raise ValueError(f"window={window} must be at least 1")
-
-
 def bias_free_linear(inputs: int, outputs: int, fan_in: int | None = None) -> nn.Linear:
     """A linear layer without bias, weights truncated normal with std 1 / sqrt(fan_in).
 

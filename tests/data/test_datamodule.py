@@ -57,7 +57,7 @@ def test_samples_with_a_margin_stand_at_places_of_their_own():
 def test_impossible_margins_are_refused():
     with pytest.raises(ValueError, match="margin=-1"):
         MajoritySequences("digits", margin=-1)
-    with pytest.raises(ValueError, match="columns=7 must divide .* 3 x 30 = 90"):
+    with pytest.raises(ValueError, match=r"columns=7 must divide .* 3 x 30 = 90"):
         MajoritySequences("digits", margin=2)
 
 

@@ -8,7 +8,7 @@ import torch
 from rnnx_lightning.architectures import ConvEvidence, Evidence
 from rnnx_lightning.explain import LRP, AlphaBeta, Composite, DeepTaylor, GradientTimesInput, ZBox
 
-FEATURES, HIDDEN, CLASSES, STEPS = 9, 7, 3, 12
+FEATURES, HIDDEN, CLASSES, STEPS, SURE = 9, 7, 3, 12, 0.2
 
 
 def relu(x):
@@ -16,20 +16,19 @@ def relu(x):
 
 
 def forward(network, picture, window):
-    """Features, hidden units, evidence, gates and memory of one sequence, step by step, and the window's matrices."""
+    """Features, hidden units, evidence and memory of one sequence, step by step, and the matrices."""
     cell, weight = network.cell, network.front[1].weight.detach().numpy()
     parts = cell.window_input.weight.detach().numpy().reshape(window, HIDDEN, FEATURES)
-    say, open_ = cell.evidence_input.weight.detach().numpy(), cell.gates_input.weight.detach().numpy()
-    bias, recall = cell.gates_input.bias.detach().numpy(), cell.gates_memory.weight.detach().numpy()
+    say = cell.evidence_input.weight.detach().numpy()
     steps = [picture[:, 7 * t : 7 * t + 7].reshape(-1) for t in range(STEPS)]
     features = [relu(weight @ step) for step in steps]
-    hidden, evidence, gates, memory = [], [], [], [np.zeros(CLASSES)]
+    hidden, added, memory = [], [], [np.zeros(CLASSES)]
     for t in range(STEPS):
         hidden.append(relu(sum(parts[k] @ features[t - k] for k in range(window) if t - k >= 0)))
-        evidence.append(relu(say @ hidden[t]))
-        gates.append(1 / (1 + np.exp(-(open_ @ hidden[t] + recall @ memory[-1] + bias))))
-        memory.append(memory[-1] + gates[t] * evidence[t])
-    return weight, parts, say, steps, features, hidden, evidence, gates, memory
+        evidence = relu(say @ hidden[t])
+        added.append(np.minimum(evidence / SURE, 1) * evidence)
+        memory.append(memory[-1] + added[t])
+    return weight, parts, say, steps, features, hidden, added, memory
 
 
 @pytest.fixture(params=[1, 2, 4])
@@ -40,9 +39,8 @@ def window(request):
 @pytest.fixture
 def network(window):
     torch.manual_seed(3)
-    network = Evidence(features=FEATURES, hidden=HIDDEN, classes=CLASSES, window=window).double().eval()
+    network = Evidence(features=FEATURES, hidden=HIDDEN, classes=CLASSES, window=window, sure=SURE).double().eval()
     with torch.no_grad():
-        network.cell.gates_input.bias.uniform_(-1, 1)
         network.cell.evidence_input.weight.abs_()  # so that each class has evidence
     return network
 
@@ -51,20 +49,19 @@ def picture():
     return torch.rand(1, 1, 28, 84, dtype=torch.float64) * 2 - 1
 
 
-def test_the_logits_are_the_sum_of_gated_evidence(network, window):
+def test_the_logits_are_the_sum_of_evidence(network, window):
     x = picture()
     *_, memory = forward(network, x[0, 0].numpy(), window)
     np.testing.assert_allclose(network(x)[0].detach().numpy(), memory[-1], rtol=1e-12)
 
 
 def by_the_book(rule, network, x, target, window):
-    weight, parts, say, steps, features, hidden, evidence, gates, memory = forward(network, x[0, 0].numpy(), window)
+    weight, parts, say, steps, features, hidden, added, _ = forward(network, x[0, 0].numpy(), window)
     relevance = np.zeros((28, 84))
     at_features = [np.zeros(FEATURES) for _ in range(STEPS)]
     for t in range(STEPS):
         at_evidence = np.zeros(CLASSES)
-        # The memory is one sum over time, of terms that are not negative: each takes its part.
-        at_evidence[target] = gates[t][target] * evidence[t][target] / memory[-1][target] * memory[-1][target]
+        at_evidence[target] = added[t][target]  # of the memory, its share of the sum of all steps
         at_hidden = rule(say, hidden[t], np.zeros(CLASSES), at_evidence)
         seen = [t - k for k in range(window) if t - k >= 0]
         matrix = np.concatenate([parts[t - then] for then in seen], axis=1)
@@ -98,17 +95,23 @@ def test_relevance_equals_dense_algebra(method, rule, network, window):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-14)
 
 
+def test_half_sure_steps_are_tried(network, window):
+    """Both parts of min(e / s, 1) are in the sequences of these tests."""
+    *_, say, _, _, hidden, _, _ = forward(network, picture()[0, 0].numpy(), window)
+    evidence = np.stack([relu(say @ units) for units in hidden])
+    assert ((evidence > 0) & (evidence < SURE)).any()
+    assert (evidence > SURE).any()
+
+
 def test_gates_get_nothing(network):
-    names = ["cell.gates", "cell.gates_input", "cell.gates_memory", "cell.evidence"]
-    explanation = DeepTaylor().explain(network, picture(), 0, layers=names)
-    for name in names[:3]:
-        assert all((part == 0).all() for part in explanation.layers[name])
+    explanation = DeepTaylor().explain(network, picture(), 0, layers=["cell.gates", "cell.evidence"])
+    assert all((part == 0).all() for part in explanation.layers["cell.gates"])
     assert explanation.layers["cell.evidence"][0].sum().item() == pytest.approx(explanation.explained.item())
 
 
 @pytest.mark.parametrize("cls", [Evidence, ConvEvidence])
 def test_a_sample_without_evidence_gets_no_relevance(cls):
-    """Nothing has a bias but the gates: blank pixels (0) are no evidence, wherever they stand."""
+    """Nothing has a bias: pixels of 0 are no evidence, wherever they stand."""
     torch.manual_seed(0)
     network, x = cls().double().eval(), torch.rand(2, 1, 28, 84, dtype=torch.float64) * 2 - 1
     x[..., 28:56] = 0
@@ -118,6 +121,8 @@ def test_a_sample_without_evidence_gets_no_relevance(cls):
         assert relevance.abs().sum() > 0
 
 
-def test_windows_without_steps_are_refused():
-    with pytest.raises(ValueError, match="window=0"):
-        Evidence(window=0)
+@pytest.mark.parametrize("options", [{"window": 0}, {"sure": 0.0}, {"sure": float("nan")}])
+def test_impossible_options_are_refused(options):
+    ((name, value),) = options.items()
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        Evidence(**options)
