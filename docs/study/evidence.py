@@ -126,7 +126,8 @@ def measure(network: nn.Module, data: MajoritySequences, split: str, count: int)
         if total < count:
             image, label, majority = batch.image, batch.label, batch.majority
             relevances = {key: method(plain, image, label) for key, method in METHODS.items()}
-            relevances["SA held"] = METHODS["SA"](held, image, label)
+            if split == "validation":
+                relevances["SA held"] = METHODS["SA"](held, image, label)
             relevances["GB"] = METHODS["GB free"](held, image, label)
             for key, relevance in relevances.items():
                 sums.setdefault(key, []).append(majority_cosine_similarity(relevance, majority))
@@ -155,7 +156,7 @@ def write(out: Path, row: dict) -> None:
         with out.open(newline="") as file:
             rows = [RECIPE | DATA | before for before in csv.DictReader(file)]
     with out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, row)
+        writer = csv.DictWriter(file, list(dict.fromkeys(key for one in [*rows, row] for key in one)))
         writer.writeheader()
         writer.writerows([*rows, row])
     print(row, flush=True)
