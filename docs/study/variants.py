@@ -71,6 +71,7 @@ class VariantCell(nn.Module):
         period: int = 4,
         steep: float = 1.0,
         evidence: str = "free",
+        square: float = 0.0,
         compete: float = 0.0,
         drop_hidden: float = 0.0,
         drop_evidence: float = 0.0,
@@ -84,7 +85,7 @@ class VariantCell(nn.Module):
             forget,
             period,
         )
-        self.huber, self.steep = huber, steep
+        self.huber, self.steep, self.square = huber, steep, square
         self.drop_hidden, self.drop_evidence = nn.Dropout(drop_hidden), nn.Dropout(drop_evidence)
         self.compete = bias_free_linear(width, width) if compete else None
         if self.compete is not None:
@@ -159,6 +160,8 @@ class VariantCell(nn.Module):
         hidden = self.drop_hidden(self._hidden(driven))
         found = self.evidence(self.bias(self.evidence_input(hidden)))
         found = self.drop_evidence(found)
+        if self.square:  # min(a, square) a
+            found = self.weigh(6 / self.square * found - 3) * (self.square * found)
         if self.huber:
             found = self.weigh(6 * (found / self.huber) - 3) * found
         gate = self.gates_input(hidden) if self.gate_kind not in ("none", "evidence") else None
