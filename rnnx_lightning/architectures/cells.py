@@ -180,7 +180,7 @@ class GRUCell(_GatedCell):
 
 
 class EvidenceCell(nn.Module):
-    """m_t = m_{t-1} + min(e_t / s, 1) e_t, e_t = ReLU(E z_t), z_t = ReLU(sum_k W_k f_{t-k}), with m_0 = 0.
+    """m_t = m_{t-1} + min(e_t, s) e_t, e_t = ReLU(E z_t), z_t = ReLU(sum_k W_k f_{t-k}), with m_0 = 0.
 
     The memory has one unit a class and only ever grows: evidence is added at the time when it is seen. The last
     `window` steps are seen at once, so that no state has to carry pixels. Evidence is its own gate: what is hardly
@@ -191,18 +191,18 @@ class EvidenceCell(nn.Module):
         hidden: width of z_t.
         classes: width of m_t.
         window: how many steps z_t is made of.
-        sure: s, the evidence of a step from which on it counts in full.
+        limit: s, the evidence of a step above which its weight does not grow.
 
     Raises:
         ValueError: `window` or `sure` is out of range.
     """
 
-    def __init__(self, inputs: int, hidden: int, classes: int, window: int = 4, sure: float = 30.0) -> None:
+    def __init__(self, inputs: int, hidden: int, classes: int, window: int = 4, limit: float = 10.0) -> None:
         super().__init__()
-        if window < 1 or not sure > 0:
-            raise ValueError(f"window={window} must be at least 1, and sure={sure} positive")
+        if window < 1 or not limit > 0:
+            raise ValueError(f"window={window} must be at least 1, and limit={limit} positive")
         self.window = window
-        self.sure = sure
+        self.limit = limit
         self.window_input = bias_free_linear(inputs, window * hidden, fan_in=window * inputs)
         self.hidden = nn.ReLU()
         self.evidence_input = bias_free_linear(hidden, classes)
@@ -223,4 +223,4 @@ class EvidenceCell(nn.Module):
         hidden = self.hidden(torch.stack(seen, dim=1))
         evidence = self.evidence(self.evidence_input(hidden))
         # Nothing depends on the memory, so that all steps are added at once.
-        return (self.gates(6 / self.sure * evidence - 3) * evidence).sum(dim=1)
+        return (self.gates(6 / self.limit * evidence - 3) * (self.limit * evidence)).sum(dim=1)

@@ -17,7 +17,7 @@ class Evidence(CellNetwork):
         hidden: width of the layer that sees a window of steps.
         classes: number of logits, each the sum of its evidence.
         window: how many steps are seen at once.
-        sure: the evidence of a step from which on it counts in full.
+        limit: the evidence of a step above which its weight does not grow.
         dropout: probability of dropping a unit of the input part.
         stationary_dropout: hold the dropout masks over all steps of a sequence.
     """
@@ -31,13 +31,13 @@ class Evidence(CellNetwork):
         hidden: int = 128,
         classes: int = 10,
         window: int = 4,
-        sure: float = 30.0,
+        limit: float = 10.0,
         dropout: float = 0.1,
         stationary_dropout: bool = False,
     ) -> None:
         front = (conv_front if self.convolutional else linear_front)(28, columns, features)
         drop = SequenceDropout(dropout, stationary_dropout)
-        cell = EvidenceCell(features, hidden, classes, window, sure)
+        cell = EvidenceCell(features, hidden, classes, window, limit)
         super().__init__(columns, front, drop, cell, nn.Identity())
 
 
@@ -53,8 +53,8 @@ class ConvEvidence(Evidence):
         hidden: int = 128,
         classes: int = 10,
         window: int = 4,
-        sure: float = 30.0,
+        limit: float = 10.0,
         dropout: float = 0.1,
         stationary_dropout: bool = False,
     ) -> None:
-        super().__init__(columns, features, hidden, classes, window, sure, dropout, stationary_dropout)
+        super().__init__(columns, features, hidden, classes, window, limit, dropout, stationary_dropout)

@@ -8,7 +8,7 @@ import torch
 from rnnx_lightning.architectures import ConvEvidence, Evidence
 from rnnx_lightning.explain import LRP, AlphaBeta, Composite, DeepTaylor, GradientTimesInput, ZBox
 
-FEATURES, HIDDEN, CLASSES, STEPS, SURE = 9, 7, 3, 12, 0.2
+FEATURES, HIDDEN, CLASSES, STEPS, LIMIT = 9, 7, 3, 12, 0.2
 
 
 def relu(x):
@@ -26,7 +26,7 @@ def forward(network, picture, window):
     for t in range(STEPS):
         hidden.append(relu(sum(parts[k] @ features[t - k] for k in range(window) if t - k >= 0)))
         evidence = relu(say @ hidden[t])
-        added.append(np.minimum(evidence / SURE, 1) * evidence)
+        added.append(np.minimum(evidence, LIMIT) * evidence)
         memory.append(memory[-1] + added[t])
     return weight, parts, say, steps, features, hidden, added, memory
 
@@ -39,7 +39,9 @@ def window(request):
 @pytest.fixture
 def network(window):
     torch.manual_seed(3)
-    network = Evidence(features=FEATURES, hidden=HIDDEN, classes=CLASSES, window=window, sure=SURE).double().eval()
+    network = (
+        Evidence(features=FEATURES, hidden=HIDDEN, classes=CLASSES, window=window, limit=LIMIT).double().eval()
+    )
     with torch.no_grad():
         network.cell.evidence_input.weight.abs_()  # so that each class has evidence
     return network
@@ -95,12 +97,12 @@ def test_relevance_equals_dense_algebra(method, rule, network, window):
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-14)
 
 
-def test_half_sure_steps_are_tried(network, window):
-    """Both parts of min(e / s, 1) are in the sequences of these tests."""
+def test_evidence_below_and_above_the_limit_is_tried(network, window):
+    """Both parts of min(e, s) are in the sequences of these tests."""
     *_, say, _, _, hidden, _, _ = forward(network, picture()[0, 0].numpy(), window)
     evidence = np.stack([relu(say @ units) for units in hidden])
-    assert ((evidence > 0) & (evidence < SURE)).any()
-    assert (evidence > SURE).any()
+    assert ((evidence > 0) & (evidence < LIMIT)).any()
+    assert (evidence > LIMIT).any()
 
 
 def test_gates_get_nothing(network):
@@ -121,7 +123,7 @@ def test_a_sample_without_evidence_gets_no_relevance(cls):
         assert relevance.abs().sum() > 0
 
 
-@pytest.mark.parametrize("options", [{"window": 0}, {"sure": 0.0}, {"sure": float("nan")}])
+@pytest.mark.parametrize("options", [{"window": 0}, {"limit": 0.0}, {"limit": float("nan")}])
 def test_impossible_options_are_refused(options):
     ((name, value),) = options.items()
     with pytest.raises(ValueError, match=f"{name}={value}"):
