@@ -194,7 +194,7 @@ class EvidenceCell(nn.Module):
         limit: s, the evidence of a step above which its weight does not grow.
 
     Raises:
-        ValueError: `window` or `sure` is out of range.
+        ValueError: `window` or `limit` is out of range.
     """
 
     def __init__(self, inputs: int, hidden: int, classes: int, window: int = 4, limit: float = 10.0) -> None:
