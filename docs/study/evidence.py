@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 import variants
 import yaml
+from tasks import FirstPair
 from torch import Tensor, nn
 
 from rnnx_lightning import architectures
@@ -43,7 +44,7 @@ RECIPE = {
     "cost": 0.0,
     "loss": "ce",
 }
-DATA = {"samples": 3, "majority_size": 2, "columns": 7, "margin": 0}
+DATA = {"samples": 3, "majority_size": 2, "columns": 7, "margin": 0, "task": "majority"}
 MEASURE = {"split": "validation", "count": 2000}
 
 
@@ -141,7 +142,9 @@ def measure(network: nn.Module, data: MajoritySequences, split: str, count: int)
 
 def data_of(recipe: dict, shape: dict) -> MajoritySequences:
     """The sequences, loaded."""
-    data = MajoritySequences(
+    shape = dict(shape)
+    task = {"majority": MajoritySequences, "first_pair": FirstPair}[shape.pop("task")]
+    data = task(
         recipe["dataset"], seed=recipe["seed"], batch_size=recipe["batch"], evaluation_batch_size=100, **shape
     )
     data.prepare_data()
