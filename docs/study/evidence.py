@@ -1,9 +1,14 @@
 """Trains variants of a network and writes what they reach to a table: one row a run.
 
-    python docs/study/evidence.py NAME [option=value ...] [--out docs/study/evidence.csv]
+    python docs/study/evidence.py NAME [option=value ...]
+    python docs/study/evidence.py CHECKPOINT.pt [split=test] [count=2000]
 
-Explanations are only measured, never trained on. Variants are compared on validation sequences; `split=test` is for
-the final networks.
+NAME is a network of the package or of variants.py; options are those of RECIPE, DATA and MEASURE below, and the
+network's own. Rows go to $EVIDENCE_OUT (default: docs/study/evidence.csv), checkpoints into $EVIDENCE_CHECKPOINTS
+(default: logs/evidence); given one, it is measured once more. Explanations are only measured, never trained on.
+Variants are compared on validation sequences; `split=test` is for the final networks. Columns "X without fake" say
+what a score would be if samples that are not of the majority class had no relevance: the rest of what is missing
+to 1 is that the majority samples have unequal relevance. "held": gates are constants; GB always, "GB free" not.
 """
 
 import copy

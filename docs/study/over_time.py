@@ -2,8 +2,8 @@
 
     python docs/study/over_time.py OUT.png INDEX[,INDEX...] TITLE=CHECKPOINT [TITLE=CHECKPOINT ...]
 
-Checkpoints are those of evidence.py. One row a network, one column a sequence; above, the sequence with its majority
-samples framed; bars are the relevance (LRP) of each time step as a share of the logit.
+Checkpoints are those of evidence.py. One row a network, one column a sequence; above, the sequence with its
+majority samples framed; bars are the relevance (LRP) of each time step as a share of the logit.
 """
 
 import sys

@@ -15,10 +15,10 @@ class NonPositiveBias(nn.Module):
 
     def __init__(self, width: int, start: float) -> None:
         super().__init__()
-        self.linear = nn.Identity()
         self.raw = nn.Parameter(torch.full((width,), start))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., width), lowered."""
         return x - F.softplus(self.raw)
 
 
@@ -30,6 +30,7 @@ class PositiveLinear(nn.Module):
         self.raw = bias_free_linear(inputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., inputs) to (..., outputs)."""
         return F.linear(x, self.raw.weight.abs())
 
 
@@ -45,12 +46,18 @@ class VariantCell(nn.Module):
             gate k_t; "told", the same with k_t = 0 at the first step of each sample, which it is told.
         units: width of the memory, with a linear output after it; 0: one a class, and no output.
         sign: "free" or "positive" weights of that output.
-        gate: "memory", sees z and all of m; "own", z and its own unit of m; "input", z alone; "none".
-        forget: None; "gate": m_t = f_t m_{t-1} + ..., f_t seeing z and m.
+        gate: "memory", sees z and all of m; "own", z and its own unit of m; "input", z alone; "evidence", its
+            own evidence alone (`tied`); "none".
+        forget: "none"; "gate": m_t = f_t m_{t-1} + ..., f_t seeing z and m.
         tied: how steeply the gate opens with its own evidence; 0: it does not see it.
         huber: evidence a becomes min(a / huber, 1) a; 0: a.
+        square: evidence a becomes min(a, square) a, as in the package; 0: a.
         threshold: evidence has a bias that is not positive.
         gate_bias: where the gates begin.
+        period: steps of a sample, for "told".
+        evidence: "free" or "positive" weights of the evidence.
+        compete: how far, at first, a gate closes with the evidence for other classes; 0: it does not see it.
+        drop_hidden: dropout of z_t.
     """
 
     def __init__(
@@ -69,12 +76,10 @@ class VariantCell(nn.Module):
         threshold: bool = False,
         gate_bias: float = 0.0,
         period: int = 4,
-        steep: float = 1.0,
         evidence: str = "free",
         square: float = 0.0,
         compete: float = 0.0,
         drop_hidden: float = 0.0,
-        drop_evidence: float = 0.0,
     ) -> None:
         super().__init__()
         width = units or classes
@@ -85,8 +90,8 @@ class VariantCell(nn.Module):
             forget,
             period,
         )
-        self.huber, self.steep, self.square = huber, steep, square
-        self.drop_hidden, self.drop_evidence = nn.Dropout(drop_hidden), nn.Dropout(drop_evidence)
+        self.huber, self.square = huber, square
+        self.drop_hidden = nn.Dropout(drop_hidden)
         self.compete = bias_free_linear(width, width) if compete else None
         if self.compete is not None:
             self.compete.weight = nn.Parameter(compete * (2 * torch.eye(width) - 1))
@@ -126,13 +131,14 @@ class VariantCell(nn.Module):
                 PositiveLinear(units, classes) if sign == "positive" else bias_free_linear(units, classes)
             )
 
-    def drive(self, features: Tensor):
+    def drive(self, features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """(..., inputs) to what a step alone brings."""
         if self.inner == "rlstm":
             return self.inner_cell.drive(features)
         driven = self.window_input(features)
         return (driven, self.inner_keep(features)) if self.inner in ("reset", "told") else driven
 
-    def _hidden(self, driven) -> Tensor:
+    def _hidden(self, driven: Tensor | tuple[Tensor, Tensor]) -> Tensor:
         if self.inner == "rlstm":
             return torch.stack(self.inner_cell(driven)[0], dim=1)
         keeps = None
@@ -156,10 +162,10 @@ class VariantCell(nn.Module):
             states.append(self.hidden(drive))
         return torch.stack(states, dim=1)
 
-    def forward(self, driven) -> Tensor:
+    def forward(self, driven: Tensor | tuple[Tensor, Tensor]) -> Tensor:
+        """What `drive` gives to (B, classes)."""
         hidden = self.drop_hidden(self._hidden(driven))
         found = self.evidence(self.bias(self.evidence_input(hidden)))
-        found = self.drop_evidence(found)
         if self.square:  # min(a, square) a
             found = self.weigh(6 / self.square * found - 3) * (self.square * found)
         if self.huber:
@@ -172,7 +178,7 @@ class VariantCell(nn.Module):
         elif gate is not None and hasattr(self, "tied"):
             gate = gate + self.tied(found)
         if self.gate_kind in ("input", "none", "evidence") and self.forget_kind == "none":
-            return self.output((found if gate is None else self.gates(self.steep * gate) * found).sum(dim=1))
+            return self.output((found if gate is None else self.gates(gate) * found).sum(dim=1))
         forget = self.forget_input(hidden) if self.forget_kind == "gate" else None
         memory = None
         for now, evidence in enumerate(found.unbind(1)):
@@ -180,7 +186,7 @@ class VariantCell(nn.Module):
                 opening = gate[:, now]
                 if memory is not None and hasattr(self, "gates_memory"):
                     opening = opening + self.gates_memory(memory)
-                evidence = self.gates(self.steep * opening) * evidence
+                evidence = self.gates(opening) * evidence
             if memory is None:
                 memory = evidence
             elif forget is None:
@@ -198,6 +204,7 @@ class Diagonal(nn.Module):
         self.weight = nn.Parameter(torch.full((width,), float(start)))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., width), scaled."""
         return F.linear(x, self.weight.diag())
 
 
