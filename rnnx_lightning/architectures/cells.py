@@ -208,6 +208,9 @@ class EvidenceCell(nn.Module):
         self.evidence_input = bias_free_linear(hidden, classes)
         self.evidence = nn.ReLU()
         self.gates = nn.Hardsigmoid()  # min(max(x / 6 + 1 / 2, 0), 1)
+        with torch.no_grad():
+            # Each class has one unit: one that no picture moves at first would never learn its class.
+            self.evidence_input.weight.abs_()
 
     def drive(self, features: Tensor) -> Tensor:
         """(..., inputs) to (..., window * hidden): W_k f_t for each k, what a step brings to z_t, z_{t+1}, ..."""

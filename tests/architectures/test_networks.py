@@ -51,6 +51,16 @@ def test_encoding_distinct_samples_once_gives_the_same_logits_and_gradients(name
     torch.testing.assert_close(gradients(samples, order), gradients(shown(order, samples)))
 
 
+@pytest.mark.parametrize("name", ["Evidence", "ConvEvidence"])
+def test_each_class_has_evidence_to_begin_with(name):
+    """A class whose one unit gives nothing for any picture has no gradient, and is never learnt."""
+    for seed in range(5):
+        torch.manual_seed(seed)
+        network = getattr(architectures, name)()
+        logits = network(torch.rand(20, 1, 28, 84) * 2 - 1)
+        assert (logits > 0).all()
+
+
 class Ones(nn.Module):
     """A front that gives ones, so that what is left of them is the mask."""
 
