@@ -78,6 +78,8 @@ class VariantCell(nn.Module):
         period: int = 4,
         evidence: str = "free",
         square: float = 0.0,
+        several: int = 1,
+        shift: float = 0.0,
         compete: float = 0.0,
         drop_hidden: float = 0.0,
     ) -> None:
@@ -105,7 +107,10 @@ class VariantCell(nn.Module):
             self.inner_gate = nn.Sigmoid()
         self.hidden = nn.ReLU()
         positive = evidence == "positive"
-        self.evidence_input = (PositiveLinear if positive else bias_free_linear)(hidden, width)
+        self.evidence_input = (PositiveLinear if positive else bias_free_linear)(hidden, width * several)
+        self.several = several
+        if shift:
+            self.evidence_input.weight.data.add_(shift / hidden**0.5)
         self.bias = NonPositiveBias(width, -3.0) if threshold else nn.Identity()
         self.evidence = nn.ReLU()
         if gate == "evidence":
@@ -168,6 +173,8 @@ class VariantCell(nn.Module):
         found = self.evidence(self.bias(self.evidence_input(hidden)))
         if self.square:  # min(a, square) a
             found = self.weigh(6 / self.square * found - 3) * (self.square * found)
+        if self.several > 1:
+            found = found.unflatten(2, (-1, self.several)).sum(3)
         if self.huber:
             found = self.weigh(6 * (found / self.huber) - 3) * found
         gate = self.gates_input(hidden) if self.gate_kind not in ("none", "evidence") else None
