@@ -9,7 +9,7 @@ from rnnx_lightning.architectures.layers import SequenceDropout
 
 
 class Evidence(CellNetwork):
-    """One layer on each step, then evidence for each class, added up. 182,528 parameters with these sizes.
+    """One layer on each step, then evidence for each class, added up. 186,368 parameters with these sizes.
 
     Args:
         columns: pixel columns a time step.
@@ -17,7 +17,8 @@ class Evidence(CellNetwork):
         hidden: width of the layer that sees a window of steps.
         classes: number of logits, each the sum of its evidence.
         window: how many steps are seen at once.
-        limit: the evidence of a step above which its weight does not grow.
+        units: of evidence for each class.
+        limit: the evidence of a unit above which its weight does not grow.
         dropout: probability of dropping a unit of the input part.
         stationary_dropout: hold the dropout masks over all steps of a sequence.
     """
@@ -31,18 +32,19 @@ class Evidence(CellNetwork):
         hidden: int = 128,
         classes: int = 10,
         window: int = 4,
+        units: int = 4,
         limit: float = 10.0,
         dropout: float = 0.1,
         stationary_dropout: bool = False,
     ) -> None:
         front = (conv_front if self.convolutional else linear_front)(28, columns, features)
         drop = SequenceDropout(dropout, stationary_dropout)
-        cell = EvidenceCell(features, hidden, classes, window, limit)
+        cell = EvidenceCell(features, hidden, classes, window, units, limit)
         super().__init__(columns, front, drop, cell, nn.Identity())
 
 
 class ConvEvidence(Evidence):
-    """Two convolutions on each step, then as `Evidence`. 131,672 parameters with these sizes."""
+    """Two convolutions on each step, then as `Evidence`. 135,512 parameters with these sizes."""
 
     convolutional = True
 
@@ -53,8 +55,9 @@ class ConvEvidence(Evidence):
         hidden: int = 128,
         classes: int = 10,
         window: int = 4,
+        units: int = 4,
         limit: float = 10.0,
         dropout: float = 0.1,
         stationary_dropout: bool = False,
     ) -> None:
-        super().__init__(columns, features, hidden, classes, window, limit, dropout, stationary_dropout)
+        super().__init__(columns, features, hidden, classes, window, units, limit, dropout, stationary_dropout)

@@ -8,7 +8,7 @@ import torch
 from rnnx_lightning.architectures import ConvEvidence, Evidence
 from rnnx_lightning.explain import LRP, AlphaBeta, Composite, DeepTaylor, GradientTimesInput, ZBox
 
-FEATURES, HIDDEN, CLASSES, STEPS, LIMIT = 9, 7, 3, 12, 0.2
+FEATURES, HIDDEN, CLASSES, STEPS, LIMIT, UNITS = 9, 7, 3, 12, 0.2, 2
 
 
 def relu(x):
@@ -27,7 +27,7 @@ def forward(network, picture, window):
         hidden.append(relu(sum(parts[k] @ features[t - k] for k in range(window) if t - k >= 0)))
         evidence = relu(say @ hidden[t])
         added.append(np.minimum(evidence, LIMIT) * evidence)
-        memory.append(memory[-1] + added[t])
+        memory.append(memory[-1] + added[t].reshape(CLASSES, UNITS).sum(1))
     return weight, parts, say, steps, features, hidden, added, memory
 
 
@@ -40,7 +40,9 @@ def window(request):
 def network(window):
     torch.manual_seed(3)
     network = (
-        Evidence(features=FEATURES, hidden=HIDDEN, classes=CLASSES, window=window, limit=LIMIT).double().eval()
+        Evidence(features=FEATURES, hidden=HIDDEN, classes=CLASSES, window=window, limit=LIMIT, units=UNITS)
+        .double()
+        .eval()
     )
     with torch.no_grad():
         network.cell.evidence_input.weight.abs_()  # so that each class has evidence
@@ -62,9 +64,10 @@ def by_the_book(rule, network, x, target, window):
     relevance = np.zeros((28, 84))
     at_features = [np.zeros(FEATURES) for _ in range(STEPS)]
     for t in range(STEPS):
-        at_evidence = np.zeros(CLASSES)
-        at_evidence[target] = added[t][target]  # of the memory, its share of the sum of all steps
-        at_hidden = rule(say, hidden[t], np.zeros(CLASSES), at_evidence)
+        at_evidence = np.zeros(CLASSES * UNITS)
+        own = slice(target * UNITS, (target + 1) * UNITS)
+        at_evidence[own] = added[t][own]  # of the memory, its share of the sum of all steps
+        at_hidden = rule(say, hidden[t], np.zeros(CLASSES * UNITS), at_evidence)
         seen = [t - k for k in range(window) if t - k >= 0]
         matrix = np.concatenate([parts[t - then] for then in seen], axis=1)
         inputs = np.concatenate([features[then] for then in seen])
@@ -123,7 +126,7 @@ def test_a_sample_without_evidence_gets_no_relevance(cls):
         assert relevance.abs().sum() > 0
 
 
-@pytest.mark.parametrize("options", [{"window": 0}, {"limit": 0.0}, {"limit": float("nan")}])
+@pytest.mark.parametrize("options", [{"window": 0}, {"units": 0}, {"limit": 0.0}, {"limit": float("nan")}])
 def test_impossible_options_are_refused(options):
     ((name, value),) = options.items()
     with pytest.raises(ValueError, match=f"{name}={value}"):
