@@ -184,8 +184,8 @@ class EvidenceCell(nn.Module):
 
     The memory has one unit a class and only ever grows: evidence is added at the time when it is seen. The last
     `window` steps are seen at once, so that no state has to carry pixels. Evidence is its own gate: what is hardly
-    there is hardly counted, and has a gradient that is as small. The sum is over the few units of evidence that each
-    class has: with one alone, a unit that no picture moves at first would never learn its class.
+    there is hardly counted, and has a gradient that is as small. The sum is over the few units of evidence that a
+    class has: one alone might not be moved by any picture at first, and would then never learn its class.
 
     Args:
         inputs: width of f_t.
