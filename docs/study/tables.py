@@ -13,6 +13,7 @@ METHODS = {"SA": "Sensitivity", "GB": "GuidedBackprop", "DTD": "DeepTaylor", "LR
 FINAL = {("Evidence", 0.002): "Evidence", ("ConvEvidence", 0.002): "ConvEvidence", ("RLSTM", 0.004): "R-LSTM"}
 TASK = {"samples": 3, "majority_size": 2, "columns": 7, "margin": 0, "task": "majority"}
 PLAIN = TASK | {"decay": 0, "noise": 0, "cost": 0, "loss": "ce", "batch": 100, "rate": 0.002, "dataset": "mnist"}
+PLAIN["seed"] = 0
 
 
 def final(rows: pd.DataFrame) -> None:
