@@ -30,7 +30,8 @@ def final(rows: pd.DataFrame) -> None:
     table = pd.DataFrame(results).dropna(subset="network")
     accuracies = summarise_accuracies(table).drop(columns="seconds")
     cosines = summarise_cosines(table).drop(columns=["published", "difference"])
-    for part in (accuracies, cosines, significance(table)):
+    repeated = table.groupby(["dataset", "network"])["run"].transform("nunique") > 1
+    for part in (accuracies, cosines, significance(table[repeated])):
         print(part.to_markdown(index=False, floatfmt=".4f"), end="\n\n")
 
 
