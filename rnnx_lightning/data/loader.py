@@ -13,7 +13,7 @@ class SequenceBatch(NamedTuple):
     """B sequences of S images, U of them distinct.
 
     The loader fills `distinct` with (U,) positions in the data set; once on the device that trains they are
-    replaced by the pixels, (U, 1, 28, 28) float in [-1, 1].
+    replaced by the pixels, (U, 1, 28, 28 + margin) float in [-1, 1].
 
     Attributes:
         distinct: each image of the batch once; or as often as it is shown (see `SequenceLoader`).
@@ -29,8 +29,8 @@ class SequenceBatch(NamedTuple):
 
     @property
     def image(self) -> Tensor:
-        """(B, 1, 28, 28 * S): the sequences as pictures, samples side by side, in [-1, 1]."""
-        images = self.distinct[self.order]  # (B, S, 1, 28, 28)
+        """(B, 1, 28, W): the sequences as pictures, samples side by side, in [-1, 1]."""
+        images = self.distinct[self.order]  # (B, S, 1, 28, W / S)
         return images.permute(0, 2, 3, 1, 4).flatten(3)
 
     def first(self, count: int) -> "SequenceBatch":

@@ -25,7 +25,7 @@ from rnnx_lightning.explain import (
     ZPlus,
 )
 
-RELU_NETWORKS = ["Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU"]
+RELU_NETWORKS = ["Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU", "Evidence", "ConvEvidence"]
 NETWORKS = [*RELU_NETWORKS, "LSTM", "GRU"]
 METHODS = {
     "Sensitivity": Sensitivity(),
