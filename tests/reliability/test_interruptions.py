@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from limits import TIME_LIMIT_S
 from paths import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -38,7 +39,7 @@ def wait_for(process, words):
 
 def finish(folder, *arguments):
     process = start(folder, *arguments)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 0, errors[-3000:]
     return output
 
@@ -90,7 +91,7 @@ def start_stopping(folder, number, step, during="step", arguments=()):
 
 def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
     process = start_stopping(tmp_path, signal.SIGKILL, 2 * STEPS + 20)
-    process.communicate(timeout=120)
+    process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == -signal.SIGKILL
     finish(tmp_path, STOPS, "--ckpt_path", "last")
     assert_same(undisturbed, left_behind(tmp_path))
@@ -109,7 +110,7 @@ def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
 )
 def test_a_stopped_run_says_how_to_go_on_and_does(number, step, during, undisturbed, tmp_path):
     process = start_stopping(tmp_path, number, step, during)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 128 + number
     assert f"stopped by {number.name} after step {step};" in errors
     assert "--ckpt_path last" in errors
@@ -134,7 +135,7 @@ def test_a_validation_that_follows_the_step_comes_first(step, every, counted, tm
         (tmp_path / folder).mkdir()
     finish(tmp_path / "undisturbed", *arguments)
     process = start_stopping(tmp_path / "stopped", signal.SIGTERM, step, arguments=arguments)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert f"after step {step + 1};" in errors
     finish(tmp_path / "stopped", STOPS, *arguments, "--ckpt_path", "last")
     assert_same(left_behind(tmp_path / "undisturbed"), left_behind(tmp_path / "stopped"))
@@ -144,7 +145,7 @@ def test_a_killed_validation_does_not_mix_two_epochs(undisturbed, tmp_path):
     """A checkpoint of an epoch's last step comes before its validation, which is not made up for."""
     often = (STOPS, "--checkpoint.every_n_train_steps=1", "--checkpoint.monitor=null")
     process = start_stopping(tmp_path, signal.SIGKILL, 2 * STEPS, "validation", often)
-    process.communicate(timeout=120)
+    process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == -signal.SIGKILL
     finish(tmp_path, *often, "--ckpt_path", "last")
     (weights, scalars), (resumed, logged) = undisturbed, left_behind(tmp_path)
@@ -160,7 +161,7 @@ def test_two_ranks_go_on(tmp_path):
         (tmp_path / folder).mkdir()
     finish(tmp_path / "undisturbed", *two)
     process = start_stopping(tmp_path / "stopped", signal.SIGTERM, 2 * STEPS + 15, arguments=two)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 128 + signal.SIGTERM
     assert f"after step {2 * STEPS + 21};" in errors  # where they ask one another
     state = torch.load(tmp_path / "stopped" / RUN / "checkpoints" / "last.ckpt", weights_only=True)
@@ -187,7 +188,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     process = start(tmp_path, "--ckpt_path", "last", preexec_fn=small_files)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 1
     assert "cannot be written" in errors
     assert "is kept" in errors
@@ -208,7 +209,7 @@ def test_a_loss_that_is_no_number_stops_the_run(often, tmp_path):
         "        return super().decide(features) * (float('nan') if Explodes.calls > 70 else 1.0)\n"
     )
     process = start(tmp_path, "--model.network.class_path=my_network.Explodes", *often)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 1
     assert "no number at step 71 (epoch 2)" in errors
     assert "Traceback" not in errors
@@ -219,6 +220,6 @@ def test_a_loss_that_is_no_number_stops_the_run(often, tmp_path):
 
 def test_there_is_nothing_to_go_on_with(tmp_path):
     process = start(tmp_path, "--ckpt_path", "last")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 1
     assert "there is no last checkpoint in logs/deep" in errors
