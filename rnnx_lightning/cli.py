@@ -16,7 +16,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator, MPSAccelerator
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 
 import rnnx_lightning.architectures  # noqa: F401  (so that `class_path: ConvDeep` is known)
@@ -31,6 +30,7 @@ from rnnx_lightning.callbacks import (
     StepRandomness,
     Throughput,
 )
+from rnnx_lightning.callbacks.folder import tensorboards
 from rnnx_lightning.callbacks.keeping import best_and_last
 from rnnx_lightning.checkpoints import (
     AtomicCheckpointIO,
@@ -43,6 +43,7 @@ from rnnx_lightning.runs import (
     RunConfig,
     check_start,
     folder_without_logger,
+    hyperparameters,
     keep_tables,
     newest_last,
     set_loggers,
@@ -174,7 +175,7 @@ class RnnxCLI(LightningCLI):
         check_start(self.trainer, self.config[self.subcommand].ckpt_path)
 
     def after_fit(self) -> None:
-        """Test the best checkpoint, and note the hyperparameters beside its results."""
+        """Test the best checkpoint; TensorBoard shows hyperparameters beside its results."""
         trainer = self.trainer
         if getattr(trainer, "fast_dev_run", False) or trainer.interrupted:
             return
@@ -192,13 +193,8 @@ class RnnxCLI(LightningCLI):
             weights_only=bool(best),
         )
         final = {f"final/{name}": value for name, value in trainer.callback_metrics.items()}
-        chosen = self.config[self.subcommand]
-        options = {"model": chosen.model.as_dict(), "data": chosen.data.as_dict()}
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(options, final)
-            else:
-                logger.log_hyperparams(options)
+        for logger in tensorboards(trainer):
+            logger.log_hyperparams(hyperparameters(self.config[self.subcommand]), final)
             logger.save()
 
     def validate(self, **kwargs: Any) -> None:

@@ -146,8 +146,13 @@ def keep_tables(trainer: Trainer) -> None:
             table.rename(beside(table))
 
 
+def hyperparameters(config: Namespace) -> dict[str, Any]:
+    """What loggers show of a configuration: the options of model and data."""
+    return {"model": config.model.as_dict(), "data": config.data.as_dict()}
+
+
 class RunConfig(SaveConfigCallback):
-    """Saves the configuration as `config.yaml` in the run's folder.
+    """Saves the configuration as `config.yaml` in the run's folder, and gives it to all loggers.
 
     What is there stays: the configuration of a run that is resumed is saved beside the first one.
     """
@@ -160,6 +165,8 @@ class RunConfig(SaveConfigCallback):
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save it."""
         self._save(trainer)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(hyperparameters(self.config))
 
     def _save(self, trainer: Trainer) -> None:
         folder = run_folder(trainer)

@@ -37,7 +37,9 @@ def watched(folder, keep, **options):
         default_root_dir=folder, callbacks=[watch, GracefulStop(), *keep], enable_progress_bar=False,
         enable_model_summary=False, **options,
     )  # fmt: skip
-    trainer.fit(SequenceClassifier(Deep(hidden=8, recurrent=8)), MajoritySequences(dataset="digits", batch_size=20))
+    trainer.fit(
+        SequenceClassifier(Deep(hidden=8, recurrent=8)), MajoritySequences(dataset="digits", batch_size=20)
+    )
     return watch.held, trainer
 
 

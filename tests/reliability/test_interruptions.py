@@ -29,14 +29,6 @@ def start(folder, *arguments, preexec_fn=None, **variables):
     )  # fmt: skip
 
 
-def wait_for(process, words):
-    """Read the output until a line has the words."""
-    for line in process.stdout:
-        if words in line:
-            return
-    pytest.fail(f"ended without saying {words!r}: {process.stderr.read()[-2000:]}")
-
-
 def finish(folder, *arguments):
     process = start(folder, *arguments)
     output, errors = process.communicate(timeout=TIME_LIMIT_S)
@@ -96,6 +88,29 @@ def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
     finish(tmp_path, STOPS, "--ckpt_path", "last")
     assert_same(undisturbed, left_behind(tmp_path))
     assert [path.name for path in (tmp_path / "logs" / "deep").iterdir()] == ["version_0"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--checkpoint.mode=min",),
+        ("--trainer.check_val_every_n_epoch=4",),
+        ("--checkpoint.every_n_train_steps=40", "--checkpoint.mode=min"),
+        ("--trainer.max_steps=10000",),
+    ],
+    ids=["monitor that gets worse", "no validation yet", "every so many steps", "steps are counted"],
+)
+def test_a_killed_run_loses_no_finished_epoch(arguments, undisturbed, tmp_path):
+    process = start_stopping(tmp_path, signal.SIGKILL, 3 * STEPS + 20, arguments=arguments)
+    process.communicate(timeout=TIME_LIMIT_S)
+    assert process.returncode == -signal.SIGKILL
+    kept = torch.load(tmp_path / RUN / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert 3 * STEPS <= kept < 3 * STEPS + 20
+    finish(tmp_path, STOPS, *arguments, "--ckpt_path", "last")
+    (weights, scalars), (resumed, logged) = undisturbed, left_behind(tmp_path)
+    assert all(torch.equal(weights[name], weight) for name, weight in resumed.items())
+    for tag in ("train/loss", "train/accuracy", "lr-Adam"):
+        assert logged[tag] == scalars[tag]
 
 
 @pytest.mark.parametrize(
@@ -176,10 +191,7 @@ def test_two_ranks_go_on(tmp_path):
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
-    process = start(tmp_path)
-    wait_for(process, "epoch 2/4")
-    process.kill()
-    process.wait()
+    start_stopping(tmp_path, signal.SIGKILL, 2 * STEPS + 20).communicate(timeout=TIME_LIMIT_S)
     kept = (tmp_path / RUN / "checkpoints" / "last.ckpt").read_bytes()
     (tmp_path / RUN / "checkpoints" / ".best.ckpt.part").write_text("what a kill in the middle of writing leaves")
 
@@ -187,7 +199,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) // 2, len(kept) // 2))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    process = start(tmp_path, "--ckpt_path", "last", preexec_fn=small_files)
+    process = start(tmp_path, STOPS, "--ckpt_path", "last", preexec_fn=small_files)
     _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 1
     assert "cannot be written" in errors
