@@ -5,7 +5,7 @@ from datetime import timedelta
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 
 from rnnx_lightning.architectures import Deep
 from rnnx_lightning.callbacks import BestAndLast, GracefulStop
@@ -33,9 +33,9 @@ class Watch(L.Callback):
 def watched(folder, keep, **options):
     watch = Watch()
     trainer = L.Trainer(
-        accelerator="cpu", max_epochs=4, limit_train_batches=STEPS, limit_val_batches=1, logger=False,
+        accelerator="cpu", limit_train_batches=STEPS, limit_val_batches=1, logger=False,
         default_root_dir=folder, callbacks=[watch, GracefulStop(), *keep], enable_progress_bar=False,
-        enable_model_summary=False, **options,
+        enable_model_summary=False, **{"max_epochs": 4, **options},
     )  # fmt: skip
     trainer.fit(
         SequenceClassifier(Deep(hidden=8, recurrent=8)), MajoritySequences(dataset="digits", batch_size=20)
@@ -109,3 +109,17 @@ def test_a_checkpoint_that_a_user_adds_does_not_move_the_last(tmp_path):
     _, trainer = watched(tmp_path, [more, BestAndLast(dirpath=tmp_path, **FLAT)])
     assert trainer.checkpoint_callback is more
     assert last_checkpoint(trainer) == tmp_path / "last.ckpt"
+
+
+def test_early_stopping_sees_a_score_again_in_epochs_without_validation(tmp_path):
+    """Docs, "What callbacks see that monitor a score": the score never improves after the first validation."""
+
+    def epochs(**options):
+        stop = EarlyStopping("flat", patience=2, **options)
+        keep = BestAndLast(dirpath=tmp_path, monitor=None)
+        return watched(tmp_path, [stop, keep], max_epochs=9, check_val_every_n_epoch=2)[1].current_epoch
+
+    assert epochs() == 6  # two validations after the first one
+    with pytest.raises(RuntimeError, match="`flat` which is not available"):
+        epochs(check_on_train_epoch_end=True)
+    assert epochs(check_on_train_epoch_end=True, strict=False) == 4  # two epochs after the first validation
