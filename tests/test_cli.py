@@ -5,6 +5,7 @@ import sys
 import pytest
 import torch
 import yaml
+from limits import TIME_LIMIT_S
 from paths import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -33,7 +34,7 @@ QUICK += ["--trainer.check_val_every_n_epoch", "1"]
     ],
 )
 def test_a_run_lands_under_logs_whatever_its_configs_are_called(configs, name):
-    from rnnx_lightning.cli import run_name
+    from rnnx_lightning.runs import run_name
 
     assert run_name(configs) == name
 
@@ -108,6 +109,7 @@ def finished_run(tmp_path_factory):
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"},
         capture_output=True,
         text=True,
+        timeout=TIME_LIMIT_S,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return folder, done.stdout

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
 
 from rnnx_lightning.callbacks.evaluation import AfterEvaluation
+from rnnx_lightning.callbacks.folder import log_figure, tensorboards
 from rnnx_lightning.data.loader import SequenceBatch
 from rnnx_lightning.explain import Attributor
 from rnnx_lightning.explain.published import published_methods
@@ -69,9 +69,9 @@ class CosineSimilarity(AfterEvaluation):
             if device.type == "mps":
                 score.set_dtype(torch.float32)  # there is no float64
             score.to(device)
-        if stage == "fit" and isinstance(trainer.logger, TensorBoardLogger):
-            layout = {"explainability": {"cosine similarity": ["Multiline", ["val/cosine/.*"]]}}
-            trainer.logger.experiment.add_custom_scalars(layout)
+        layout = {"explainability": {"cosine similarity": ["Multiline", ["val/cosine/.*"]]}}
+        for logger in tensorboards(trainer) if stage == "fit" else []:
+            logger.experiment.add_custom_scalars(layout)
 
     def look(
         self,
@@ -144,7 +144,7 @@ class Heatmaps(AfterEvaluation):
         stage: str,
     ) -> None:
         """Draw the first batch, on the first rank."""
-        if number > 0 or not trainer.is_global_zero or not isinstance(trainer.logger, TensorBoardLogger):
+        if number > 0 or not trainer.is_global_zero or not tensorboards(trainer):
             return
         batch = batch.first(self.sequences)
         image = batch.image
@@ -159,5 +159,4 @@ class Heatmaps(AfterEvaluation):
             trainer.datamodule.class_names,  # type: ignore[attr-defined]
             scores,
         )
-        step = max(trainer.global_step - 1, 0)  # where Lightning puts the scalars of the same moment
-        trainer.logger.experiment.add_figure(f"{stage}/heatmaps", figure, step)
+        log_figure(trainer, f"{stage}/heatmaps", figure)

@@ -38,6 +38,10 @@ def explain(
     """
     if image and index:
         raise ValueError("give either --image or --index, not both")
+    picture, numbers = Path(f"{out}.png"), Path(f"{out}.json")
+    given = {Path(path).resolve() for path in (ckpt_path, *(image or []))}
+    if over := [path for path in (picture, numbers) if path.resolve() in given]:
+        raise ValueError(f"--out {out} would write over {over[0]}, which is given: choose another name")
     model = load_classifier(ckpt_path)
     data = load_data(ckpt_path, data_dir=data_dir)
     data.prepare_data()
@@ -61,7 +65,6 @@ def explain(
         data.class_names,
         None if image else scores,
     )
-    picture, numbers = Path(f"{out}.png"), Path(f"{out}.json")
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture)
     explained = logits.gather(1, label[:, None]).squeeze(1)
