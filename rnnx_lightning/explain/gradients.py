@@ -51,7 +51,11 @@ class GradientMethod(Attributor):
                 hooks += hold_gates_constant(nodes, leaves[0])
             hooks += self._change_backward(nodes)
             gradients = torch.autograd.grad(
-                value.sum(), leaves, create_graph=self.create_graph, allow_unused=len(leaves) > 1, materialize_grads=True
+                value.sum(),
+                leaves,
+                create_graph=self.create_graph,
+                allow_unused=len(leaves) > 1,
+                materialize_grads=True,
             )
         finally:
             for hook in hooks:  # what is differentiated once more goes through the network as it is

@@ -98,7 +98,9 @@ def test_epsilon_tends_to_gradient_times_input_without_biases():
         network, x = getattr(architectures, name)().double(), pictures(4, torch.float64)
         target = network.eval()(x).argmax(1)
         product = GradientTimesInput()(network, x, target)
-        torch.testing.assert_close(LRP(Epsilon(0), start="positive")(network, x, target), product, rtol=1e-8, atol=1e-14)
+        torch.testing.assert_close(
+            LRP(Epsilon(0), start="positive")(network, x, target), product, rtol=1e-8, atol=1e-14
+        )
 
 
 def test_alpha_one_beta_zero_is_z_plus(network):
