@@ -107,7 +107,8 @@ def named_convolution(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Tenso
     "sum.default sum.dim_IntList mean.default mean.dim avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d "
     "_adaptive_avg_pool3d adaptive_avg_pool1d cumsum.default upsample_nearest1d.default "
     "upsample_nearest2d.default upsample_nearest3d.default _upsample_nearest_exact1d.default "
-    "_upsample_nearest_exact2d.default upsample_linear1d.default upsample_bilinear2d.default upsample_trilinear3d.default upsample_nearest2d.vec "
+    "_upsample_nearest_exact2d.default upsample_linear1d.default upsample_bilinear2d.default "
+    "upsample_trilinear3d.default upsample_nearest2d.vec "
     "upsample_bilinear2d.vec im2col.default col2im.default trace.default"
 )
 def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -101,7 +101,8 @@ for _undo, _names in (
         by_gradient,
         "flip.default roll.default repeat.default index_select.default unfold.default gather.default index.Tensor "
         "as_strided.default take.default repeat_interleave.self_int reflection_pad1d.default "
-        "reflection_pad2d.default reflection_pad3d.default replication_pad1d.default replication_pad2d.default replication_pad3d.default "
+        "reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
+        "replication_pad2d.default replication_pad3d.default "
         "pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default tril.default triu.default",
     ),
 ):
