@@ -50,13 +50,8 @@ class GradientMethod(Attributor):
             if self.gates == "constant":
                 hooks += hold_gates_constant(nodes, leaves[0])
             hooks += self._change_backward(nodes)
-            gradients = torch.autograd.grad(
-                value.sum(),
-                leaves,
-                create_graph=self.create_graph,
-                allow_unused=len(leaves) > 1,
-                materialize_grads=True,
-            )
+            several = {"allow_unused": True, "materialize_grads": True} if len(leaves) > 1 else {}
+            gradients = torch.autograd.grad(value.sum(), leaves, create_graph=self.create_graph, **several)
         finally:
             for hook in hooks:  # what is differentiated once more goes through the network as it is
                 hook.remove()
