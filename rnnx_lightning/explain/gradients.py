@@ -35,7 +35,7 @@ class GradientMethod(Attributor):
         self.create_graph = create_graph
 
     def _gradient(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
-        """Gradient of the explained logit by the input, in `x`'s structure; one pass leaves nothing to the next."""
+        """Gradient of the explained logit by the input, in `x`'s structure; passes leave nothing behind."""
         with kept_state(network_of(model)):
             return self._gradient_of_pass(model, x, target)
 
@@ -54,8 +54,14 @@ class GradientMethod(Attributor):
             if self.gates == "constant":
                 hooks += hold_gates_constant(nodes, leaves[0])
             hooks += self._change_backward(nodes)
-            several = {"allow_unused": True, "materialize_grads": True} if len(leaves) > 1 else {}
-            gradients = torch.autograd.grad(value.sum(), leaves, create_graph=self.create_graph, **several)
+            several = len(leaves) > 1 or None  # one that has no part in the output has gradient 0
+            gradients = torch.autograd.grad(
+                value.sum(),
+                leaves,
+                create_graph=self.create_graph,
+                allow_unused=several,
+                materialize_grads=bool(several),
+            )
         finally:
             for hook in hooks:  # what is differentiated once more goes through the network as it is
                 hook.remove()
