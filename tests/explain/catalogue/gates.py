@@ -147,7 +147,7 @@ class GatedMLP(nn.Module):
         return self.fc(x.mean(1))
 
 
-@network("ST-GCN", real(3, 6, 5), "skeletons: graph convolution by einsum, temporal Conv2d, residual", piecewise=True)
+@network("ST-GCN", real(3, 6, 5), "skeletons: graph convolution by einsum, temporal Conv2d, residual")
 class STGCN(nn.Module):
     def __init__(self):
         super().__init__()

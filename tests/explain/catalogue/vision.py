@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import torch
 from torch import nn
 from torchvision import models
 from torchvision.models import convnext, densenet, efficientnet, maxvit, vgg, video
@@ -13,8 +12,8 @@ CLASSES = 5
 
 
 def vision(name, size, contains, shape=None, **details):
-    """Enters one of torchvision's families; in float32, as they are used."""
-    return network(f"torchvision {name}", real(*(shape or (3, size, size))), contains, dtype=torch.float32, **details)
+    """Enters one of torchvision's families."""
+    return network(f"torchvision {name}", real(*(shape or (3, size, size))), contains, **details)
 
 
 def whole(constructor, **options):
@@ -63,10 +62,10 @@ vision("DenseNet", 32, "BatchNorm before ReLU and convolution, cat", piecewise=T
 vision("GoogLeNet", 32, "inception blocks", zennit="merge", piecewise=True)(
     whole(models.googlenet, aux_logits=False, init_weights=False, transform_input=False)
 )
-vision("Inception v3", 75, "factorised convolutions, average pooling branch, transform of the input", zennit="merge", piecewise=True)(
+vision("Inception v3", 75, "factorised convolutions, average pooling branch, transform of the input")(
     whole(models.inception_v3, aux_logits=False, init_weights=False, transform_input=True)
 )
-vision("MobileNet v2", 32, "ReLU6, depthwise convolutions, linear bottlenecks", zennit="residual", piecewise=True)(whole(models.mobilenet_v2))
+vision("MobileNet v2", 32, "ReLU6, depthwise convolutions, linear bottlenecks", zennit="residual")(whole(models.mobilenet_v2))
 vision("MobileNet v3", 32, "hardswish, squeeze-and-excite with hardsigmoid")(whole(models.mobilenet_v3_small))
 vision("MNASNet", 32, "depthwise convolutions, residual sums", zennit="residual", piecewise=True)(whole(models.mnasnet0_5))
 vision("ShuffleNet v2", 32, "channel shuffle by view and transpose, chunk", zennit="merge", piecewise=True)(whole(models.shufflenet_v2_x0_5))
@@ -110,7 +109,7 @@ vision("S3D", 64, "separable 3-D inception", zennit="merge", piecewise=True, sha
 vision("MViT", 16, "pooled attention, decomposed relative positions", gain=8, shape=(3, 4, 32, 32))(
     lambda: video.MViT(
         (32, 32), 4,
-        [video.mvit.MSBlockConfig(1, 8, 16, [3, 3, 3], [3, 3, 3], [], [1, 2, 2]), video.mvit.MSBlockConfig(2, 16, 16, [3, 3, 3], [3, 3, 3], [1, 2, 2], [1, 1, 1])],
+        [video.mvit.MSBlockConfig(1, 8, 16, [3, 3, 3], [3, 3, 3], [1, 1, 1], [1, 2, 2]), video.mvit.MSBlockConfig(2, 16, 16, [3, 3, 3], [3, 3, 3], [1, 2, 2], [1, 1, 1])],
         residual_pool=True, residual_with_cls_embed=False, rel_pos_embed=True, proj_after_attn=True, num_classes=CLASSES)  # fmt: skip
 )
 vision("Swin transformer 3-D", 16, "shifted windows in space and time", gain=8, shape=(3, 4, 32, 32))(
