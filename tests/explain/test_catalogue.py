@@ -133,14 +133,14 @@ def test_the_oracle_of_piecewise_linear_networks_is_the_plain_gradient(name):
     close(one, other, 1e-9)
 
 
+@pytest.mark.parametrize("rule", [Epsilon(1e-2), Gamma(0.25), AlphaBeta(2, 1)], ids=["epsilon", "gamma", "alpha-beta"])
 @pytest.mark.parametrize("name", [n for n, network in CATALOGUE.items() if not network.constant and not network.refused])
-def test_relevance_adds_up_to_the_logit_where_biases_are_spread(name):
+def test_relevance_adds_up_to_the_logit_where_biases_are_spread(name, rule):
     network = CATALOGUE[name]
     model, x, arguments = made(name)
-    attributor = LRP(Composite(Epsilon(1e-12), bias="spread", **network.options))
     number = explained_before_squash(network, model, x, arguments)
-    relevance = attributor(model, x, network.target, **arguments)
-    torch.testing.assert_close(totals(relevance), number, rtol=1e-4, atol=1e-6)
+    relevance = LRP(Composite(rule, bias="spread", **network.options))(model, x, network.target, **arguments)
+    torch.testing.assert_close(totals(relevance), number, rtol=1e-6, atol=1e-9)
 
 
 # -- zennit, with its canonizers, on what is made of modules

@@ -82,7 +82,7 @@ class SetTransformer(nn.Module):
         return self.fc(self.pool(self.seed.repeat(x.size(0), 1, 1), h, h)[0].squeeze(1))
 
 
-@network("small vision transformer", real(1, 8, 8), "patches by a convolution, qkv in one reshape, class token")
+@network("small vision transformer", real(1, 8, 8), "patches by a convolution, qkv in one reshape, class token", constant=True)
 class SmallViT(nn.Module):
     def __init__(self):
         super().__init__()
@@ -165,7 +165,7 @@ class LinearAttention(nn.Module):
         return self.fc(torch.einsum("bnd,bde,bn->bne", q, kv, z).mean(1))
 
 
-@network("FNet", real(8, 6), "Fourier transform in place of attention")
+@network("FNet", real(8, 6), "Fourier transform in place of attention", refused="fft")
 class FNet(nn.Module):
     def __init__(self):
         super().__init__()

@@ -64,7 +64,7 @@ class DLinear(nn.Module):
 
 
 @network("reversible normalisation", real(12, 2), "mean and deviation taken off the input, put back on the output", target=(1, 0),
-         options={"products": "half"})  # fmt: skip
+         options={"products": "half"}, refused="detach")  # fmt: skip
 class RevIN(nn.Module):
     def __init__(self):
         super().__init__()

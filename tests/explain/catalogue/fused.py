@@ -144,7 +144,7 @@ class Autoencoder(nn.Module):
 
 
 @network("packed GRU on padded series", real(9, 3), "bidirectional nn.GRU on a PackedSequence, gather of the last step",
-         arguments=lambda: {"lengths": torch.tensor([5, 9, 2])})  # fmt: skip
+         arguments=lambda: {"lengths": torch.tensor([5, 9, 2])}, constant=True)  # fmt: skip
 class PackedGRU(nn.Module):
     def __init__(self):
         super().__init__()
@@ -158,7 +158,7 @@ class PackedGRU(nn.Module):
 
 
 @network("reader of a PackedSequence", lambda: pack_sequence([torch.randn(n, 3) for n in (4, 7, 2)], enforce_sorted=False),
-         "nn.LSTM, PackedSequence as the input")  # fmt: skip
+         "nn.LSTM, PackedSequence as the input", constant=True)  # fmt: skip
 class PackedReader(nn.Module):
     def __init__(self):
         super().__init__()

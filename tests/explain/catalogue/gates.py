@@ -121,7 +121,7 @@ class Experts(nn.Module):
         return torch.einsum("be,bek->bk", weights, torch.stack([e(x) for e in self.experts], dim=1))
 
 
-@network("mixture of experts, the best two", real(6), "topk of the gates, scatter, softmax over the chosen")
+@network("mixture of experts, the best two", real(6), "topk of the gates, scatter, softmax over the chosen", refused="bmm")
 class SparseExperts(nn.Module):
     def __init__(self):
         super().__init__()

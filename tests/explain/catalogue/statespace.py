@@ -35,7 +35,7 @@ class Mamba(nn.Module):
         return self.fc((u + self.out_proj(y)).mean(1))
 
 
-@network("S4D", real(10, 4), "diagonal complex state space as a long convolution by FFT, GELU, GLU")
+@network("S4D", real(10, 4), "diagonal complex state space as a long convolution by FFT, GELU, GLU", refused="fft")
 class S4D(nn.Module):
     def __init__(self):
         super().__init__()
@@ -58,7 +58,7 @@ class S4D(nn.Module):
         return self.decoder(self.norm((y + u).transpose(-1, -2)).mean(dim=1))
 
 
-@network("linear recurrent unit", real(9, 4), "complex diagonal recurrence, the real part read", target=1)
+@network("linear recurrent unit", real(9, 4), "complex diagonal recurrence, the real part read", target=1, refused="not made of its input")
 class LRU(nn.Module):
     def __init__(self):
         super().__init__()

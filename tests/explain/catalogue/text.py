@@ -20,7 +20,7 @@ def padded(kinds=12, steps=9):
     return draw
 
 
-@network("sentiment reader", padded(), "nn.Embedding, packed nn.LSTM, h_n", arguments=lambda: {"lengths": LENGTHS})
+@network("sentiment reader", padded(), "nn.Embedding, packed nn.LSTM, h_n", arguments=lambda: {"lengths": LENGTHS}, constant=True)
 class Sentiment(nn.Module):
     def __init__(self):
         super().__init__()
@@ -60,7 +60,7 @@ class LogTagger(nn.Module):
 
 
 @network("seq2seq with attention", tokens(10, 6), "nn.GRU, nn.GRUCell, additive attention, teacher forcing",
-         target=(3, 4), arguments=lambda: {"tgt": torch.randint(1, 8, (BATCH, 5))})  # fmt: skip
+         target=(3, 4), arguments=lambda: {"tgt": torch.randint(1, 8, (BATCH, 5))}, constant=True)  # fmt: skip
 class Seq2Seq(nn.Module):
     def __init__(self):
         super().__init__()
@@ -119,7 +119,7 @@ class TextCNN(nn.Module):
         return self.fc(torch.cat([F.max_pool1d(i, i.size(2)).squeeze(2) for i in x], 1))
 
 
-@network("fastText", padded(), "nn.EmbeddingBag (mean)", piecewise=True)
+@network("fastText", padded(), "nn.EmbeddingBag (mean)", piecewise=True, refused="embedding_bag")
 class FastText(nn.Module):
     def __init__(self):
         super().__init__()
@@ -159,7 +159,7 @@ class ConcatPooling(nn.Module):
 
 
 @network("InferSent", lambda: (torch.randint(1, 12, (BATCH, 5)), torch.randint(1, 12, (BATCH, 6))),
-         "two inputs, max over time, abs, product of two signals", options={"products": "half"})  # fmt: skip
+         "two inputs, max over time, abs, product of two signals", options={"products": "half"}, refused="abs")  # fmt: skip
 class InferSent(nn.Module):
     def __init__(self):
         super().__init__()

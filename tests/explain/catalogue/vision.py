@@ -85,7 +85,7 @@ vision("ConvNeXt", 64, "depthwise 7 x 7, LayerNorm over channels, GELU, layer sc
     lambda: convnext.ConvNeXt([convnext.CNBlockConfig(8, 16, 1), convnext.CNBlockConfig(16, 24, 2), convnext.CNBlockConfig(24, None, 1)],
                               num_classes=CLASSES)  # fmt: skip
 )
-vision("vision transformer", 16, "nn.MultiheadAttention, class token", gain=8)(
+vision("vision transformer", 16, "nn.MultiheadAttention, class token", gain=8, constant=True)(
     lambda: models.VisionTransformer(16, 8, 2, 2, 16, 24, num_classes=CLASSES)
 )
 vision("Swin transformer", 32, "shifted windows by roll, relative position bias, masks", gain=8)(
@@ -106,7 +106,7 @@ vision("R(2+1)D", 16, "convolutions in space, then in time", zennit="resnet", pi
     lambda: video.VideoResNet(video.resnet.BasicBlock, [video.resnet.Conv2Plus1D] * 4, [1, 1, 1, 1], video.resnet.R2Plus1dStem, CLASSES)
 )
 vision("S3D", 64, "separable 3-D inception", zennit="merge", piecewise=True, shape=(3, 8, 32, 32))(s3d)
-vision("MViT", 16, "pooled attention, decomposed relative positions", gain=8, shape=(3, 4, 32, 32))(
+vision("MViT", 16, "pooled attention, decomposed relative positions", gain=8, shape=(3, 4, 32, 32), constant=True)(
     lambda: video.MViT(
         (32, 32), 4,
         [video.mvit.MSBlockConfig(1, 8, 16, [3, 3, 3], [3, 3, 3], [1, 1, 1], [1, 2, 2]), video.mvit.MSBlockConfig(2, 16, 16, [3, 3, 3], [3, 3, 3], [1, 2, 2], [1, 1, 1])],
