@@ -1,7 +1,8 @@
 """Networks as people have them: explained right, or refused, by an oracle for each method."""
 
+import copy
 import functools
-import warnings
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -12,36 +13,16 @@ import zennit.rules
 import zennit.torchvision
 import zennit.types
 from catalogue import BATCH, CATALOGUE, called, explained, precision, single, tensors
+from catalogue.methods import METHODS, RULES, method
 from linearised import Guided, Linearised, Plain, by_autograd
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torchvision import models
 from zennit.attribution import Gradient
 
-from rnnx_lightning.explain import (
-    LRP,
-    AlphaBeta,
-    Composite,
-    Epsilon,
-    Gamma,
-    GuidedBackprop,
-    UnexplainableError,
-    ZBox,
-    ZPlus,
-)
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Epsilon, Gamma, UnexplainableError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-RULES = {"z+": ZPlus(), "epsilon": Epsilon(1e-12), "alpha-beta": AlphaBeta(2, 1), "gamma": Gamma(0.25)}
-METHODS = [*RULES, "deep Taylor", "guided backprop"]
-
-
-def method(name, options):
-    """One of the table's methods, with what a network's composite has to be told."""
-    if name == "guided backprop":
-        return GuidedBackprop()
-    if name == "deep Taylor":
-        return LRP(Composite(ZPlus(), pixels=ZBox(-6, 6), **options))
-    return LRP(Composite(RULES[name], **options))
-
-
 @functools.lru_cache(maxsize=1)  # the tests of one network follow each other
 def made(name):
     return CATALOGUE[name].make()
@@ -102,11 +83,11 @@ def test_a_network_is_explained_right_or_refused(name, how):
         same = other[tuple(slice(0, n) for n in one.shape)]
         torch.testing.assert_close(one, same, rtol=1e-5, atol=1e-6 * float(other.abs().max()) + 1e-9)
 
-    if how in ("z+", "deep Taylor"):
+    if how in ("z+", "deep Taylor") and not network.options:  # a product's other factor may be negative
         number = explained_before_squash(network, model, x, arguments)
         assert all(float(part.min()) >= -1e-9 * float(number.max()) for part in parts)
         assert bool((totals(relevance) <= number * (1 + 1e-6) + 1e-9).all())
-    if how == "epsilon":
+    if how == "epsilon" and network.second_way:
         expected, _ = oracle(Linearised, network, model, x, arguments, lambda gradient, leaf: gradient * leaf)
         close(parts, expected)
     if how == "guided backprop":
@@ -140,7 +121,8 @@ def test_relevance_adds_up_to_the_logit_where_biases_are_spread(name, rule):
     model, x, arguments = made(name)
     number = explained_before_squash(network, model, x, arguments)
     relevance = LRP(Composite(rule, bias="spread", **network.options))(model, x, network.target, **arguments)
-    torch.testing.assert_close(totals(relevance), number, rtol=1e-6, atol=1e-9)
+    large = float(max(part.abs().max() for part in tensors(relevance)))  # epsilon has large parts that cancel
+    torch.testing.assert_close(totals(relevance), number, rtol=1e-6, atol=1e-9 * max(large, 1))
 
 
 # -- zennit, with its canonizers, on what is made of modules
@@ -151,72 +133,98 @@ ZENNIT = [name for name, network in CATALOGUE.items() if network.zennit]
 class Residual(zennit.canonizers.AttributeCanonizer):
     """Sums of the residual blocks that zennit has no canonizer for become modules."""
 
-    def __init__(self, shortcut, body, relu):
-        def attributes(name, module):
-            if not (hasattr(module, body) and module_name(module) in RESIDUAL):
-                return None
-            return {"canonizer_sum": zennit.layer.Sum(), "forward": forward.__get__(module)}
+    BODIES = MappingProxyType(
+        {
+            models.mobilenetv2.InvertedResidual: lambda block, x: block.conv(x),
+            models.mnasnet._InvertedResidual: lambda block, x: block.layers(x),
+            models.regnet.ResBottleneckBlock: lambda block, x: block.f(x),
+            models.video.resnet.BasicBlock: lambda block, x: block.conv2(block.conv1(x)),
+        }
+    )
 
-        def forward(self, x):
-            seen = getattr(self, body)(x)
-            skip = getattr(self, shortcut, None)
-            if not getattr(self, "use_res_connect", getattr(self, "apply_residual", True)):
-                return seen
-            total = self.canonizer_sum(torch.stack([x if skip is None else skip(x), seen], dim=-1))
-            return getattr(self, relu)(total) if relu else total
+    def __init__(self):
+        super().__init__(self.attributes)
 
-        super().__init__(attributes)
+    @classmethod
+    def attributes(cls, name, module):
+        if type(module) not in cls.BODIES:
+            return None
+        return {"canonizer_sum": zennit.layer.Sum(), "forward": cls.forward.__get__(module)}
+
+    @staticmethod
+    def forward(block, x):
+        seen = Residual.BODIES[type(block)](block, x)
+        if not getattr(block, "use_res_connect", getattr(block, "apply_residual", True)):
+            return seen
+        skip = getattr(block, "proj", getattr(block, "downsample", None))
+        total = block.canonizer_sum(torch.stack([x if skip is None else skip(x), seen], dim=-1))
+        after = getattr(block, "activation", getattr(block, "relu", None))
+        return total if after is None else after(total)
 
 
-def module_name(module):
-    return type(module).__name__
-
-
-RESIDUAL = {"InvertedResidual", "_InvertedResidual", "ResBottleneckBlock"}
 CANONIZERS = {
     "plain": lambda: [],
     "merge": lambda: [zennit.canonizers.SequentialMergeBatchNorm()],
     "resnet": lambda: [zennit.torchvision.ResNetCanonizer()],
-    "residual": lambda: [
-        zennit.canonizers.SequentialMergeBatchNorm(),
-        Residual("none", "conv", None),
-        Residual("none", "layers", None),
-        Residual("proj", "f", "activation"),
-    ],
+    "residual": lambda: [zennit.canonizers.SequentialMergeBatchNorm(), Residual()],
 }
+ZENNIT_RULES = {
+    "z+": lambda: zennit.rules.ZPlus(stabilizer=1e-14),
+    "epsilon": lambda: zennit.rules.Epsilon(1e-12),
+    "gamma": lambda: zennit.rules.Gamma(0.25, stabilizer=1e-14),
+}
+AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
 
 
-def zennit_rule(how):
-    return {
-        "z+": lambda: zennit.rules.ZPlus(stabilizer=1e-14),
-        "epsilon": lambda: zennit.rules.Epsilon(1e-12),
-        "gamma": lambda: zennit.rules.Gamma(0.25, stabilizer=1e-14),
-    }[how]()
+class ClosedSum(zennit.core.Hook):
+    """A residual sum (..., terms), closed by the rule itself, where zennit's own composites always take `Norm`."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.how = how
+
+    def copy(self):
+        return ClosedSum(self.how)
+
+    def forward(self, module, input, output):
+        self.stored_tensors["terms"] = input[0]
+
+    def backward(self, module, grad_input, grad_output):
+        terms = self.stored_tensors["terms"]
+        total = terms.sum(-1, keepdim=True)
+        if self.how == "z+":
+            terms = terms.clamp(min=0)
+        if self.how == "gamma":
+            terms = terms + 0.25 * torch.where(terms * total > 0, terms, 0)
+        total = terms.sum(-1, keepdim=True)
+        return (terms / total.masked_fill(total == 0, torch.inf) * grad_output[0].unsqueeze(-1),)
 
 
-@pytest.mark.parametrize("how", ["z+", "epsilon", "gamma"])
+@pytest.mark.parametrize("how", ZENNIT_RULES)
 @pytest.mark.parametrize("name", ZENNIT)
 def test_vision_equals_zennit(name, how):
     network = CATALOGUE[name]
     model, x, _ = made(name)
+    model = copy.deepcopy(model)
+    for norm in model.modules():
+        if isinstance(norm, _BatchNorm):
+            norm.eps = 0.0  # zennit 0.5 leaves a factor of 1 / sqrt(1 + eps) behind where it merges
 
     def choose(ctx, module_name, module):
         if isinstance(module, zennit.types.Linear):
-            return zennit_rule(how)
+            return ZENNIT_RULES[how]()
         if isinstance(module, zennit.types.Activation):
             return zennit.rules.Pass()
-        return zennit.rules.Norm(1e-14) if isinstance(module, (zennit.layer.Sum, *AVERAGES)) else None
+        if isinstance(module, zennit.layer.Sum):
+            return ClosedSum(how)
+        return zennit.rules.Norm(1e-14) if isinstance(module, AVERAGES) else None
 
     composite = zennit.core.Composite(module_map=choose, canonizers=CANONIZERS[network.zennit]())
     value = model(x).detach()
     start = torch.zeros_like(value).scatter(1, value.argmax(1, keepdim=True), value.max(1, keepdim=True).values)
-    with warnings.catch_warnings(), Gradient(model=model, composite=composite) as attributor:
+    with Gradient(model=model, composite=composite) as attributor:
         expected = attributor(x, start)[1]
-    ours = LRP(Composite(RULES[how], sums="closed"))(model, x)
-    close([ours], [expected])
-
-
-AVERAGES = (nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d)
+    close([LRP(Composite(RULES[how], sums="closed"))(model, x)], [expected])
 
 
 def test_almost_all_networks_are_explained():

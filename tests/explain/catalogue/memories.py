@@ -94,7 +94,7 @@ class CfC(nn.Module):
         return self.fc(h)
 
 
-@network("liquid time-constant network", real(6, 3), "semi-implicit Euler steps, division by a signal", options={"products": "half"}, constant=True)
+@network("liquid time-constant network", real(6, 3), "semi-implicit Euler steps, division by a gate", constant=True, second_way=False)
 class LTC(nn.Module):
     def __init__(self):
         super().__init__()

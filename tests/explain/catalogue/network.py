@@ -34,6 +34,8 @@ class Network:
     """Piecewise linear without gates: LRP-0 is the plain gradient times the input."""
     constant: bool = False
     """More than biases is lost: class tokens, start states or gates that scale constants."""
+    second_way: bool = True
+    """Whether the gradient of the linearised network is LRP-0; not where a gate is the only signal."""
     refused: str | None = None
     """What is said when relevance cannot be shared."""
     gain: float = 1.5

@@ -141,7 +141,7 @@ class Averaging(nn.Module):
         return self.mlp((self.embedding(text) * mask).sum(1) / mask.sum(1).clamp(min=1))
 
 
-@network("concat pooling", padded(), "nn.LSTM, last step, max and mean over the tokens", arguments=lambda: {"lengths": LENGTHS})
+@network("concat pooling", padded(), "nn.LSTM, last step, max and mean over the tokens", arguments=lambda: {"lengths": LENGTHS}, constant=True)
 class ConcatPooling(nn.Module):
     def __init__(self):
         super().__init__()

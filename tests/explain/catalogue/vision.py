@@ -99,10 +99,10 @@ vision("Swin transformer v2", 32, "cosine attention: normalised queries and keys
 vision("MaxViT", 32, "convolutions, block and grid attention", gain=8)(
     lambda: maxvit.MaxVit((32, 32), 8, 4, [8, 16], [1, 1], 8, 0.2, num_classes=CLASSES)
 )
-vision("R3D", 16, "3-D convolutions", zennit="resnet", piecewise=True, shape=(3, 4, 16, 16))(
+vision("R3D", 16, "3-D convolutions", zennit="residual", piecewise=True, shape=(3, 4, 16, 16))(
     lambda: video.VideoResNet(video.resnet.BasicBlock, [video.resnet.Conv3DSimple] * 4, [1, 1, 1, 1], video.resnet.BasicStem, CLASSES)
 )
-vision("R(2+1)D", 16, "convolutions in space, then in time", zennit="resnet", piecewise=True, shape=(3, 4, 16, 16))(
+vision("R(2+1)D", 16, "convolutions in space, then in time", zennit="residual", piecewise=True, shape=(3, 4, 16, 16))(
     lambda: video.VideoResNet(video.resnet.BasicBlock, [video.resnet.Conv2Plus1D] * 4, [1, 1, 1, 1], video.resnet.R2Plus1dStem, CLASSES)
 )
 vision("S3D", 64, "separable 3-D inception", zennit="merge", piecewise=True, shape=(3, 8, 32, 32))(s3d)
