@@ -15,7 +15,7 @@ from zennit.attribution import Gradient
 
 from rnnx_lightning.explain import UnexplainableError
 
-from ..linearised import Linearised, by_autograd
+from .linearised import Linearised, by_autograd
 from .methods import METHODS, method
 from .network import CATALOGUE, Network, called, explained, precision
 
@@ -34,11 +34,16 @@ def ours(network: Network, how: str) -> str:
 
 def by_zennit(network: Network, x: Tensor) -> Tensor:
     """Its epsilon rule, with the canonizer for ResNets, which also merges BatchNorm."""
-    rules = [(zennit.types.Activation, zennit.rules.Pass()), (zennit.types.Linear, zennit.rules.Epsilon(1e-9)),
-             (zennit.types.AvgPool, zennit.rules.Norm(1e-9))]  # fmt: skip
+    rules = [
+        (zennit.types.Activation, zennit.rules.Pass()),
+        (zennit.types.Linear, zennit.rules.Epsilon(1e-9)),
+        (zennit.types.AvgPool, zennit.rules.Norm(1e-9)),
+    ]
     composite = zennit.composites.LayerMapComposite(rules, canonizers=[zennit.torchvision.ResNetCanonizer()])
     model = network.make()[0]
-    with Gradient(model=model, composite=composite, attr_output=lambda output: at_target(output, network)) as attributor:
+    with Gradient(
+        model=model, composite=composite, attr_output=lambda output: at_target(output, network)
+    ) as attributor:
         return attributor(x.clone(), None)[1]
 
 
@@ -63,7 +68,9 @@ def by_peer(peer: str, network: Network) -> str:
     if peer == "captum" and not (network.target is None or isinstance(network.target, int)):
         return "no such target"
     try:
-        expected = by_autograd(Linearised, network, model, x, {}, called, explained, lambda g, leaf: g * leaf)[0][0]
+        expected = by_autograd(Linearised, network, model, x, {}, called, explained, lambda g, leaf: g * leaf)[0][
+            0
+        ]
         relevance = {"zennit": by_zennit, "captum": by_captum}[peer](network, x)
     except Exception as error:  # whatever a peer says
         return type(error).__name__

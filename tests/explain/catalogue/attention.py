@@ -29,13 +29,25 @@ network("transformer encoder, norm first", real(7, 3), "nn.TransformerEncoder wi
 )
 
 
-@network("text transformer", lambda: tokens(12, 6)() * torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6, [1, 1, 1, 1, 1, 0]]),
-         "nn.Embedding, learnt positions, key padding mask, [CLS], dict output", target=lambda out: out["logits"][:, 2], constant=True)  # fmt: skip
+@network(
+    "text transformer",
+    lambda: tokens(12, 6)() * torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6, [1, 1, 1, 1, 1, 0]]),
+    "nn.Embedding, learnt positions, key padding mask, [CLS], dict output",
+    target=lambda out: out["logits"][:, 2],
+    constant=True,
+)
 class TextTransformer(nn.Module):
     def __init__(self):
         super().__init__()
-        self.words, self.positions, self.cls = nn.Embedding(12, 8, padding_idx=0), nn.Embedding(7, 8), nn.Parameter(torch.randn(1, 1, 8))
-        self.norm, self.layers = nn.LayerNorm(8), nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), 2)
+        self.words, self.positions, self.cls = (
+            nn.Embedding(12, 8, padding_idx=0),
+            nn.Embedding(7, 8),
+            nn.Parameter(torch.randn(1, 1, 8)),
+        )
+        self.norm, self.layers = (
+            nn.LayerNorm(8),
+            nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), 2),
+        )
         self.pooler, self.classifier = nn.Linear(8, 8), nn.Linear(8, 3)
 
     def forward(self, ids):
@@ -49,7 +61,12 @@ class TextTransformer(nn.Module):
 class CausalBlock(nn.Module):
     def __init__(self):
         super().__init__()
-        self.ln_1, self.ln_2, self.c_attn, self.c_proj = nn.LayerNorm(8), nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
+        self.ln_1, self.ln_2, self.c_attn, self.c_proj = (
+            nn.LayerNorm(8),
+            nn.LayerNorm(8),
+            nn.Linear(8, 24),
+            nn.Linear(8, 8),
+        )
         self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(approximate="tanh"), nn.Linear(16, 8))
         self.register_buffer("bias", torch.tril(torch.ones(8, 8)).view(1, 1, 8, 8))
 
@@ -66,11 +83,21 @@ class CausalBlock(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-@network("causal language model", tokens(12, 6), "attention written out, masked_fill, tanh GELU, tied weights", target=(5, 3))
+@network(
+    "causal language model",
+    tokens(12, 6),
+    "attention written out, masked_fill, tanh GELU, tied weights",
+    target=(5, 3),
+)
 class GPT(nn.Module):
     def __init__(self):
         super().__init__()
-        self.wte, self.wpe, self.h, self.ln_f = nn.Embedding(12, 8), nn.Embedding(8, 8), nn.Sequential(CausalBlock(), CausalBlock()), nn.LayerNorm(8)
+        self.wte, self.wpe, self.h, self.ln_f = (
+            nn.Embedding(12, 8),
+            nn.Embedding(8, 8),
+            nn.Sequential(CausalBlock(), CausalBlock()),
+            nn.LayerNorm(8),
+        )
 
     def forward(self, idx):
         x = self.wte(idx) + self.wpe(torch.arange(0, idx.size(1)).unsqueeze(0))
@@ -86,14 +113,24 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
 
 
-@network("Llama block", tokens(12, 6), "RMSNorm by hand, rotary positions, scaled_dot_product_attention, SwiGLU", target=(5, 2),
-         options={"products": "half"})  # fmt: skip
+@network(
+    "Llama block",
+    tokens(12, 6),
+    "RMSNorm by hand, rotary positions, scaled_dot_product_attention, SwiGLU",
+    target=(5, 2),
+    options={"products": "half"},
+)
 class Llama(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed, self.norm1, self.norm2, self.norm3 = nn.Embedding(12, 8), RMSNorm(8), nn.RMSNorm(8), RMSNorm(8)
         self.wq, self.wk, self.wv, self.wo = (nn.Linear(8, 8, bias=False) for _ in range(4))
-        self.w1, self.w2, self.w3, self.head = nn.Linear(8, 12, bias=False), nn.Linear(12, 8, bias=False), nn.Linear(8, 12, bias=False), nn.Linear(8, 12)
+        self.w1, self.w2, self.w3, self.head = (
+            nn.Linear(8, 12, bias=False),
+            nn.Linear(12, 8, bias=False),
+            nn.Linear(8, 12, bias=False),
+            nn.Linear(8, 12),
+        )
         angles = torch.outer(torch.arange(6.0), torch.tensor([1.0, 0.1])).repeat(1, 2)
         self.register_buffer("cos", angles.cos())
         self.register_buffer("sin", angles.sin())
@@ -117,8 +154,14 @@ class Llama(nn.Module):
 class ConvTran(nn.Module):
     def __init__(self):
         super().__init__()
-        self.embed = nn.Sequential(nn.Conv2d(1, 6, (1, 5), padding="same"), nn.BatchNorm2d(6), nn.GELU(),
-                                   nn.Conv2d(6, 8, (2, 1)), nn.BatchNorm2d(8), nn.GELU())  # fmt: skip
+        self.embed = nn.Sequential(
+            nn.Conv2d(1, 6, (1, 5), padding="same"),
+            nn.BatchNorm2d(6),
+            nn.GELU(),
+            nn.Conv2d(6, 8, (2, 1)),
+            nn.BatchNorm2d(8),
+            nn.GELU(),
+        )
         self.query, self.key, self.value = (nn.Linear(8, 8, bias=False) for _ in range(3))
         self.relative, self.to_out = nn.Parameter(torch.randn(23, 2) * 0.1), nn.LayerNorm(8)
         self.norm1, self.norm2 = nn.LayerNorm(8, eps=1e-5), nn.LayerNorm(8, eps=1e-5)
@@ -141,13 +184,21 @@ class ConvTran(nn.Module):
         return self.out(self.gap(x.permute(0, 2, 1)).flatten(1))
 
 
-@network("PatchTST", real(16, 2), "unfold into patches, channels folded into the batch, BatchNorm, nn.MultiheadAttention", target=(2, 1))
+@network(
+    "PatchTST",
+    real(16, 2),
+    "unfold into patches, channels folded into the batch, BatchNorm, nn.MultiheadAttention",
+    target=(2, 1),
+)
 class PatchTST(nn.Module):
     def __init__(self):
         super().__init__()
         self.project, self.position = nn.Linear(8, 6), nn.Parameter(torch.randn(3, 6) * 0.3)
         self.attention, self.norm = nn.MultiheadAttention(6, 2, batch_first=True), nn.BatchNorm1d(6)
-        self.ff, self.head = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6)), nn.Sequential(nn.Flatten(-2), nn.Linear(18, 4))
+        self.ff, self.head = (
+            nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6)),
+            nn.Sequential(nn.Flatten(-2), nn.Linear(18, 4)),
+        )
 
     def forward(self, x):
         x = x.permute(0, 2, 1).unfold(dimension=-1, size=8, step=4)
@@ -158,8 +209,13 @@ class PatchTST(nn.Module):
         return self.head(z.view(x.shape[0], 2, 3, 6)).transpose(1, 2)
 
 
-@network("transformer with decoder", real(6, 4), "nn.Transformer, causal mask, learnt start", target=(3, 1),
-         arguments=lambda: {"y": torch.randn(BATCH, 4, 4)})  # fmt: skip
+@network(
+    "transformer with decoder",
+    real(6, 4),
+    "nn.Transformer, causal mask, learnt start",
+    target=(3, 1),
+    arguments=lambda: {"y": torch.randn(BATCH, 4, 4)},
+)
 class WithDecoder(nn.Module):
     def __init__(self):
         super().__init__()

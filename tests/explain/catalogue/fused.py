@@ -71,7 +71,9 @@ class Elman(nn.Module):
         return self.fc(output.contiguous().view(-1, 8)).view(x.size(0), -1, 3).mean(dim=1)
 
 
-@network("LSTM with projection", real(7, 4), "nn.LSTM with proj_size, cell state c_n", target=lambda out: out[0][:, 0])
+@network(
+    "LSTM with projection", real(7, 4), "nn.LSTM with proj_size, cell state c_n", target=lambda out: out[0][:, 0]
+)
 class Projected(nn.Module):
     def __init__(self):
         super().__init__()
@@ -143,8 +145,13 @@ class Autoencoder(nn.Module):
         return self.output_layer(decoded)
 
 
-@network("packed GRU on padded series", real(9, 3), "bidirectional nn.GRU on a PackedSequence, gather of the last step",
-         arguments=lambda: {"lengths": torch.tensor([5, 9, 2])}, constant=True)  # fmt: skip
+@network(
+    "packed GRU on padded series",
+    real(9, 3),
+    "bidirectional nn.GRU on a PackedSequence, gather of the last step",
+    arguments=lambda: {"lengths": torch.tensor([5, 9, 2])},
+    constant=True,
+)
 class PackedGRU(nn.Module):
     def __init__(self):
         super().__init__()
@@ -157,8 +164,12 @@ class PackedGRU(nn.Module):
         return self.fc(out.gather(1, last).squeeze(1))
 
 
-@network("reader of a PackedSequence", lambda: pack_sequence([torch.randn(n, 3) for n in (4, 7, 2)], enforce_sorted=False),
-         "nn.LSTM, PackedSequence as the input", constant=True)  # fmt: skip
+@network(
+    "reader of a PackedSequence",
+    lambda: pack_sequence([torch.randn(n, 3) for n in (4, 7, 2)], enforce_sorted=False),
+    "nn.LSTM, PackedSequence as the input",
+    constant=True,
+)
 class PackedReader(nn.Module):
     def __init__(self):
         super().__init__()

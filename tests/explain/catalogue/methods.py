@@ -2,7 +2,17 @@
 
 from typing import Any
 
-from rnnx_lightning.explain import LRP, AlphaBeta, Attributor, Composite, Epsilon, Gamma, GuidedBackprop, ZBox, ZPlus
+from rnnx_lightning.explain import (
+    LRP,
+    AlphaBeta,
+    Attributor,
+    Composite,
+    Epsilon,
+    Gamma,
+    GuidedBackprop,
+    ZBox,
+    ZPlus,
+)
 
 RULES = {"z+": ZPlus(), "epsilon": Epsilon(1e-12), "alpha-beta": AlphaBeta(2, 1), "gamma": Gamma(0.25)}
 METHODS = [*RULES, "deep Taylor", "guided backprop"]

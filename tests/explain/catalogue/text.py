@@ -20,7 +20,13 @@ def padded(kinds=12, steps=9):
     return draw
 
 
-@network("sentiment reader", padded(), "nn.Embedding, packed nn.LSTM, h_n", arguments=lambda: {"lengths": LENGTHS}, constant=True)
+@network(
+    "sentiment reader",
+    padded(),
+    "nn.Embedding, packed nn.LSTM, h_n",
+    arguments=lambda: {"lengths": LENGTHS},
+    constant=True,
+)
 class Sentiment(nn.Module):
     def __init__(self):
         super().__init__()
@@ -49,7 +55,9 @@ class Tagger(nn.Module):
         return self.hidden2tag(lstm_out)
 
 
-@network("tagger with log-softmax", tokens(12, 6), "nn.GRU, log_softmax output, explained before it", target=(2, 1))
+@network(
+    "tagger with log-softmax", tokens(12, 6), "nn.GRU, log_softmax output, explained before it", target=(2, 1)
+)
 class LogTagger(nn.Module):
     def __init__(self):
         super().__init__()
@@ -59,8 +67,14 @@ class LogTagger(nn.Module):
         return F.log_softmax(self.tag(self.gru(self.embed(sentence))[0]), dim=-1)
 
 
-@network("seq2seq with attention", tokens(10, 6), "nn.GRU, nn.GRUCell, additive attention, teacher forcing",
-         target=(3, 4), arguments=lambda: {"tgt": torch.randint(1, 8, (BATCH, 5))}, constant=True)  # fmt: skip
+@network(
+    "seq2seq with attention",
+    tokens(10, 6),
+    "nn.GRU, nn.GRUCell, additive attention, teacher forcing",
+    target=(3, 4),
+    arguments=lambda: {"tgt": torch.randint(1, 8, (BATCH, 5))},
+    constant=True,
+)
 class Seq2Seq(nn.Module):
     def __init__(self):
         super().__init__()
@@ -84,14 +98,20 @@ class Seq2Seq(nn.Module):
         return outputs
 
 
-@network("hierarchical attention network", lambda: torch.randint(0, 12, (BATCH, 3, 5)),
-         "words, sentences, attention pooling twice, tokens (B, S, T)")  # fmt: skip
+@network(
+    "hierarchical attention network",
+    lambda: torch.randint(0, 12, (BATCH, 3, 5)),
+    "words, sentences, attention pooling twice, tokens (B, S, T)",
+)
 class Hierarchical(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed = nn.Embedding(12, 5)
         self.words, self.sentences = (nn.GRU(n, 4, bidirectional=True, batch_first=True) for n in (5, 8))
-        self.project, self.context = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)]), nn.Parameter(torch.randn(2, 8))
+        self.project, self.context = (
+            nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)]),
+            nn.Parameter(torch.randn(2, 8)),
+        )
         self.fc = nn.Linear(8, 3)
 
     def pool(self, h, level):
@@ -105,7 +125,9 @@ class Hierarchical(nn.Module):
         return self.fc(self.pool(sentences, 1))
 
 
-@network("CNN for sentences", tokens(12, 9), "nn.Embedding, conv2d of several widths, max over time", piecewise=True)
+@network(
+    "CNN for sentences", tokens(12, 9), "nn.Embedding, conv2d of several widths, max over time", piecewise=True
+)
 class TextCNN(nn.Module):
     def __init__(self):
         super().__init__()
@@ -141,12 +163,20 @@ class Averaging(nn.Module):
         return self.mlp((self.embedding(text) * mask).sum(1) / mask.sum(1).clamp(min=1))
 
 
-@network("concat pooling", padded(), "nn.LSTM, last step, max and mean over the tokens", arguments=lambda: {"lengths": LENGTHS}, constant=True)
+@network(
+    "concat pooling",
+    padded(),
+    "nn.LSTM, last step, max and mean over the tokens",
+    arguments=lambda: {"lengths": LENGTHS},
+    constant=True,
+)
 class ConcatPooling(nn.Module):
     def __init__(self):
         super().__init__()
         self.embedding, self.rnn = nn.Embedding(12, 6), nn.LSTM(6, 6, batch_first=True)
-        self.head = nn.Sequential(nn.BatchNorm1d(18), nn.Linear(18, 8), nn.ReLU(inplace=True), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(18), nn.Linear(18, 8), nn.ReLU(inplace=True), nn.BatchNorm1d(8), nn.Linear(8, 3)
+        )
 
     def forward(self, text, lengths):
         packed = pack_padded_sequence(self.embedding(text), lengths, batch_first=True, enforce_sorted=False)
@@ -158,8 +188,13 @@ class ConcatPooling(nn.Module):
         return self.head(torch.cat([last, greatest, average], 1))
 
 
-@network("InferSent", lambda: (torch.randint(1, 12, (BATCH, 5)), torch.randint(1, 12, (BATCH, 6))),
-         "two inputs, max over time, abs, product of two signals", options={"products": "half"}, refused="abs")  # fmt: skip
+@network(
+    "InferSent",
+    lambda: (torch.randint(1, 12, (BATCH, 5)), torch.randint(1, 12, (BATCH, 6))),
+    "two inputs, max over time, abs, product of two signals",
+    options={"products": "half"},
+    refused="abs",
+)
 class InferSent(nn.Module):
     def __init__(self):
         super().__init__()
