@@ -87,7 +87,9 @@ def test_a_network_is_explained_right_or_refused(name, how):
         same = other[tuple(slice(0, n) for n in one.shape)]
         torch.testing.assert_close(one, same, rtol=1e-5, atol=1e-6 * float(other.abs().max()) + 1e-9)
 
-    if how in ("z+", "deep Taylor") and not network.options:  # a product's other factor may be negative
+    if (
+        how in ("z+", "deep Taylor") and network.second_way and not network.options
+    ):  # a product's other factor may be negative
         number = oracle(Plain, network, model, x, arguments, lambda gradient, leaf: gradient)[1]
         number = (
             number

@@ -1,6 +1,7 @@
 """Writes docs/networks.md: `python -m tests.explain.catalogue`, in the project's folder."""
 
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import captum.attr
@@ -75,7 +76,7 @@ def by_peer(peer: str, network: Network) -> str:
     except Exception as error:  # whatever a peer says
         return type(error).__name__
     off = float((relevance - expected).abs().max() / expected.abs().max())
-    return "" if off < 1e-3 else "wrong"
+    return "" if off < 1e-3 else "differs"
 
 
 def table(reasons: dict[str, int]) -> list[str]:
@@ -110,9 +111,10 @@ def main() -> None:
         "Networks as people have them, small and with random weights, as they are: nothing is copied, folded or left",
         "out. Written by `python -m tests.explain.catalogue`; `tests/explain/test_catalogue.py` checks that what is",
         "explained is right. *yes*: explained; *refused*: an error says why. *told*: what the composite has to be told.",
-        "The last two columns are the epsilon rule of zennit (with its canonizer for ResNets and BatchNorm) and captum:",
-        "*yes* where it is equal to LRP-0, to a thousandth of the greatest relevance; else *wrong* (an answer without a",
-        "word), an error, or an input or target that they do not take.",
+        f"The last two columns are the epsilon rule of zennit {version('zennit')} (with its canonizer for ResNets and",
+        f"BatchNorm, and none made for the network) and captum {version('captum')}: *yes* where it is equal to LRP-0, to a",
+        "thousandth of the greatest relevance; else *differs* (without a word), an error, or an input or target that",
+        "they do not take.",
         "",
         f"| {' | '.join(columns)} |",
         f"|{'---|' * len(columns)}",

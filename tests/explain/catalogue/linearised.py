@@ -144,8 +144,8 @@ class Guided(Plain):
             return recurrent(rnn_cell(lambda x: GuidedReLU.apply(x, 0, None)), *args)
         if name == "relu":
             return GuidedReLU.apply(args[0], 0, None)
-        if name in ("relu6", "hardtanh") and (name == "relu6" or args[1] == 0):  # nn.ReLU6 calls hardtanh
-            return GuidedReLU.apply(args[0], 0, 6 if name == "relu6" else args[2])
+        if name == "relu6" or (name == "hardtanh" and kwargs["min_val"] == 0):  # nn.ReLU6 calls hardtanh
+            return GuidedReLU.apply(args[0], 0, kwargs.get("max_val", 6))
         return func(*args, **kwargs)
 
 
