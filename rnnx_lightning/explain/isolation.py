@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -26,13 +26,16 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
-        torch.random.fork_rng([])
-        if device.type == "cpu"
-        else torch.random.fork_rng([device], device_type=device.type),
+        random_state(device),
         stance,
         kept_state(model),
     ):
         yield
+
+
+def random_state(device: torch.device) -> AbstractContextManager[None]:
+    """Put back at the end the random state of the CPU and of a device."""
+    return torch.random.fork_rng([]) if device.type == "cpu" else torch.random.fork_rng([device], device_type=device.type)
 
 
 @contextmanager

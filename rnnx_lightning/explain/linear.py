@@ -43,9 +43,14 @@ class Operation:
 IDENTITY = Operation(lambda a, _: a, lambda factors, _, shape: factors)
 
 
-def _constant(tensor: Tensor) -> Tensor:
-    """Without a graph, unless gradients of the relevance are asked for."""
+def held(tensor: Tensor) -> Tensor:
+    """A tensor to hold on to: without a graph, unless gradients of the relevance are asked for."""
     return tensor if torch.is_grad_enabled() else tensor.detach()
+
+
+def leaf_of(value: Tensor) -> Tensor:
+    """The same values to be differentiated by, whatever else is made of them; with the graph that they have."""
+    return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
 
 
 class WeightParts:
@@ -58,7 +63,7 @@ class WeightParts:
     def __call__(self, weight: Tensor, part: WeightPart, beside: int = 0) -> Tensor:
         """The asked-for part of a weight; the weight itself is kept so that its memory stays its own."""
         if part == "all":
-            return _constant(weight)
+            return held(weight)
         key = (*self._key(weight), part)
         if key not in self._parts:
             self._parts[key] = (weight, self._make(weight, part, beside))
@@ -77,7 +82,7 @@ class WeightParts:
         return id(weight) if torch.is_grad_enabled() else weight.data_ptr(), weight.shape, weight.stride()
 
     def _make(self, weight: Tensor, part: WeightPart, beside: int) -> Tensor:
-        plain = _constant(weight)
+        plain = held(weight)
         if part == "plus":
             return plain.clamp(min=0)
         if part == "minus":
@@ -115,9 +120,8 @@ class Product:
         if self._operation.transposable:
             return self._operation.apply(self.value, self._weight)
         if self._graph is None:
-            differentiable = torch.is_grad_enabled() and self.value.requires_grad
-            leaf = self.value if differentiable else self.value.detach().requires_grad_()
             with torch.enable_grad():
+                leaf = leaf_of(self.value)
                 self._graph = leaf, self._operation.apply(leaf, self._weight)
         return self._graph[1] if torch.is_grad_enabled() else self._graph[1].detach()
 

@@ -12,6 +12,7 @@ from rnnx_lightning.explain.attributor import Attributor, as_tuple
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, filled, mapped, tensors_of
 from rnnx_lightning.explain.isolation import isolated
+from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import RELEVANCE
 from rnnx_lightning.explain.outputs import Target, explained_value, logits_in
@@ -126,13 +127,14 @@ class LRP(Attributor):
         pixels = [t for t in tensors_of(x) if t.is_floating_point()]
         composite = self.composite.fitted(pixels[0]) if pixels else self.composite
         examples = batch_size(x)
+
+        def choose(output: Any) -> tuple[Any, Tensor]:
+            return logits_in(output), explained_value(output, examples, target)[0]
+
         with torch.set_grad_enabled(self.create_graph):
-            tape, inputs, output = recorded(
-                model, x, composite, path if watched else nullcontext(path), self.create_graph
+            tape, inputs, logits, value = recorded(
+                model, x, composite, path if watched else nullcontext(path), choose, self.create_graph
             )
-            with tape:
-                output = tape.without_squash(output)
-                value, _ = explained_value(output, examples, target)
             top = tape.find(value)
             if top is None:
                 raise UnexplainableError(
@@ -142,9 +144,9 @@ class LRP(Attributor):
             explained = value.clamp(min=0) if self.start == "positive" else value.clone()
             nothing = explained == 0
             self._warn(nothing)
-            return self._walk(tape, inputs, x, output, explained, nothing, path, top)
+            return self._walk(tape, inputs, x, logits, explained, nothing, path, top)
 
-    def _walk(self, tape: Any, inputs: Any, x: Inputs, output: Any, explained: Tensor, nothing: Tensor, path: ModulePath, top: Any) -> Explanation:
+    def _walk(self, tape: Any, inputs: Any, x: Inputs, logits: Any, explained: Tensor, nothing: Tensor, path: ModulePath, top: Any) -> Explanation:
         asked = {name: [tape.find(output) for output in outputs] for name, outputs in path.outputs.items()}
         for name, found in asked.items():
             if not found:
@@ -170,9 +172,10 @@ class LRP(Attributor):
             for node in inputs
         ]
         whole = filled(x, [r.expand(node.shape).contiguous() for r, node in zip(relevance, inputs, strict=True)])
-        logits = logits_in(output)
-        logits = logits.detach() if isinstance(logits, Tensor) else logits
-        return Explanation(whole, logits, explained.detach(), at_layers, nothing)
+        for node in inputs:
+            node.free()  # relevance may have a graph that knows the node: it could never be freed
+        logits = held(logits) if isinstance(logits, Tensor) else logits
+        return Explanation(whole, logits, explained, at_layers, nothing)
 
     def _warn(self, nothing: Tensor) -> None:
         if count := int(nothing.sum()):

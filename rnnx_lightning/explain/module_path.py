@@ -65,6 +65,15 @@ class ModulePath:
         return self._stack[-1] if self._stack else None
 
     @property
+    def place(self) -> tuple[nn.Module, ...]:
+        """All modules that run, the innermost last."""
+        return tuple(self._stack)
+
+    @place.setter
+    def place(self, modules: tuple[nn.Module, ...]) -> None:
+        self._stack[:] = modules
+
+    @property
     def name(self) -> str:
         """Its path; '' for the model itself."""
         return self._names[self._stack[-1]] if self._stack else ""

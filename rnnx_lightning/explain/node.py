@@ -144,5 +144,5 @@ class Node:
 
     def free(self) -> None:
         """Let go of all that the walk needed; it has passed."""
-        self.sources, self.call, self.value = (), None, None
+        self.sources, self.call, self.value, self.tape = (), None, None, None
         self.inbox, self.totals, self.pixels, self.present = [], [], None, None

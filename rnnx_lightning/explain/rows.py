@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.channels import FLIPPED, Channel
-from rnnx_lightning.explain.linear import LinearMap, Product, relevance_of_input
+from rnnx_lightning.explain.linear import LinearMap, Product, leaf_of, relevance_of_input
 from rnnx_lightning.explain.node import RELEVANCE, Node, Total, power
 from rnnx_lightning.explain.refusals import UnexplainableError
 from rnnx_lightning.explain.rules import Rule
@@ -385,9 +385,10 @@ class Half(Row):
         function, values = node.call
         create = torch.is_grad_enabled()
         with torch.enable_grad():
-            leaves = [value.detach().requires_grad_() for value in values]
+            leaves = [leaf_of(value) for value in values]
             result = function(*leaves)
-            factor = relevance / result.detach().masked_fill(result == 0, torch.inf)
+            whole = result if create else result.detach()
+            factor = relevance / whole.masked_fill(result == 0, torch.inf)
             gradients = torch.autograd.grad(result, leaves, factor, create_graph=create)
         for source, value, gradient in zip(node.sources, values, gradients, strict=True):
             assert source is not None  # both are signals
@@ -398,7 +399,7 @@ def transposed(function: Callable[[Tensor], Tensor], value: Tensor, part: Tensor
     """The derivative of a function at `value`, transposed, times `part`."""
     create = torch.is_grad_enabled()
     with torch.enable_grad():
-        leaf = value.detach().requires_grad_()
+        leaf = leaf_of(value)
         return torch.autograd.grad(function(leaf), leaf, part, create_graph=create)[0]
 
 

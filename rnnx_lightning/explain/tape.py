@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnnx_lightning.explain.composite import Composite
-from rnnx_lightning.explain.linear import IDENTITY, LinearMap, Operation, WeightParts
+from rnnx_lightning.explain.linear import IDENTITY, LinearMap, Operation, WeightParts, held
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.pixels import Pixels
@@ -102,22 +102,13 @@ class Tape(TorchDispatchMode):
 
     def _in_place(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The ordinary form of an operation, whose result takes the place of the first argument."""
-        tensor, *others = args
-        ordinary = _ordinary(func)
-        if ordinary is None:
-            raise UnexplainableError(f"The operation {name_of(func)!r}{self.path} overwrites a tensor. {WITHOUT_IN_PLACE}")
-        if ordinary is aten.copy.default:
-            value = self._copied(tensor, others[0])
-        elif func in (aten.zero_.default, aten.fill_.Scalar, aten.fill_.Tensor):
-            value = torch.full_like(tensor, float(others[0]) if others else 0.0)
-        else:
-            value = self.record(ordinary, args, kwargs)
+        tensor, value = args[0], self.overwritten(func, args, kwargs)
         base = tensor._base
         if base is None:
             self._replace(tensor, value)
             return tensor
         shape, stride, offset = tensor.shape, tensor.stride(), tensor.storage_offset()
-        whole = self._written(base, value, shape, stride, offset)
+        whole = self.written(base, value, shape, stride, offset)
         self._replace(base, whole)
         node = self.find(value)
         tensor.data = base.detach().as_strided(shape, stride, offset)
@@ -126,6 +117,23 @@ class Tape(TorchDispatchMode):
         else:
             setattr(tensor, NOTE, node)
         return tensor
+
+    def overwritten(self, func: Any, args: Any, kwargs: Any) -> Tensor:
+        """What an in-place operation leaves in its first argument, as a new tensor.
+
+        Raises:
+            UnexplainableError: the operation has no ordinary form.
+        """
+        tensor, *others = args
+        ordinary = _ordinary(func)
+        if ordinary is None:
+            raise UnexplainableError(f"The operation {name_of(func)!r}{self.path} overwrites a tensor. {WITHOUT_IN_PLACE}")
+        if ordinary is aten.copy.default or func is aten.fill_.Tensor:
+            return self._copied(tensor, others[0])
+        if func in (aten.zero_.default, aten.fill_.Scalar):
+            return torch.full_like(tensor, others[0] if others else 0)
+        value: Tensor = self.record(ordinary, args, kwargs)
+        return value
 
     def _copied(self, tensor: Tensor, source: Tensor) -> Tensor:
         """The source, of shape and type of the tensor."""
@@ -139,12 +147,8 @@ class Tape(TorchDispatchMode):
         """Let a tensor be another one; who holds the old memory keeps it."""
         old = tensor.detach()
         self._retired[tensor.untyped_storage()._cdata] = (tensor, old)
-        if value.shape == tensor.shape and value.stride() != tensor.stride():
-            laid = torch.empty_strided(tensor.shape, tensor.stride(), dtype=value.dtype, device=value.device)
-            node = self.find(value)
-            value = laid.copy_(value)
-            if node is not None:
-                setattr(value, NOTE, node)
+        if value.shape == tensor.shape:
+            value = self.laid_out(value, tensor.stride())
         node = self.find(value)
         tensor.data = value
         if node is None:
@@ -152,9 +156,19 @@ class Tape(TorchDispatchMode):
         else:
             setattr(tensor, NOTE, node)
 
-    def _written(self, base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
+    def laid_out(self, value: Tensor, stride: tuple[int, ...]) -> Tensor:
+        """The same in memory of other strides."""
+        if value.stride() == stride:
+            return value
+        laid = torch.empty_strided(value.shape, stride, dtype=value.dtype, device=value.device).copy_(value)
+        node = self.find(value)
+        if node is not None:
+            setattr(laid, NOTE, node)
+        return laid
+
+    def written(self, base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
         """The base of a view after `value` was written where the view lies."""
-        whole = torch.as_strided_scatter(base.detach(), value.detach(), *geometry)
+        whole = torch.as_strided_scatter(held(base), held(value), *geometry)
         below, above = self.find(base), self.find(value)
 
         def apply(parts: Any) -> Tensor:
@@ -220,14 +234,14 @@ class Tape(TorchDispatchMode):
         self, node: Node, source: Tensor, operation: Operation, weight: Tensor | None, bias: Tensor | None, value: Tensor
     ) -> Node:
         """The node of a linear map, with the rule that it gets."""
-        own = source.detach() if source.is_floating_point() else source
+        own = held(source) if source.is_floating_point() else source
         layer = LinearMap(own, operation, weight, bias, node.nonnegative, node.pixels, self.parts)
         layer.present = node.present
         maps, rule = self._maps(layer)
         new = Node(LINEAR, (node,), value, MapCall(maps))
         self.sum_of(new, rule, value, all(m.rule.plain for m in maps))
         new.constant = bias is not None
-        layer.output = new.value if new.value is not None or bias is not None else value.detach()
+        layer.output = new.value if new.value is not None or bias is not None else held(value)
         return new
 
     def sum_of(self, node: Node, rule: Rule, value: Tensor, plain: bool) -> None:
@@ -235,7 +249,7 @@ class Tape(TorchDispatchMode):
         node.rule = rule
         node.by_value = plain and node.present is None
         if rule.sharing != PROPORTIONAL or self.path.outputs:
-            node.value = value.detach()
+            node.value = held(value)
 
     def _maps(self, layer: LinearMap) -> tuple[list[Map], Rule]:
         """By which rule a map's contributions are made, of pixels and of features."""
@@ -259,7 +273,7 @@ class Tape(TorchDispatchMode):
         """A value as a sum of one contribution, itself."""
         if node.rule is not None and self.composite.sums == "merged":
             return node
-        new = self.mapped(node, tensor.detach(), IDENTITY, None, None, tensor.detach())
+        new = self.mapped(node, held(tensor), IDENTITY, None, None, held(tensor))
         new.tape = self
         self.nodes.append(new)
         return new
@@ -349,9 +363,9 @@ class Tape(TorchDispatchMode):
             )
             return self.refused(func, value, advice, a, b)
         if way == "half":
-            return self.note(value, Node(HALF, (first, second), value, (function, (a.detach(), b.detach()))))
+            return self.note(value, Node(HALF, (first, second), value, (function, (held(a), held(b)))))
         (node, signal), factor = (one, b) if way == "left" else (two, a)
-        factor = factor.detach()
+        factor = held(factor)
         if way == "left":
             operation = Operation(lambda x, w: function(x, w))
         else:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import Recorder, aten, records, register
 from rnnx_lightning.explain.pixels import Pixels
@@ -151,7 +152,7 @@ def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> 
         return result[0] if isinstance(result, tuple | list) else result
 
     pixels = None if node.pixels is None or isinstance(node.pixels.scale, Tensor) or isinstance(node.pixels.shift, Tensor) else Pixels(None, node.pixels.scale, node.pixels.shift)
-    new = Node(VJP, (node,), first, (function, tensor.detach()), node.nonnegative, pixels)
+    new = Node(VJP, (node,), first, (function, held(tensor)), node.nonnegative, pixels)
     tape.note(first, new)
     return value
 

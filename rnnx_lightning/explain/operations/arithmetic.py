@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import aten, records
 from rnnx_lightning.explain.rows import PASS, SCALE, Scaling
@@ -31,7 +32,7 @@ def add(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1, *
         return tape.gate_of(value, first, second, lost=True)
     if first.lost or second.lost:  # a gate times a constant is no signal
         node, tensor, constant = (second, two, one) if first.lost else (first, one, two)
-        plus_constant(tape, value, node, tensor, constant.detach())
+        plus_constant(tape, value, node, tensor, held(constant))
         found = tape.find(value)
         assert found is not None  # just noted
         found.gated = True
@@ -84,7 +85,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     if node.gated and node.rule is not None and tape.composite.memory == "per_step":
         tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and known.nonnegative))
     else:
-        scaled(tape, value, node, tensor, gate.detach(), sign)
+        scaled(tape, value, node, tensor, held(gate), sign)
     made = tape.find(value)
     assert made is not None  # just noted
     made.gated = True
@@ -105,7 +106,7 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         return tape.refused(func, value, "Only division by a constant, or by what scales (a norm), has a rule.")
     if first is None or first.gate:
         return tape.gate_of(value, second)
-    return scaled(tape, value, first, one, 1 / two.detach(), True if second.nonnegative else None)
+    return scaled(tape, value, first, one, 1 / held(two), True if second.nonnegative else None)
 
 
 @records("neg.default")

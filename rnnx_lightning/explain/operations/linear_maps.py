@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.linear import Operation
+from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.operations.table import aten, records
 from rnnx_lightning.explain.tape import Tape
 
@@ -27,10 +27,10 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
         operation = Operation(lambda x, w: func_of(func)(w, x), lambda f, w, _: w.mT @ f if w.dim() > 1 else torch.outer(w, f))
         if one.dim() == 1 or two.dim() == 1:
             operation = Operation(lambda x, w: func_of(func)(w, x))
-        return tape.linear(func, two, operation, one.detach() if first is not None else one, bias, value)
+        return tape.linear(func, two, operation, held(one) if first is not None else one, bias, value)
     if second is not None and not second.gate:
         return tape.product_of_signals(func, value, (first, one), (second, two), func_of(func))
-    weight = two.detach() if second is not None else two
+    weight = held(two) if second is not None else two
     if two.dim() == 2 and one.dim() == 2:
         return tape.linear(func, one, MATRIX_PRODUCT, weight, bias, value)
     if two.dim() == 3:

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.linear import Operation
+from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.operations.table import aten, records
 from rnnx_lightning.explain.tape import Tape
 
@@ -18,7 +18,7 @@ def batch_norm(tape: Tape, func: Any, x: Tensor, weight: Tensor | None, bias: Te
     shape = (1, -1, *[1] * (x.dim() - 2))
     if training and len(x) == 1 and x.dim() > 2:  # one example alone: instance norm
         dims = list(range(2, x.dim()))
-        deviation = torch.rsqrt(x.detach().var(dims, unbiased=False, keepdim=True) + rest[-1])
+        deviation = torch.rsqrt(held(x).var(dims, unbiased=False, keepdim=True) + rest[-1])
         result = tape.record(aten.mul.Tensor, (centred(tape, func, x, dims), deviation), {})
         if weight is not None:
             result = tape.record(aten.mul.Tensor, (result, weight.view(shape)), {})
@@ -93,7 +93,7 @@ def rms_norm(tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tensor 
     """The root of the mean square is a constant."""
     value = func(x, shape, weight, epsilon)
     small = torch.finfo(x.dtype).eps if epsilon is None else epsilon
-    scale = torch.rsqrt(x.detach().square().mean(list(range(-len(shape), 0)), keepdim=True) + small)
+    scale = torch.rsqrt(held(x).square().mean(list(range(-len(shape), 0)), keepdim=True) + small)
     result = tape.record(aten.mul.Tensor, (x, scale), {})
     if weight is not None:
         result = tape.record(aten.mul.Tensor, (result, weight), {})
