@@ -44,8 +44,8 @@ IDENTITY = Operation(lambda a, _: a, lambda factors, _, shape: factors)
 
 
 def held(tensor: Tensor) -> Tensor:
-    """A tensor to hold on to: without a graph, unless gradients of the relevance are asked for."""
-    return tensor if torch.is_grad_enabled() else tensor.detach()
+    """A tensor as a constant: with the graph that it has only if gradients of the relevance are asked for."""
+    return tensor.view_as(tensor) if torch.is_grad_enabled() else tensor.detach()
 
 
 def leaf_of(value: Tensor) -> Tensor:

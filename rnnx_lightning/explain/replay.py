@@ -191,10 +191,9 @@ class Replay:
     def _whole(self, memory: int) -> Tensor:
         """What is in some memory, laid out as there."""
         if memory not in self._memory:
-            first = self._first[memory]
-            before = self._before.get(memory)
-            whole, like = (self._new[id(first)][1], first) if before is None else (before, before)
-            self._memory[memory], self._geometry[memory] = whole, _geometry(like)
+            first = self._before[memory] if memory in self._before else self._first[memory]
+            self._memory[memory] = first if memory in self._before else self._new[id(first)][1]
+            self._geometry[memory] = _geometry(first)
         return self._tape.laid_out(self._memory[memory], self._geometry[memory][1])
 
     def _inside(self, whole: Tensor, tensor: Tensor) -> Any:

@@ -168,20 +168,22 @@ class Tape(TorchDispatchMode):
 
     def written(self, base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
         """The base of a view after `value` was written where the view lies."""
-        whole = torch.as_strided_scatter(held(base), held(value), *geometry)
+        whole = scattered(held(base), held(value), *geometry)
         below, above = self.find(base), self.find(value)
+        if below is None and above is None:
+            return whole
 
         def apply(parts: Any) -> Tensor:
             one, other = parts
             one = torch.zeros_like(whole) if one is None else one.contiguous()
             other = torch.zeros(geometry[0], dtype=one.dtype, device=one.device) if other is None else other
-            return torch.as_strided_scatter(one, other, *geometry)
+            return scattered(one, other, *geometry)
 
         def undo(part: Tensor) -> list[Tensor | None]:
             part = part.contiguous() if part.stride() != whole.stride() else part
             rest = None
             if below is not None:
-                rest = torch.as_strided_scatter(part, part.new_zeros(geometry[0]), *geometry)
+                rest = scattered(part, part.new_zeros(geometry[0]), *geometry)
             return [rest, part.as_strided(*geometry)]
 
         return self.join(whole, [below, above], [base, value], Joining(apply, undo), lambda parts: apply(parts))
@@ -500,6 +502,15 @@ def replace_map(layer: LinearMap, where: Tensor, bias: bool) -> LinearMap:
     from dataclasses import replace
 
     return replace(layer, where=where, bias=layer.bias if bias else None, output=None, _sides=None)
+
+
+def scattered(base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
+    """`torch.as_strided_scatter`, with the right gradient: torch's own, by the base, is that of what was overwritten."""
+    if not torch.is_grad_enabled():
+        return torch.as_strided_scatter(base, value, *geometry)
+    inside = torch.zeros_like(base, dtype=torch.bool)
+    inside.as_strided(*geometry).fill_(True)
+    return torch.where(inside, torch.as_strided_scatter(torch.zeros_like(base), value, *geometry), base)
 
 
 def name_of(func: Any) -> str:

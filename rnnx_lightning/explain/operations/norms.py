@@ -18,8 +18,8 @@ def batch_norm(tape: Tape, func: Any, x: Tensor, weight: Tensor | None, bias: Te
     shape = (1, -1, *[1] * (x.dim() - 2))
     if training and len(x) == 1 and x.dim() > 2:  # one example alone: instance norm
         dims = list(range(2, x.dim()))
-        deviation = torch.rsqrt(held(x).var(dims, unbiased=False, keepdim=True) + rest[-1])
-        result = tape.record(aten.mul.Tensor, (centred(tape, func, x, dims), deviation), {})
+        scale = inverse_deviation(held(x), dims, rest[-1])
+        result = tape.record(aten.mul.Tensor, (centred(tape, func, x, dims), scale), {})
         if weight is not None:
             result = tape.record(aten.mul.Tensor, (result, weight.view(shape)), {})
         if bias is not None:
@@ -60,12 +60,18 @@ def centred(tape: Tape, func: Any, x: Tensor, dims: list[int]) -> Tensor:
     return tape.linear(func, x, operation, weight, None, apply(x, weight))
 
 
+def inverse_deviation(x: Tensor, dims: list[int], epsilon: float) -> Tensor:
+    """1 / sqrt(variance + epsilon). The fused norms give it, too, but without a graph."""
+    return torch.rsqrt(x.var(dims, unbiased=False, keepdim=True) + epsilon)
+
+
 @records("native_layer_norm.default")
 def layer_norm(tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Any:
     """Centring is a linear map, the standard deviation a constant (Ali et al., 2022)."""
     value = func(x, shape, weight, bias, epsilon)
     dims = list(range(-len(shape), 0))
-    result = tape.record(aten.mul.Tensor, (centred(tape, func, x, dims), value[2]), {})
+    scale = inverse_deviation(held(x), dims, epsilon) if torch.is_grad_enabled() else value[2]
+    result = tape.record(aten.mul.Tensor, (centred(tape, func, x, dims), scale), {})
     if weight is not None:
         result = tape.record(aten.mul.Tensor, (result, weight), {})
     if bias is not None:
@@ -78,7 +84,8 @@ def group_norm(tape: Tape, func: Any, x: Tensor, weight: Tensor | None, bias: Te
     """As layer norm, over the channels of a group and all places."""
     value = func(x, weight, bias, n, c, hw, groups, epsilon)
     grouped = tape.record(aten.view.default, (x.contiguous() if tape.find(x) is None else x, [n, groups, -1]), {})
-    result = tape.record(aten.mul.Tensor, (centred(tape, func, grouped, [-1]), value[2].unsqueeze(-1)), {})
+    scale = inverse_deviation(held(grouped), [-1], epsilon) if torch.is_grad_enabled() else value[2].unsqueeze(-1)
+    result = tape.record(aten.mul.Tensor, (centred(tape, func, grouped, [-1]), scale), {})
     result = tape.record(aten.view.default, (result, list(x.shape)), {})
     shape = (1, -1, *[1] * (x.dim() - 2))
     if weight is not None:
