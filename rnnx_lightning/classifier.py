@@ -9,6 +9,8 @@ import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -16,6 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from rnnx_lightning.architectures import RecurrentNetwork
 from rnnx_lightning.data import MajoritySequences
 from rnnx_lightning.data.loader import SequenceBatch
+from rnnx_lightning.schedule import one_cycle, steps_in_all, take_settings
 
 
 def rejection_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
@@ -173,12 +176,42 @@ class SequenceClassifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Adam, with the schedule stepped after each batch."""
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate, fused=True)
-        if self.schedule == "constant":
+        optimizer, schedule = self._optimizer_at(0)
+        if schedule is None:
             return optimizer
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer,
-            max_lr=self.learning_rate,
-            total_steps=int(self.trainer.estimated_stepping_batches),
-        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """A run that is resumed follows the schedule that is asked for now, from the step that it has reached.
+
+        Lightning has restored learning rate and schedule as they were, along with Adam's moments, which stay.
+        """
+        if step := self.trainer.global_step:
+            optimizer, schedule = self._optimizer_at(step)
+            take_settings(self.optimizers(use_pl_optimizer=False), optimizer)  # type: ignore[arg-type]
+            if schedule is not None:
+                self.lr_schedulers().load_state_dict(schedule.state_dict())  # type: ignore[union-attr]
+
+    def _optimizer_at(self, step: int) -> tuple[Optimizer, OneCycleLR | None]:
+        """A new optimiser, set as it is to be at a step, and its schedule."""
+        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate, fused=True)
+        if (steps := self.total_steps) is None:
+            return optimizer, None
+        return optimizer, one_cycle(optimizer, self.learning_rate, steps, step)
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps that the schedule is laid over, those before a resume included; None if it is constant.
+
+        Raises:
+            ValueError: the schedule needs an end, and the run has none.
+        """
+        if self.schedule == "constant":
+            return None
+        trainer = self.trainer
+        if (steps := steps_in_all(trainer)) is None:
+            raise ValueError(
+                f"model.schedule={self.schedule} needs an end, but trainer.max_epochs={trainer.max_epochs} and "
+                f"trainer.max_steps={trainer.max_steps} set none: set one of them, or --model.schedule constant"
+            )
+        return steps

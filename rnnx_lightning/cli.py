@@ -12,48 +12,44 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator, MPSAccelerator
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 
 import rnnx_lightning.architectures  # noqa: F401  (so that `class_path: ConvDeep` is known)
 from rnnx_lightning.callbacks import (
+    BestAndLast,
     EpochLines,
     FiniteLoss,
     GracefulStop,
     ResultTable,
+    Resuming,
     SequencePictures,
     StepRandomness,
     Throughput,
 )
+from rnnx_lightning.callbacks.folder import tensorboards
+from rnnx_lightning.callbacks.keeping import best_and_last
 from rnnx_lightning.checkpoints import (
     AtomicCheckpointIO,
-    CheckpointError,
     check_same_network,
-    read_checkpoint,
 )
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.commands.predict import write_predictions
 from rnnx_lightning.data import MajoritySequences
-
-CONFIG_ROOT = "configs"
-
-
-def run_name(configs: list[str]) -> str:
-    """The run's folder under `logs`: the configs' names without `configs/` and suffix, joined by "+".
-
-    It never leads out of `logs`, whatever the configs' paths are.
-    """
-    names = []
-    for config in map(Path, configs):
-        parts = config.with_suffix("").parts
-        start = len(parts) - parts[::-1].index(CONFIG_ROOT) if CONFIG_ROOT in parts else -1
-        names.append("/".join(part for part in parts[start:] if part != ".." and part != config.anchor))
-    return "+".join(names) or "run"
+from rnnx_lightning.runs import (
+    RunConfig,
+    check_start,
+    folder_without_logger,
+    hyperparameters,
+    keep_tables,
+    newest_last,
+    set_loggers,
+    several,
+)
 
 
 class RnnxCLI(LightningCLI):
@@ -72,20 +68,19 @@ class RnnxCLI(LightningCLI):
             auto_configure_optimizers=False,
             # A misspelt option is refused, not completed.
             parser_kwargs={"prog": "rnnx", "allow_abbrev": False, **usage},
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=RunConfig,
             # Explanations after validation need gradients, which tensors made under inference mode refuse.
             trainer_defaults={"inference_mode": False, "max_epochs": 10, "log_every_n_steps": 10},
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The checkpoint callback is always there and has options of its own."""
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/accuracy",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
                 "checkpoint.enable_version_counter": False,
             }
         )
@@ -126,35 +121,12 @@ class RnnxCLI(LightningCLI):
         if path is None or path == "best":
             return
         if path == "last":
-            path = config.ckpt_path = str(self._newest_last(config))
+            path = config.ckpt_path = str(newest_last(config))
         check_same_network(path, config.model.network.as_dict())
 
-    @staticmethod
-    def _files(config: Namespace) -> list[str]:
-        return [str(path) for path in config.get("config") or []]
-
-    def _newest_last(self, config: Namespace) -> Path:
-        folder = Path("logs") / run_name(self._files(config))
-        found = sorted(folder.glob("version_*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not found:
-            raise CheckpointError(f"there is no last checkpoint in {folder}: run without --ckpt_path")
-        return found[-1]
-
     def before_instantiate_classes(self) -> None:
-        """Name the run after its configs, unless the user chose a logger; a resumed run goes on in its folder."""
-        config = self.config[self.subcommand]
-        folder = Path("logs") / run_name(self._files(config))
-        path = Path(config.get("ckpt_path") or "")
-        if config.trainer.logger in (None, True):
-            arguments = Namespace(save_dir="logs", name=str(folder.relative_to("logs")), default_hp_metric=False)
-            if self.subcommand == "fit" and path.name == "last.ckpt" and folder in path.parents:
-                arguments.version = path.parent.parent.name
-            config.trainer.logger = Namespace(
-                class_path="lightning.pytorch.loggers.TensorBoardLogger", init_args=arguments
-            )
-        if self.subcommand == "fit" and path.name == "last.ckpt" and "init_args" in config.trainer.logger:
-            # What was logged after the checkpoint is logged again: TensorBoard forgets the first.
-            config.trainer.logger.init_args["purge_step"] = read_checkpoint(path)["global_step"]
+        """Give the run curves, unless the user chose otherwise."""
+        set_loggers(self.config[self.subcommand], str(self.subcommand))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add what every run shows: a bar on a terminal, plain lines elsewhere, curves, pictures, a table."""
@@ -162,17 +134,20 @@ class RnnxCLI(LightningCLI):
         callbacks: list[Callback] = [
             StepRandomness(),
             FiniteLoss(),
+            Resuming(),
             ResultTable(),
             Throughput(),
             SequencePictures(),
         ]
         if config.get("logger"):
             callbacks.append(LearningRateMonitor("step"))
+        else:
+            kwargs["default_root_dir"] = folder_without_logger(self.config[self.subcommand], str(self.subcommand))
         if not sys.stdout.isatty() and config.get("enable_progress_bar") is None:
             kwargs["enable_progress_bar"] = False
             callbacks.append(EpochLines())
-        kwargs["callbacks"] = [*callbacks, *_several(config.get("callbacks")), GracefulStop()]
-        kwargs["plugins"] = [*_several(config.get("plugins")), AtomicCheckpointIO()]
+        kwargs["callbacks"] = [*callbacks, *several(config.get("callbacks")), GracefulStop()]
+        kwargs["plugins"] = [*several(config.get("plugins")), AtomicCheckpointIO()]
         if config.get("accelerator") == "auto" and MPSAccelerator.is_available():
             kwargs["accelerator"] = "cpu"
             Console().print(
@@ -193,30 +168,50 @@ class RnnxCLI(LightningCLI):
                 f"trainer.devices={trainer.num_devices} processes on the CPU, but this machine has {cores} cores: "
                 f"use at most {cores}"
             )
+        keep_tables(trainer)
         return trainer
 
+    def before_fit(self) -> None:
+        """Refuse a start from the wrong place, before anything is written."""
+        check_start(self.trainer, self.config[self.subcommand].ckpt_path)
+
     def after_fit(self) -> None:
-        """Test the best checkpoint, and note the hyperparameters beside its results."""
+        """Test the best checkpoint; TensorBoard shows hyperparameters beside its results.
+
+        The checkpoint of the configuration says what is tested for `results.json`; the best of another callback,
+        named x.ckpt, is tested for `results-x.json`.
+        """
         trainer = self.trainer
         if getattr(trainer, "fast_dev_run", False) or trainer.interrupted:
             return
-        best = getattr(trainer.checkpoint_callback, "best_model_path", "")
+        main = best_and_last(trainer)
+        best = "" if main is None else main.best_model_path
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        table = next(callback for callback in callbacks if isinstance(callback, ResultTable))
+        others = [getattr(c, "best_model_path", "") for c in trainer.checkpoint_callbacks if c is not main]
+        for other in filter(None, others):
+            table.file = f"results-{Path(other).stem}.json"
+            self._test(other)
+        table.file = "results.json"
         if not best and trainer.is_global_zero:
             Console().print(
                 "There was no validation, so there is no best checkpoint: the last weights are tested."
             )
-        trainer.test(
-            None if best else self.model,
+        self._test(best)
+        final = {f"final/{name}": value for name, value in trainer.callback_metrics.items()}
+        for logger in tensorboards(trainer):
+            logger.log_hyperparams(hyperparameters(self.config[self.subcommand]), final)
+            logger.save()
+
+    def _test(self, checkpoint: str) -> None:
+        """Test a checkpoint of this fit, or the weights as they are."""
+        self.trainer.test(
+            None if checkpoint else self.model,
             datamodule=self.datamodule,
-            ckpt_path=best or None,
+            ckpt_path=checkpoint or None,
             verbose=False,
-            weights_only=bool(best),
+            weights_only=bool(checkpoint),
         )
-        if trainer.logger is not None:
-            final = {f"final/{name}": value for name, value in trainer.callback_metrics.items()}
-            chosen = self.config[self.subcommand]
-            trainer.logger.log_hyperparams({"model": chosen.model.as_dict(), "data": chosen.data.as_dict()}, final)
-            trainer.logger.save()
 
     def validate(self, **kwargs: Any) -> None:
         """Our own table is shown instead of Lightning's."""
@@ -231,11 +226,6 @@ class RnnxCLI(LightningCLI):
         write_predictions(self.trainer, self.trainer.predict(**{**kwargs, "return_predictions": True}) or [])
 
 
-def _several(given: Any) -> list[Any]:
-    """What may be given as nothing, one, or a list."""
-    return given if isinstance(given, list) else [] if given is None else [given]
-
-
 class _NoTips(logging.Filter):
     """Drops Lightning's advertisements from the log."""
 
@@ -245,8 +235,13 @@ class _NoTips(logging.Filter):
 
 def run(arguments: list[str]) -> None:
     """Parse `arguments` and run the command they name."""
-    # Lightning's about torch, and about a checkpoint of another run, whose files stay that run's.
-    for message in (".*isinstance.treespec, LeafSpec.*", "The dirpath has changed from"):
+    # Lightning's about torch; and about folders of other runs, whose files stay as they are (`runs`).
+    for message in (
+        ".*isinstance.treespec, LeafSpec.*",
+        "The dirpath has changed from",
+        "Checkpoint directory .* exists and is not empty",
+        "Experiment logs directory .* exists and is not empty",
+    ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoTips())
     sys.argv[1:] = arguments

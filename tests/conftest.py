@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from limits import TIME_LIMIT_S
 from paths import ROOT
 
 
@@ -36,7 +37,7 @@ def rnnx(tmp_path):
             env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120", **environment},
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=TIME_LIMIT_S,
         )
         if check:
             assert done.returncode == 0, done.stderr[-3000:]

@@ -6,12 +6,16 @@ import sys
 
 import pytest
 import torch
+from limits import TIME_LIMIT_S
 
 from rnnx_lightning.process import importing
 
 
 def run(code):
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=TIME_LIMIT_S
+    )
+    return done.stdout.split()
 
 
 def test_collection_goes_on_after_imports():

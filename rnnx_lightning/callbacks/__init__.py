@@ -1,18 +1,22 @@
 """Lightning callbacks: when to look at a run, on what, and where to show it."""
 
 from rnnx_lightning.callbacks.explaining import CosineSimilarity, Heatmaps
+from rnnx_lightning.callbacks.keeping import BestAndLast
 from rnnx_lightning.callbacks.pictures import SequencePictures
 from rnnx_lightning.callbacks.progress import EpochLines, Throughput
 from rnnx_lightning.callbacks.results import ResultTable
+from rnnx_lightning.callbacks.resuming import Resuming
 from rnnx_lightning.callbacks.safety import FiniteLoss, GracefulStop, StepRandomness
 
 __all__ = [
+    "BestAndLast",
     "CosineSimilarity",
     "EpochLines",
     "FiniteLoss",
     "GracefulStop",
     "Heatmaps",
     "ResultTable",
+    "Resuming",
     "SequencePictures",
     "StepRandomness",
     "Throughput",

@@ -1,10 +1,10 @@
 """Pictures of sequences in TensorBoard."""
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from rnnx_lightning.callbacks.evaluation import AfterEvaluation
+from rnnx_lightning.callbacks.folder import log_figure, tensorboards
 from rnnx_lightning.data.loader import SequenceBatch
 from rnnx_lightning.rendering.sequences import draw_sequences
 
@@ -29,7 +29,7 @@ class SequencePictures(AfterEvaluation):
         stage: str,
     ) -> None:
         """Draw the first batch."""
-        if number > 0 or not isinstance(trainer.logger, TensorBoardLogger) or not trainer.is_global_zero:
+        if number > 0 or not trainer.is_global_zero or not tensorboards(trainer):
             return
         shown = batch.first(self.count)
         figure = draw_sequences(
@@ -39,5 +39,4 @@ class SequencePictures(AfterEvaluation):
             shown.majority,
             trainer.datamodule.class_names,  # type: ignore[attr-defined]
         )
-        step = max(trainer.global_step - 1, 0)  # where Lightning puts the scalars of the same moment
-        trainer.logger.experiment.add_figure(f"{stage}/sequences", figure, step)
+        log_figure(trainer, f"{stage}/sequences", figure)

@@ -24,7 +24,8 @@ class EpochLines(Callback):
         if trainer.is_global_zero:
             values = "  ".join(f"{name} {float(value):.4f}" for name, value in metrics.items())
             elapsed = time.perf_counter() - self._start
-            print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {elapsed:.0f} s  {values}", flush=True)
+            end = "" if trainer.max_epochs == -1 else f"/{trainer.max_epochs}"
+            print(f"epoch {trainer.current_epoch + 1}{end}  {elapsed:.0f} s  {values}", flush=True)
 
 
 class Throughput(Callback):

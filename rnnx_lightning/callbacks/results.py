@@ -11,13 +11,19 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnx_lightning import __version__
+from rnnx_lightning.callbacks.folder import run_folder, tensorboards
 
 
 class ResultTable(Callback):
-    """Prints the results of `test` and `validate` and where they are; keeps them in `results.json`."""
+    """Prints the results of `test` and `validate` and where they are; keeps them in a file of the run.
+
+    Attributes:
+        file: its name.
+    """
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
+        self.file = "results.json"
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After `rnnx test`, and after the test that ends a fit."""
@@ -29,11 +35,11 @@ class ResultTable(Callback):
             self._show(trainer, "val")
 
     def _show(self, trainer: Trainer, stage: str) -> None:
-        folder, metrics = trainer.log_dir, trainer.callback_metrics  # collectives: asked for on every rank
+        folder, metrics = run_folder(trainer), trainer.callback_metrics  # collectives: asked for on every rank
         if not trainer.is_global_zero:
             return
         results = {k: float(v) for k, v in metrics.items() if k.startswith(stage)}
-        if folder:
+        if folder is not None:
             content = {
                 "results": results,
                 "epochs": trainer.current_epoch,
@@ -46,8 +52,8 @@ class ResultTable(Callback):
                     **{name: version(name) for name in ("torch", "lightning", "torchmetrics")},
                 },
             }
-            write_json(Path(folder) / "results.json", content)
-        _print_results(results, folder)
+            write_json(folder / self.file, content)
+        _print_results(results, folder, [logger.log_dir for logger in tensorboards(trainer)])
 
 
 def write_json(path: Path, content: object) -> None:
@@ -58,12 +64,14 @@ def write_json(path: Path, content: object) -> None:
     unfinished.replace(path)
 
 
-def _print_results(results: dict[str, float], folder: str | None) -> None:
+def _print_results(results: dict[str, float], folder: Path | None, shown_in: list[str]) -> None:
     table = Table("result", title="Results", title_justify="left")
     table.add_column("value", justify="right")
     for name, value in results.items():
         table.add_row(name, f"{value:.4f}")
     console = Console()
     console.print(table)
-    if folder:
-        console.print(f"Run: {folder}\nLook at it: tensorboard --logdir {folder}", soft_wrap=True)
+    if folder is not None:
+        console.print(f"Run: {folder}", soft_wrap=True)
+    for place in shown_in:
+        console.print(f"Look at it: tensorboard --logdir {place}", soft_wrap=True)

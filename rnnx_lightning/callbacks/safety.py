@@ -2,15 +2,14 @@
 
 import os
 import signal
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 
+from rnnx_lightning.callbacks.keeping import last_checkpoint
 from rnnx_lightning.data.majority import seeded_generator
 
 
@@ -106,16 +105,14 @@ class GracefulStop(Callback):
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
-            trainer.save_checkpoint(
-                _last_checkpoint(trainer), weights_only=False
-            )  # with all that it takes to go on
+            trainer.save_checkpoint(last_checkpoint(trainer), weights_only=False)  # all that it takes to go on
         return asked
 
     def _stopped(self, trainer: Trainer) -> InterruptedRunError:
         number = self._received or signal.SIGTERM
         message = f"stopped by {signal.Signals(number).name} after step {trainer.global_step}"
         if trainer.is_global_zero:
-            message += f"; saved {_last_checkpoint(trainer)}\nGo on with the same command and --ckpt_path last"
+            message += f"; saved {last_checkpoint(trainer)}\nGo on with the same command and --ckpt_path last"
         else:
             message += f", rank {trainer.global_rank}"
         return InterruptedRunError(message, exit_code=128 + number)
@@ -136,13 +133,6 @@ def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
     number = trainer.fit_loop.total_batch_idx if whole_run else batch_idx
     every = trainer.val_check_batch
     return trainer.is_last_batch or (isinstance(every, int) and (number + 1) % every == 0)
-
-
-def _last_checkpoint(trainer: Trainer) -> Path:
-    """Where the run keeps its last checkpoint."""
-    callback = trainer.checkpoint_callback
-    folder = callback.dirpath if isinstance(callback, ModelCheckpoint) else None
-    return Path(folder or trainer.default_root_dir) / "last.ckpt"
 
 
 class FiniteLoss(Callback):
@@ -185,6 +175,6 @@ class FiniteLoss(Callback):
         if bad:
             raise NonFiniteLossError(
                 f"the loss became infinite or no number at step {bad[0]} (epoch {trainer.current_epoch + 1}); the "
-                f"last good checkpoint is in {_last_checkpoint(trainer).parent}. Lower model.learning_rate, or "
+                f"last good checkpoint is in {last_checkpoint(trainer).parent}. Lower model.learning_rate, or "
                 "look for it with --trainer.detect_anomaly=true."
             )

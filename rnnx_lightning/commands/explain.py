@@ -7,11 +7,12 @@ import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from rnnx_lightning.callbacks.explaining import explain_by_all, published_methods
+from rnnx_lightning.callbacks.explaining import explain_by_all
 from rnnx_lightning.callbacks.results import write_json
 from rnnx_lightning.checkpoints import load_classifier, load_data
 from rnnx_lightning.data.images import read_picture, scaled
 from rnnx_lightning.explain import LRP, Attributor
+from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.metrics.functional import conservation_error, sample_relevance
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
 
@@ -37,6 +38,10 @@ def explain(
     """
     if image and index:
         raise ValueError("give either --image or --index, not both")
+    picture, numbers = Path(f"{out}.png"), Path(f"{out}.json")
+    given = {Path(path).resolve() for path in (ckpt_path, *(image or []))}
+    if over := [path for path in (picture, numbers) if path.resolve() in given]:
+        raise ValueError(f"--out {out} would write over {over[0]}, which is given: choose another name")
     model = load_classifier(ckpt_path)
     data = load_data(ckpt_path, data_dir=data_dir)
     data.prepare_data()
@@ -60,7 +65,6 @@ def explain(
         data.class_names,
         None if image else scores,
     )
-    picture, numbers = Path(f"{out}.png"), Path(f"{out}.json")
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture)
     explained = logits.gather(1, label[:, None]).squeeze(1)

@@ -2,12 +2,13 @@
 
 import csv
 from itertools import chain, count
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
 from rich.console import Console
+
+from rnnx_lightning.callbacks.folder import beside, run_folder
 
 
 def write_predictions(trainer: Trainer, batches: list[Any]) -> None:
@@ -19,7 +20,7 @@ def write_predictions(trainer: Trainer, batches: list[Any]) -> None:
         trainer: that has predicted.
         batches: what `predict_step` gave for this rank's batches, tensors (B,) by column.
     """
-    folder = trainer.log_dir  # a collective, as the gathering below
+    folder = run_folder(trainer)  # a collective, as the gathering below
     names = list(batches[0]) if batches else []
     columns = [torch.cat([batch[name] for batch in batches]).tolist() for name in names]
     numbers = count(trainer.global_rank, trainer.world_size)  # of the sequences that this rank was handed
@@ -31,8 +32,8 @@ def write_predictions(trainer: Trainer, batches: list[Any]) -> None:
         rows = sorted(chain.from_iterable(parts))
     if folder is None or not rows or not trainer.is_global_zero:
         return
-    path = Path(folder) / "predictions.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = beside(folder / "predictions.csv")
     with path.open("w", newline="") as stream:
         writer = csv.writer(stream)
         writer.writerow(["sequence", *names])

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnx_lightning.explain.composite import Composite
-from rnnx_lightning.explain.inputs import Bound, Inputs, tensors_of
+from rnnx_lightning.explain.inputs import Inputs, network_of, tensors_of
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations import ADVICE, HARMLESS, TABLE
@@ -51,7 +51,7 @@ def recorded(
         choose: from the network's output to its logits and to what is explained.
         create_graph: values on the tape have a graph.
     """
-    network: nn.Module = model.__dict__["model"] if isinstance(model, Bound) else model
+    network = network_of(model)
     with path as place, ExitStack() as stack:
         tape = Tape(composite, place, TABLE, HARMLESS, ADVICE)
         replay = Replay(tape, place, network.parameters()) if create_graph else None

@@ -1,8 +1,8 @@
-"""Relevance with a graph: a network runs once to see what it does, and what it did is done again with gradients on.
+"""Relevance with a graph: a network runs once, to see what it does, and that is done again with gradients on.
 
-A dispatch mode sees operations below autograd, where their results have no graph. So a run is only logged, with what
-is done to parameters alone; then the calls are made again outside of any mode, each on the new versions of its
-tensors. What overwrites a tensor gives a new one there, and what shared its memory is looked up in that.
+A dispatch mode sees operations below autograd, where their results have no graph. So a run is only logged, with
+what is done to parameters alone; then the calls are made again outside of any mode, each on the new versions of
+its tensors. What overwrites a tensor gives a new one there, and what shared its memory is looked up in that.
 """
 
 from collections import deque
@@ -16,8 +16,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from rnnx_lightning.explain.isolation import random_state
 from rnnx_lightning.explain.module_path import ModulePath
+from rnnx_lightning.explain.overwriting import aten, laid_out, overwritten, written
 from rnnx_lightning.explain.refusals import UnexplainableError
-from rnnx_lightning.explain.tape import Tape, aten
+from rnnx_lightning.explain.tape import Tape
 
 T = TypeVar("T")
 WITHOUT = "Leave it out, or explain without create_graph."
@@ -81,7 +82,9 @@ class Replay:
     def __init__(self, tape: Tape, path: ModulePath, parameters: Iterable[Tensor]) -> None:
         self._tape, self._path = tape, path
         self._parameters = {memory_of(p) for p in parameters}
-        self._new: dict[int, tuple[Tensor, Tensor, int]] = {}  # tensor of the logged run to its new version, and age
+        self._new: dict[
+            int, tuple[Tensor, Tensor, int]
+        ] = {}  # tensor of the logged run to its new version, and age
         self._first: dict[int, Tensor] = {}  # by memory, the first tensor that had it
         self._before: dict[int, Tensor] = {}
         self._memory: dict[int, Tensor] = {}  # by memory that was overwritten, what is in it
@@ -124,21 +127,21 @@ class Replay:
         if not _tensors(call.result):
             return  # a number, on which the network decided what to do
         self._path.place = call.place
-        written = _written(call.func, call.args, call.kwargs)
-        if not written:
+        targets = _written(call.func, call.args, call.kwargs)
+        if not targets:
             args, kwargs = tree_map_only(Tensor, self._current, (call.args, call.kwargs))
             self._note(call.result, self._again(call.func, args, kwargs))
             return
         current = {id(t): self._current(t) for t in _tensors((call.args, call.kwargs))}
         known = any(self._tape.find(t) is not None for t in current.values())
         if not known:  # it is done to copies
-            current |= {id(t): current[id(t)].clone() for t in written}
+            current |= {id(t): current[id(t)].clone() for t in targets}
         args, kwargs = tree_map_only(Tensor, lambda t: current[id(t)], (call.args, call.kwargs))
         if known:
-            current[id(written[0])] = self._tape.overwritten(call.func, args, kwargs)
+            current[id(targets[0])] = overwritten(self._tape, call.func, args, kwargs)
         else:
             self._note(call.result, call.func(*args, **kwargs))
-        for tensor in written:
+        for tensor in targets:
             self._write(tensor, current[id(tensor)])
 
     def _again(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -165,8 +168,8 @@ class Replay:
         new = self._current(tensor)
         if not torch.allclose(new, tensor, rtol=1e-3, atol=1e-5, equal_nan=True):
             raise UnexplainableError(
-                "The network's output is another one when its operations are done a second time: it changes tensors in a "
-                f"way that cannot be seen (`tensor.data = ...`, NumPy, an extension). {WITHOUT}"
+                "The network's output is another one when its operations are done a second time: it changes "
+                f"tensors in a way that cannot be seen (`tensor.data = ...`, NumPy, an extension). {WITHOUT}"
             )
         return new
 
@@ -181,7 +184,9 @@ class Replay:
         if age or memory in self._before:
             whole = self._whole(memory)
             if whole.dtype != tensor.dtype:
-                raise UnexplainableError(f"A tensor of type {whole.dtype} is overwritten as {tensor.dtype}. {WITHOUT}")
+                raise UnexplainableError(
+                    f"A tensor of type {whole.dtype} is overwritten as {tensor.dtype}. {WITHOUT}"
+                )
             new = self._tape.record(aten.as_strided.default, (whole, *self._inside(whole, tensor)), {})
         else:
             new = tensor
@@ -194,7 +199,7 @@ class Replay:
             first = self._before[memory] if memory in self._before else self._first[memory]
             self._memory[memory] = first if memory in self._before else self._new[id(first)][1]
             self._geometry[memory] = _geometry(first)
-        return self._tape.laid_out(self._memory[memory], self._geometry[memory][1])
+        return laid_out(self._tape, self._memory[memory], self._geometry[memory][1])
 
     def _inside(self, whole: Tensor, tensor: Tensor) -> Any:
         """Where a tensor lies in all that has its memory."""
@@ -206,7 +211,7 @@ class Replay:
         memory = memory_of(tensor)
         whole = self._whole(memory)
         alone = _geometry(tensor) == self._geometry[memory]
-        self._memory[memory] = value if alone else self._tape.written(whole, value, *self._inside(whole, tensor))
+        self._memory[memory] = value if alone else written(self._tape, whole, value, *self._inside(whole, tensor))
         self._age[memory] = self._age.get(memory, 0) + 1
         self._put(tensor, value)
 

@@ -59,6 +59,16 @@ def test_own_pictures_are_explained(checkpoint, tmp_path):
     assert len(entry["methods"]["LRP"]["relevance_per_sample"]) == 3
 
 
+def test_what_is_given_is_not_written_over(checkpoint, tmp_path):
+    picture = tmp_path / "0.png"
+    Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(picture)
+    given = picture.read_bytes()
+    with pytest.raises(ValueError, match=r"would write over .*0\.png, which is given: choose another name"):
+        main(["--ckpt_path", str(checkpoint), "--image", *3 * [str(picture)], "--out", str(tmp_path / "0")])
+    assert picture.read_bytes() == given
+    assert not (tmp_path / "0.json").exists()
+
+
 def test_a_checkpoint_gives_back_network_and_data(checkpoint):
     model = load_classifier(checkpoint)
     assert isinstance(model.network, Deep)

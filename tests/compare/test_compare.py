@@ -11,6 +11,7 @@ import time
 import pandas as pd
 import pytest
 import yaml
+from limits import TIME_LIMIT_S
 from paths import ROOT
 
 from rnnx_lightning.compare.report import write_report
@@ -42,7 +43,7 @@ def compared(tmp_path_factory):
     first = subprocess.Popen(command(folder), cwd=folder, env=environment, start_new_session=True,
                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # fmt: skip
     runs = folder / "logs" / "compare" / "runs"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + TIME_LIMIT_S
     while len(list(runs.glob("*/results.json"))) < 1 and time.monotonic() < deadline:
         time.sleep(0.2)
     while len(list(runs.glob("*/checkpoints/last.ckpt"))) < 2 and time.monotonic() < deadline:
@@ -50,7 +51,8 @@ def compared(tmp_path_factory):
     os.killpg(first.pid, signal.SIGKILL)
     finished = {path.parent.name: path.stat().st_mtime_ns for path in runs.glob("*/results.json")}
     assert 1 <= len(finished) < 4
-    done = subprocess.run(command(folder), cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command(folder), cwd=folder, env=environment, capture_output=True, text=True,
+                          timeout=TIME_LIMIT_S)  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, finished, done.stdout
 
@@ -123,7 +125,7 @@ def test_the_report_needs_no_server_and_has_no_errors(compared, tmp_path):
     done = subprocess.run(
         [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
          f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--dump-dom", probed.as_uri()],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True, text=True, timeout=TIME_LIMIT_S,
     )  # fmt: skip
     title = re.search(r"<title>(.*?)</title>", done.stdout)[1]
     assert "SORTED" in title
@@ -139,7 +141,8 @@ def test_failed_runs_are_reported_and_do_not_stop_the_others(tmp_path):
         "gallery: 1\noptions: [--trainer.max_epochs=1, --data.batch_size=100]\n"
     )
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "150"}
-    done = subprocess.run(command(tmp_path), cwd=tmp_path, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command(tmp_path), cwd=tmp_path, env=environment, capture_output=True, text=True,
+                          timeout=TIME_LIMIT_S)  # fmt: skip
     assert done.returncode == 1
     assert "1 of 2 runs failed" in done.stderr
     assert "learning_rate=-1.0 must be positive" in done.stderr

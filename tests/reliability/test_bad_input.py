@@ -68,6 +68,16 @@ COMMAND_LINE = {
         [*FIT, "--model.network=torch.nn.Linear", f"{NETWORK}in_features=84", f"{NETWORK}out_features=10"],
         ["Linear", "28, 10)", "(batch, classes)"],
     ),
+    "one cycle without end": ([*FIT, "--trainer.max_epochs=-1"], ["one_cycle", "max_epochs=-1", "constant"]),
+    "fit from the best of no run": ([*FIT, "--ckpt_path=best"], ["no checkpoint 'best'"]),
+    "last without logger or run": (
+        [*FIT, "--trainer.logger=false", "--ckpt_path=last"], ["no last checkpoint in logs/quick", "give the path"],
+    ),
+    "last of loggers without run": (
+        [*FIT, "--trainer.logger=CSVLogger", "--trainer.logger.save_dir=a", "--ckpt_path=last"],
+        ["no last checkpoint in a/lightning_logs"],
+    ),
+    "link to the last checkpoint": ([*FIT, "--checkpoint.save_last=link"], ["save_last", "link"]),
     "no sequence to explain": (
         [*FIT, "--trainer.callbacks=CosineSimilarity", "--trainer.callbacks.sequences=0"], ["sequences=0"],
     ),
@@ -250,6 +260,14 @@ def test_checkpoint_of_another_network(trained, say):
     said = say(["test", "--config", QUICK, f"--ckpt_path={trained}"])
     for word in ("another network", "Deep", "ConvDeep"):
         assert word in said
+
+
+def test_fewer_epochs_than_there_were(trained, say, tmp_path):
+    last = trained.with_name("last.ckpt")
+    said = say([*FIT, "--model.network=Deep", f"--ckpt_path={last}", "--trainer.max_epochs=0"])
+    for word in ("has seen 1 epochs", "trainer.max_epochs=0", "ask for more than 1"):
+        assert word in said
+    assert not list(tmp_path.rglob("config*.yaml"))
 
 
 def test_checkpoint_of_other_sizes(trained, say, tmp_path):

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from limits import TIME_LIMIT_S
 from paths import ROOT
 
 BASE = [
@@ -15,12 +16,15 @@ BASE = [
     "--model.network.init_args.dropout=0", "--trainer.accelerator=cpu", "--trainer.deterministic=true",
 ]  # fmt: skip
 
+# A distributed run that hangs ignores SIGTERM.
+LIMITED = ("timeout", "-k", "5", str(TIME_LIMIT_S))
+
 
 def train(folder, *arguments, launcher=()):
     folder.mkdir()
     command = [*(launcher or (sys.executable, "-m", "rnnx_lightning")), *BASE, *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
-    done = subprocess.run(["timeout", "-k", "5", "200", *command], cwd=folder, env=environment,
+    done = subprocess.run([*LIMITED, *command], cwd=folder, env=environment,
                           capture_output=True, text=True)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return read(folder)
@@ -74,7 +78,7 @@ def test_slurm_starts_the_ranks_too(single, tmp_path):
     ranks = []
     for rank in ("0", "1"):
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **job, "SLURM_PROCID": rank, "SLURM_LOCALID": rank}
-        ranks.append(subprocess.Popen(["timeout", "-k", "5", "200", *command], cwd=folder, env=environment,
+        ranks.append(subprocess.Popen([*LIMITED, *command], cwd=folder, env=environment,
                                       stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True))  # fmt: skip
     for rank in ranks:
         _, errors = rank.communicate()
@@ -98,7 +102,7 @@ def test_predictions_of_two_ranks_are_those_of_one(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         command = [sys.executable, "-m", "rnnx_lightning", "predict", *BASE[1:], *arguments]
-        done = subprocess.run(["timeout", "-k", "5", "100", *command], cwd=folder, capture_output=True, text=True)
+        done = subprocess.run([*LIMITED, *command], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("Predictions:") == 1
         header, *rows = csv.reader(next(folder.rglob("predictions.csv")).open())

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 import torch
+from limits import TIME_LIMIT_S
 from paths import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -28,17 +29,9 @@ def start(folder, *arguments, preexec_fn=None, **variables):
     )  # fmt: skip
 
 
-def wait_for(process, words):
-    """Read the output until a line has the words."""
-    for line in process.stdout:
-        if words in line:
-            return
-    pytest.fail(f"ended without saying {words!r}: {process.stderr.read()[-2000:]}")
-
-
 def finish(folder, *arguments):
     process = start(folder, *arguments)
-    output, errors = process.communicate(timeout=300)
+    output, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 0, errors[-3000:]
     return output
 
@@ -90,11 +83,34 @@ def start_stopping(folder, number, step, during="step", arguments=()):
 
 def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
     process = start_stopping(tmp_path, signal.SIGKILL, 2 * STEPS + 20)
-    process.communicate(timeout=120)
+    process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == -signal.SIGKILL
     finish(tmp_path, STOPS, "--ckpt_path", "last")
     assert_same(undisturbed, left_behind(tmp_path))
     assert [path.name for path in (tmp_path / "logs" / "deep").iterdir()] == ["version_0"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--checkpoint.mode=min",),
+        ("--trainer.check_val_every_n_epoch=4",),
+        ("--checkpoint.every_n_train_steps=40", "--checkpoint.mode=min"),
+        ("--trainer.max_steps=10000",),
+    ],
+    ids=["monitor that gets worse", "no validation yet", "every so many steps", "steps are counted"],
+)
+def test_a_killed_run_loses_no_finished_epoch(arguments, undisturbed, tmp_path):
+    process = start_stopping(tmp_path, signal.SIGKILL, 3 * STEPS + 20, arguments=arguments)
+    process.communicate(timeout=TIME_LIMIT_S)
+    assert process.returncode == -signal.SIGKILL
+    kept = torch.load(tmp_path / RUN / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
+    assert 3 * STEPS <= kept < 3 * STEPS + 20
+    finish(tmp_path, STOPS, *arguments, "--ckpt_path", "last")
+    (weights, scalars), (resumed, logged) = undisturbed, left_behind(tmp_path)
+    assert all(torch.equal(weights[name], weight) for name, weight in resumed.items())
+    for tag in ("train/loss", "train/accuracy", "lr-Adam"):
+        assert logged[tag] == scalars[tag]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +125,7 @@ def test_a_killed_run_goes_on_bit_for_bit(undisturbed, tmp_path):
 )
 def test_a_stopped_run_says_how_to_go_on_and_does(number, step, during, undisturbed, tmp_path):
     process = start_stopping(tmp_path, number, step, during)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 128 + number
     assert f"stopped by {number.name} after step {step};" in errors
     assert "--ckpt_path last" in errors
@@ -134,7 +150,7 @@ def test_a_validation_that_follows_the_step_comes_first(step, every, counted, tm
         (tmp_path / folder).mkdir()
     finish(tmp_path / "undisturbed", *arguments)
     process = start_stopping(tmp_path / "stopped", signal.SIGTERM, step, arguments=arguments)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert f"after step {step + 1};" in errors
     finish(tmp_path / "stopped", STOPS, *arguments, "--ckpt_path", "last")
     assert_same(left_behind(tmp_path / "undisturbed"), left_behind(tmp_path / "stopped"))
@@ -144,7 +160,7 @@ def test_a_killed_validation_does_not_mix_two_epochs(undisturbed, tmp_path):
     """A checkpoint of an epoch's last step comes before its validation, which is not made up for."""
     often = (STOPS, "--checkpoint.every_n_train_steps=1", "--checkpoint.monitor=null")
     process = start_stopping(tmp_path, signal.SIGKILL, 2 * STEPS, "validation", often)
-    process.communicate(timeout=120)
+    process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == -signal.SIGKILL
     finish(tmp_path, *often, "--ckpt_path", "last")
     (weights, scalars), (resumed, logged) = undisturbed, left_behind(tmp_path)
@@ -160,7 +176,7 @@ def test_two_ranks_go_on(tmp_path):
         (tmp_path / folder).mkdir()
     finish(tmp_path / "undisturbed", *two)
     process = start_stopping(tmp_path / "stopped", signal.SIGTERM, 2 * STEPS + 15, arguments=two)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 128 + signal.SIGTERM
     assert f"after step {2 * STEPS + 21};" in errors  # where they ask one another
     state = torch.load(tmp_path / "stopped" / RUN / "checkpoints" / "last.ckpt", weights_only=True)
@@ -175,10 +191,7 @@ def test_two_ranks_go_on(tmp_path):
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
-    process = start(tmp_path)
-    wait_for(process, "epoch 2/4")
-    process.kill()
-    process.wait()
+    start_stopping(tmp_path, signal.SIGKILL, 2 * STEPS + 20).communicate(timeout=TIME_LIMIT_S)
     kept = (tmp_path / RUN / "checkpoints" / "last.ckpt").read_bytes()
     (tmp_path / RUN / "checkpoints" / ".best.ckpt.part").write_text("what a kill in the middle of writing leaves")
 
@@ -186,8 +199,8 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(kept) // 2, len(kept) // 2))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    process = start(tmp_path, "--ckpt_path", "last", preexec_fn=small_files)
-    _, errors = process.communicate(timeout=120)
+    process = start(tmp_path, STOPS, "--ckpt_path", "last", preexec_fn=small_files)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 1
     assert "cannot be written" in errors
     assert "is kept" in errors
@@ -208,7 +221,7 @@ def test_a_loss_that_is_no_number_stops_the_run(often, tmp_path):
         "        return super().decide(features) * (float('nan') if Explodes.calls > 70 else 1.0)\n"
     )
     process = start(tmp_path, "--model.network.class_path=my_network.Explodes", *often)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 1
     assert "no number at step 71 (epoch 2)" in errors
     assert "Traceback" not in errors
@@ -219,6 +232,6 @@ def test_a_loss_that_is_no_number_stops_the_run(often, tmp_path):
 
 def test_there_is_nothing_to_go_on_with(tmp_path):
     process = start(tmp_path, "--ckpt_path", "last")
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 1
     assert "there is no last checkpoint in logs/deep" in errors

@@ -90,7 +90,9 @@ def has_recurrent_modules(model: nn.Module) -> bool:
 def cell(name: str, x: Tensor, state: Any, *tensors: Any) -> Any:
     """One step of a `*Cell` module."""
     weights = Weights(*tensors)
-    new = STEPS[name](F.linear(x, weights.input, weights.input_bias), state if name == "lstm" else (state,), weights)
+    new = STEPS[name](
+        F.linear(x, weights.input, weights.input_bias), state if name == "lstm" else (state,), weights
+    )
     return new if name == "lstm" else new[0]
 
 

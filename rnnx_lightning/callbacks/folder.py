@@ -1,0 +1,42 @@
+"""A run's folder, whichever loggers it has, and the pictures that TensorBoard shows of it."""
+
+from itertools import count
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from matplotlib.figure import Figure
+
+
+def run_folder(trainer: Trainer) -> Path | None:
+    """Where configuration, results and predictions of a run belong; None where its logger has no folder.
+
+    Every rank must ask.
+    """
+    logger = trainer.logger
+    if logger is None or isinstance(logger, TensorBoardLogger | CSVLogger):
+        folder = trainer.log_dir
+        return None if folder is None else Path(folder)
+    # Lightning would take `save_dir`, which runs share. Their checkpoints lie deeper, and so does the rest.
+    save_dir, name, version = trainer.strategy.broadcast((logger.save_dir, logger.name, logger.version))
+    if save_dir is None:
+        return None
+    return Path(save_dir, str(name), version if isinstance(version, str) else f"version_{version}")
+
+
+def beside(path: Path) -> Path:
+    """`path`, or where something is there already the first free one of `name-2.yaml`, `name-3.yaml`, ..."""
+    if not path.exists():
+        return path
+    return next(free for number in count(2) if not (free := path.with_stem(f"{path.stem}-{number}")).exists())
+
+
+def tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
+    """The run's TensorBoard loggers, wherever they stand among others."""
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
+    """Show a figure in each TensorBoard, where Lightning puts the scalars of the same moment."""
+    for logger in tensorboards(trainer):
+        logger.experiment.add_figure(name, figure, max(trainer.global_step - 1, 0))

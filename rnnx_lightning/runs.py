@@ -1,0 +1,178 @@
+"""Where the runs of a configuration lie, where one goes on, and that nothing there is written over."""
+
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+
+from rnnx_lightning.callbacks.folder import beside, run_folder
+from rnnx_lightning.callbacks.keeping import best_and_last
+from rnnx_lightning.checkpoints import CheckpointError, read_checkpoint
+
+ROOT = Path("logs")
+CONFIG_ROOT = "configs"
+TENSORBOARD = "lightning.pytorch.loggers.TensorBoardLogger"
+
+
+def run_name(configs: list[str]) -> str:
+    """The run's folder under `logs`: the configs' names without `configs/` and suffix, joined by "+".
+
+    It never leads out of `logs`, whatever the configs' paths are.
+    """
+    names = []
+    for config in map(Path, configs):
+        parts = config.with_suffix("").parts
+        start = len(parts) - parts[::-1].index(CONFIG_ROOT) if CONFIG_ROOT in parts else -1
+        names.append("/".join(part for part in parts[start:] if part != ".." and part != config.anchor))
+    return "+".join(names) or "run"
+
+
+def several(given: Any) -> list[Any]:
+    """What may be given as nothing, one, or a list."""
+    return given if isinstance(given, list) else [] if given is None else [given]
+
+
+def _loggers(config: Namespace) -> list[Namespace]:
+    return [logger for logger in several(config.trainer.logger) if isinstance(logger, Namespace)]
+
+
+def _runs_of(logger: Namespace) -> Path:
+    """The folder in which a logger gives each run a folder of its own."""
+    arguments = logger.get("init_args") or Namespace()
+    return Path(arguments.get("save_dir") or ".", arguments.get("name") or "")
+
+
+def _runs(config: Namespace) -> Path:
+    """The folder with the runs of a configuration; where the user chose a root folder and no logger, the run's."""
+    if loggers := _loggers(config):
+        return _runs_of(loggers[0])
+    if config.trainer.logger not in (None, True) and config.trainer.default_root_dir is not None:
+        return Path(config.trainer.default_root_dir)
+    return ROOT / run_name([str(path) for path in config.get("config") or []])
+
+
+def set_loggers(config: Namespace, subcommand: str) -> None:
+    """Log to TensorBoard, in a folder named after the configs, unless the user chose loggers, or none.
+
+    A fit that goes on from the last checkpoint of such a run goes on with its curves.
+    """
+    if config.trainer.logger in (None, True):
+        name = _runs(config).relative_to(ROOT)
+        arguments = Namespace(save_dir=str(ROOT), name=str(name), default_hp_metric=False)
+        config.trainer.logger = Namespace(class_path=TENSORBOARD, init_args=arguments)
+    path = Path(config.get("ckpt_path") or "")
+    if subcommand != "fit" or path.name != "last.ckpt":
+        return
+    for logger in _loggers(config):
+        if logger.class_path.endswith("TensorBoardLogger"):
+            if logger.init_args.get("version") is None:
+                logger.init_args["version"] = _version_of(path, _runs_of(logger))
+            # What was logged after the checkpoint is logged again: TensorBoard forgets the first.
+            logger.init_args["purge_step"] = read_checkpoint(path)["global_step"]
+
+
+def folder_without_logger(config: Namespace, subcommand: str) -> Path:
+    """The run's folder where no logger gives it one; that of the run which a fit goes on with."""
+    if config.trainer.default_root_dir is not None:
+        return Path(config.trainer.default_root_dir)
+    place, path = _runs(config), Path(config.get("ckpt_path") or "")
+    if subcommand == "fit" and path.name == "last.ckpt" and (version := _version_of(path, place)):
+        return place / version
+    taken = [int(run.name[8:]) for run in place.glob("version_*") if run.name[8:].isdigit()]
+    return place / f"version_{max(taken, default=-1) + 1}"
+
+
+def _version_of(checkpoint: Path, runs: Path) -> str | None:
+    """The name of the run that a checkpoint belongs to, if it is one of those in a folder."""
+    run = checkpoint.resolve().parent.parent
+    return run.name if run.parent == runs.resolve() else None
+
+
+def newest_last(config: Namespace) -> Path:
+    """The last checkpoint of the newest run of a configuration.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    chosen = config.get("checkpoint.dirpath")
+    folder = _runs(config) if chosen is None else Path(chosen)
+    patterns = ("checkpoints/last.ckpt", "*/checkpoints/last.ckpt") if chosen is None else ("last.ckpt",)
+    found = [path for pattern in patterns for path in folder.glob(pattern)]
+    if not found:
+        raise CheckpointError(
+            f"there is no last checkpoint in {folder}: run without --ckpt_path, or give the path of one"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def check_start(trainer: Trainer, ckpt_path: str | None) -> None:
+    """Refuse a fit that has nothing left to do, or would write over other checkpoints than its own.
+
+    Raises:
+        CheckpointError: the checkpoint has seen more epochs than are asked for; or the run's folder holds that of
+            another run, or one that is no last checkpoint and that it starts from.
+    """
+    loops = None if ckpt_path is None else read_checkpoint(ckpt_path).get("loops")
+    seen = loops["fit_loop"]["epoch_progress"]["current"]["processed"] if loops else 0
+    if trainer.max_epochs is not None and -1 < trainer.max_epochs < seen:
+        raise CheckpointError(
+            f"{ckpt_path} has seen {seen} epochs, but trainer.max_epochs={trainer.max_epochs}, which counts them, "
+            f"too: to go on, ask for more than {seen}"
+        )
+    callback, folder = best_and_last(trainer), run_folder(trainer)
+    if callback is not None and callback.dirpath is not None:
+        folder = Path(callback.dirpath)
+    elif folder is not None:
+        folder = folder / "checkpoints"
+    else:
+        return
+    last, start = folder / "last.ckpt", Path(ckpt_path or "")
+    if start.resolve() == last.resolve():
+        return
+    if last.exists() or start.resolve().parent == folder.resolve():
+        raise CheckpointError(
+            f"{folder} holds the checkpoints of another run, which would be written over: choose another place by "
+            f"--checkpoint.dirpath or --trainer.logger, or go on with that run by --ckpt_path {last}"
+        )
+
+
+def keep_tables(trainer: Trainer) -> None:
+    """Set the tables of earlier runs aside: a `CSVLogger` removes the one in its folder when it starts."""
+    for logger in trainer.loggers if trainer.is_global_zero else []:
+        if isinstance(logger, CSVLogger) and (table := Path(logger.log_dir, "metrics.csv")).exists():
+            table.rename(beside(table))
+
+
+def hyperparameters(config: Namespace) -> dict[str, Any]:
+    """What loggers show of a configuration: the options of model and data."""
+    return {"model": config.model.as_dict(), "data": config.data.as_dict()}
+
+
+class RunConfig(SaveConfigCallback):
+    """Saves the configuration as `config.yaml` in the run's folder, and gives it to all loggers.
+
+    What is there stays: the configuration of a run that is resumed is saved beside the first one.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save it, but that of a fit only where nothing of it is refused any more."""
+        if stage != "fit":
+            self._save(trainer)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save it."""
+        self._save(trainer)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(hyperparameters(self.config))
+
+    def _save(self, trainer: Trainer) -> None:
+        folder = run_folder(trainer)
+        if self.already_saved or folder is None or not trainer.is_global_zero:
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        path = beside(folder / self.config_filename)
+        self.parser.save(self.config, str(path), skip_none=False, overwrite=False, multifile=False)
+        self.already_saved = True
