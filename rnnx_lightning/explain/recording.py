@@ -39,7 +39,7 @@ def recorded(
             stack.enter_context(torch.no_grad())
             stack.enter_context(_taken_apart())
             if has_recurrent_modules(network_of(model)):
-                stack.enter_context(RecurrentModules())
+                stack.enter_context(RecurrentModules(None if create_graph else tape))
             stack.enter_context(tape)
             output = model(x)
     return tape, leaves, output
