@@ -1,8 +1,10 @@
-"""The way back through all steps of a recurrent layer in one direction: few operations a step.
+"""The way back through all steps of a recurrent layer, with few operations a step.
 
-All hidden states are known by then. So the totals of W x_t, of U h_{t-1} and of the memory are found for all steps at
-once, and so are the factors that relevance 1 of each unit becomes: every way of sharing is linear in relevance. What
-is left for the loop over the steps is one matrix product and some products element by element.
+All hidden states are known by then. So the totals of W x_t, of U h_{t-1} and of the memory are found for all steps
+at once, and so are the factors that relevance 1 of each unit becomes: every way of sharing is linear in relevance.
+What is left for the loop over the steps is one matrix product and some products element by element.
+
+Shapes are (W, T, B, H): W ways to read (one a direction), T steps in the order of reading, B examples, H units.
 """
 
 from collections.abc import Iterable, Sequence
@@ -23,13 +25,13 @@ EVERY = 8  # so many steps shrink a memory's totals little enough
 
 
 class Argument(NamedTuple):
-    """Of a step's signal: W x_t + b + r (U h_{t-1} + b'), all steps one below the other, (T * B, H).
+    """Of the signals: W x_t + b + r (U h_{t-1} + b'), all steps one below the other.
 
     Attributes:
-        input_bias: b, (H,) or None.
-        first: U h_0 + b', (B, H).
-        hidden_bias: b', (H,) or None.
-        reset: r, (T * B, H) or None.
+        input_bias: b, (W, 1, H) or None.
+        first: U h_0 + b', (W, B, H).
+        hidden_bias: b', (W, 1, H) or None.
+        reset: r, (W, T * B, H) or None.
     """
 
     input_bias: Tensor | None
@@ -39,23 +41,23 @@ class Argument(NamedTuple):
 
 
 class SumOfSteps(Sum):
-    """The arguments of all steps' signals; the second source, U h_{t-1}, begins with the second step, if there is one."""
+    """The signals' arguments, (W, T * B, H); the second source, U h_{t-1}, begins with the second step."""
 
     def total(self, node: Node, channel: Channel) -> Total | None:
         """The sum of both; what was before the first step is a constant."""
         argument: Argument = node.call
-        reset = argument.reset if channel is not Channel.COUNT else None
+        reset, batch = argument.reset if channel is not Channel.COUNT else None, argument.first.shape[1]
         if channel is Channel.CONSTANT:
             later = torch.zeros(node.shape, dtype=node.dtype, device=node.device)
             later = later if argument.hidden_bias is None else later + argument.hidden_bias
-            later[: len(argument.first)] = argument.first
+            later[:, :batch] = argument.first
             later = later if reset is None else later * reset
             return Total(later if argument.input_bias is None else later + argument.input_bias)
         totals = []
         for source, c in self.parts(node, channel):
             total = evaluate(source, c)
             if total is not None and source is not node.sources[0]:
-                whole = F.pad(total.mantissa.expand(source.shape), (0, 0, len(argument.first), 0))
+                whole = F.pad(total.mantissa.expand(source.shape), (0, 0, batch, 0))
                 total = Total(whole if reset is None else whole * reset)
             totals.append(total)
         return added(totals)
@@ -63,13 +65,13 @@ class SumOfSteps(Sum):
 
 @dataclass
 class Memory:
-    """m_t = keep_t m_{t-1} + written_t, of all steps (T, B, H).
+    """m_t = keep_t m_{t-1} + written_t, of all steps (W, T, B, H).
 
     Attributes:
         keep: a gate.
         written: the node of what a step writes.
         kept: the node of keep_t m_{t-1} from the second step on, where every step is closed; else None.
-        start: m_0, (B, H); None for zeros.
+        start: m_0, (W, B, H); None for zeros.
     """
 
     keep: Tensor
@@ -80,11 +82,11 @@ class Memory:
 
 @dataclass
 class Recurrence:
-    """One layer in one direction.
+    """One layer.
 
     Attributes:
         composite: how biases and memories are treated.
-        shape: steps, examples, units.
+        shape: ways, steps, examples, units.
         argument: the node of the signals' arguments, whose sources are W x_t and U h_{t-1}.
         memory: None for a plain RNN.
         read: relevance of the hidden states.
@@ -92,7 +94,7 @@ class Recurrence:
     """
 
     composite: Composite
-    shape: tuple[int, int, int]
+    shape: torch.Size
     argument: Node
     memory: Memory | None = None
     read: Tensor | None = None
@@ -100,44 +102,52 @@ class Recurrence:
 
     def hand_back(self, node: Node) -> None:
         """From the hidden states and the memory (`node`, if there is one) to W x_t."""
-        drive = self.argument.sources[0]
-        assert drive is not None  # x is made of the input
-        for part in (self.argument, *self.argument.sources[1:]):
-            assert part is not None  # what is not there is left out
-            part.exact = drive.exact
-        of_one = self._of_one(self.argument)
-        given = self._scan_back(node, of_one) if of_one else None
-        takes = [c for c in of_one if (drive, c) in SUM.parts(self.argument, c)]
-        for channel, part in zip(of_one, () if given is None else given.chunk(len(of_one), -1), strict=False):
-            if channel in takes:
-                drive.receive(part.flatten(0, 1), channel)
+        drive, *recurrent = (source for source in self.argument.sources if source is not None)
+        for own in (self.argument, *recurrent):
+            own.exact = drive.exact
+        of_one = self.of_one(self.argument)
+        if not of_one:
+            return
+        given = self._scan_back(node, of_one).flatten(1, 2).chunk(len(of_one), -1)
+        for channel, factor in zip(of_one, given, strict=True):
+            if (drive, channel) in SUM.parts(self.argument, channel):
+                drive.receive(factor, channel)
+
+    def of_one(self, node: Node) -> dict[Channel, Tensor]:
+        """The factors that relevance 1 of each unit becomes."""
+        inbox, node.inbox = node.inbox, [None] * (RELEVANCE + 1)
+        close(node, torch.ones(node.shape, dtype=node.dtype, device=node.device), self.composite)
+        factors, node.inbox = node.inbox, inbox
+        # Where so little is left to share with that a quotient overflows, it is absorbed.
+        found = ((channel, factors[channel]) for channel in Channel)
+        return {c: f.expand(node.shape).nan_to_num(0.0, 0.0, 0.0) for c, f in found if f is not None}
 
     def _scan_back(self, node: Node, of_one: dict[Channel, Tensor]) -> Tensor:
-        """The factors of the signals' arguments, (T, B, H) for each channel, side by side."""
-        steps, _, units = self.shape
+        """The factors of the signals' arguments, (W, T, B, H) for each channel, side by side."""
+        units, count = self.shape[-1], len(of_one)
         shares = _beside([factor.view(self.shape) for factor in of_one.values()])
-        through = self._reset(shares, of_one)
-        matrix, values = self._recurrent(list(of_one))
-        memory = None if self.memory is None else _MemoryBack(self, self.memory, node)
+        memory = None if self.memory is None else MemoryBack(self, self.memory, node)
+        if memory is not None and memory.alone is not None:
+            shares = shares * _repeated(memory.alone, count)
+        scaled = self._reset(shares, of_one)
         given = torch.empty_like(shares)
-        rows = [t.unbind() for t in (shares, shares if through is None else through, given)]
-        read = [None] * steps if self.read is None else self.read.unbind()
-        befores = () if values is None else values.unbind()
+        matrix, states = self._recurrent(list(of_one))
+        read = [None] * self.shape[1] if self.read is None else self.read.unbind(1)
+        places, share_of, scaled_of = (part.unbind(1) for part in (given, shares, shares if scaled is None else scaled))
         came: Tensor | None = None
-        for t in reversed(range(steps)):
+        for t in reversed(range(self.shape[1])):
             own = read[t]
             relevance = came if own is None else own if came is None else own + came
             if memory is not None:
                 relevance = memory.step(t, relevance)
             if relevance is None:
-                given[t].zero_()
+                places[t].zero_()
                 continue
-            share, scaled, factor = (row[t] for row in rows)
-            relevance = _repeated(relevance, len(of_one))
-            torch.mul(relevance, share, out=factor)
+            relevance = _repeated(relevance, count)
+            torch.mul(relevance, share_of[t], out=places[t])
             if t and matrix is not None:
-                factor = factor if through is None else relevance * scaled
-                came = _folded(torch.mm(factor, matrix).mul_(befores[t - 1]), units)
+                factor = places[t] if scaled is None else relevance * scaled_of[t]
+                came = _folded(torch.bmm(factor, matrix).mul_(states[t - 1]), units)
         return given
 
     def _reset(self, shares: Tensor, channels: Iterable[Channel]) -> Tensor | None:
@@ -148,89 +158,87 @@ class Recurrence:
         one = torch.ones_like(reset)
         return shares * _beside([one if c is Channel.COUNT else reset for c in channels]).view_as(shares)
 
-    def _recurrent(self, channels: Sequence[Channel]) -> tuple[Tensor | None, Tensor | None]:
-        """U as one matrix from factors, side by side, to what `values`, side by side, are multiplied with.
+    def _recurrent(self, channels: Sequence[Channel]) -> tuple[Tensor | None, Sequence[Tensor]]:
+        """U, from factors side by side to what is multiplied with `states`, side by side, one for each step.
 
-        A hidden state's relevance is the sum of such products, all of the state's width.
+        The products are parts of the relevance of the hidden states, all of their width.
         """
-        _, batch, units = self.shape
-        if len(self.argument.sources) == 1:
-            return None, None
-        recurrent = self.argument.sources[1]
-        assert recurrent is not None  # what is not there is left out
+        ways, _, batch, units = self.shape
         blocks: dict[int, tuple[Tensor, list[Tensor | None]]] = {}
-        one = torch.eye(units, dtype=recurrent.dtype, device=recurrent.device)
         for number, channel in enumerate(channels):
-            if (recurrent, channel) not in SUM.parts(self.argument, channel):
-                continue
-            for product in recurrent.call.products(0, channel):
-                _, column = blocks.setdefault(id(product.value), (product.value, [None] * len(channels)))
-                block = product.sign * product.transposed(one)
-                before = column[number]
-                column[number] = block if before is None else before + block
+            for recurrent, _ in SUM.parts(self.argument, channel):
+                if recurrent is self.argument.sources[0]:
+                    continue
+                one = torch.eye(units, dtype=recurrent.dtype, device=recurrent.device).expand(ways, -1, -1)
+                for product in recurrent.call.products(0, channel):
+                    _, column = blocks.setdefault(id(product.value), (product.value, [None] * len(channels)))
+                    block, before = product.sign * product.transposed(one), column[number]
+                    column[number] = block if before is None else before + block
         if not blocks:
-            return None, None
+            return None, ()
         columns = []
         for value, column in blocks.values():
-            empty = value.new_zeros(units, value.shape[-1])
-            columns.append(torch.cat([empty if block is None else block for block in column]))
-        values = _beside([value for value, _ in blocks.values()])
-        return _beside(columns), values.unflatten(0, (-1, batch))
-
-    def _of_one(self, node: Node) -> dict[Channel, Tensor]:
-        """The factors that relevance 1 of each unit becomes."""
-        inbox, node.inbox = node.inbox, [None] * (RELEVANCE + 1)
-        close(node, torch.ones(node.shape, dtype=node.dtype, device=node.device), self.composite)
-        factors, node.inbox = node.inbox, inbox
-        # Where so little is left to share with that a quotient overflows, it is absorbed.
-        return {
-            c: factor.expand(node.shape).masked_fill(~factor.isfinite(), 0)
-            for c in Channel
-            if (factor := factors[c]) is not None
-        }
+            empty = value.new_zeros(ways, units, value.shape[-1])
+            columns.append(torch.cat([empty if block is None else block for block in column], 1))
+        states = _beside([value for value, _ in blocks.values()])
+        return _beside(columns), states.unflatten(1, (-1, batch)).unbind(1)
 
 
-class _MemoryBack:
-    """A memory on the way back, step by step; channels lie side by side."""
+class MemoryBack:
+    """A memory on the way back, step by step; channels lie side by side.
+
+    Args:
+        call: the layer.
+        memory: its memory.
+        node: of the memory.
+
+    Attributes:
+        alone: if there is one channel, what its factors are multiplied with in the end, and `step` does not.
+    """
 
     def __init__(self, call: Recurrence, memory: Memory, node: Node) -> None:
-        self.units = call.shape[2]
-        of_one = call._of_one(node)
-        self.channels = [c for c in Channel if c in of_one or c in call.factors]
+        self.units = call.shape[-1]
+        of_one = call.of_one(node)
+        channels = [c for c in Channel if c in of_one or c in call.factors]
+        self.count = len(channels)
         zeros = torch.zeros(call.shape, dtype=node.dtype, device=node.device)
-        self.closing = _beside([of_one.get(c, zeros) for c in self.channels]).unbind()
-        extra = [call.factors[c].expand(call.shape) if c in call.factors else zeros for c in self.channels]
-        self.extra = _beside(extra).unbind() if call.factors else None
-        totals = {c: evaluate(node, c) if node.scaled else None for c in self.channels}
-        self.written = _beside(
-            [_in_units_of(totals[c], evaluate(memory.written, c), zeros) for c in self.channels]
-        ).unbind()
+        with_exponents = node.scaled
+        totals = {
+            c: evaluate(node, c) if with_exponents and c in (Channel.POSITIVE, Channel.NEGATIVE) else None
+            for c in channels
+        }
+        written = _beside([_in_units_of(totals[c], evaluate(memory.written, c), zeros) for c in channels])
+        self.alone, self.written = (written, None) if self.count == 1 else (None, written.unbind(1))
+        self.closing = _beside([of_one.get(c, zeros) for c in channels]).unbind(1)
+        extra = [call.factors[c].expand(call.shape) if c in call.factors else zeros for c in channels]
+        self.extra = _beside(extra).unbind(1) if call.factors else None
         self.closed = memory.kept is not None
         if memory.kept is not None:
-            passing = [_in_units_of(None, evaluate(memory.kept, c), zeros[1:]) for c in self.channels]
+            passing = [_in_units_of(None, evaluate(memory.kept, c), zeros[:, 1:]) for c in channels]
         else:
-            passing = [_carrying(memory.keep[1:], c, totals[c]) for c in self.channels]
-        self.passing = (zeros[0], *_beside(passing).unbind())
+            passing = [_carrying(memory.keep[:, 1:], c, totals[c]) for c in channels]
+        self.passing = (zeros[:, 0], *_beside(passing).unbind(1))
         self.factor: Tensor | None = None  # of the memory one step later
 
     def step(self, t: int, relevance: Tensor | None) -> Tensor | None:
         """From the relevance of a step's memory to that of what the step has written."""
-        later = None if self.factor is None else self.factor * self.passing[t + 1]
-        if self.closed and later is not None:
-            later = _folded(later, self.units)
-            relevance = later if relevance is None else relevance + later
-            later = None
-        if relevance is not None:
-            own = _repeated(relevance, len(self.channels)) * self.closing[t]
-            later = own if later is None else later.add_(own)
+        later = self.factor
+        if later is not None and self.closed:
+            kept = _folded(later * self.passing[t + 1], self.units)
+            relevance, later = kept if relevance is None else relevance + kept, None
+        if relevance is None:
+            later = None if later is None else later * self.passing[t + 1]
+        else:
+            own = _repeated(relevance, self.count) * self.closing[t]
+            later = own if later is None else own.addcmul_(later, self.passing[t + 1])
         if self.extra is not None:
             later = self.extra[t] if later is None else later + self.extra[t]
         self.factor = later
-        return None if later is None else _folded(later * self.written[t], self.units)
+        return later if later is None or self.written is None else _folded(later * self.written[t], self.units)
 
 
 class MemoryRow(Row):
-    """The memories of all steps, (T, B, H); `call` is a `Recurrence`."""
+    """The memories of all steps, (W, T, B, H); `call` is a `Recurrence`."""
 
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
         """None: it knows them itself."""
@@ -247,7 +255,7 @@ class MemoryRow(Row):
             return None
         if channel is Channel.COUNT:
             assert written is not None  # there is no start
-            return Total(written.mantissa.cumsum(0))
+            return Total(written.mantissa.cumsum(1))
         total = accumulated(memory.keep, written, start)
         return Total(total.real) if channel is Channel.NET else total
 
@@ -282,41 +290,41 @@ class RectifiedRow(HiddenRow):
 
 
 def accumulated(keep: Tensor, written: Total | None, start: Tensor | None) -> Total:
-    """sum_s keep_{s+1} ... keep_t written_s for every t: in blocks of steps, each after the other with an exponent.
+    """sum_s keep_{s+1} ... keep_t written_s for every t: in blocks of steps, one after the other with an exponent.
 
     Args:
-        keep: (T, B, H).
-        written: (T, B, H) without exponents.
-        start: (B, H), kept from before the first step.
+        keep: (W, T, B, H).
+        written: of the same shape, without exponents.
+        start: (W, B, H), kept from before the first step.
     """
-    steps = len(keep)
+    steps = keep.shape[1]
     own = torch.zeros_like(keep) if written is None else written.mantissa.expand(keep.shape)
     spare = (0, 0, 0, 0, 0, -steps % EVERY)
-    kept, own = (F.pad(part, spare).unflatten(0, (-1, EVERY)).clone() for part in (keep, own))
+    kept, own = (F.pad(part, spare).unflatten(1, (-1, EVERY)).clone() for part in (keep, own))
     for t in range(1, EVERY):
-        own[:, t].addcmul_(kept[:, t], own[:, t - 1])
-        kept[:, t].mul_(kept[:, t - 1])
-    total = Total(torch.zeros_like(keep[0]) if start is None else start)
+        own[:, :, t].addcmul_(kept[:, :, t], own[:, :, t - 1])
+        kept[:, :, t].mul_(kept[:, :, t - 1])
+    total = Total(torch.zeros_like(keep[:, 0]) if start is None else start)
     before = []
-    for block_kept, block_own in zip(kept[:, -1].unbind(), own[:, -1].unbind(), strict=True):
+    for block_kept, block_own in zip(kept[:, :, -1].unbind(1), own[:, :, -1].unbind(1), strict=True):
         before.append((total.mantissa, exponent_of(total)))
-        total = normalised(added_two(Total(total.mantissa * block_kept, total.exponent), Total(block_own)))
-    mantissa, exponent = (torch.stack(parts).unsqueeze(1) for parts in zip(*before, strict=True))
-    total = added_two(Total(mantissa * kept, exponent), Total(own))
-    return Total(*(None if part is None else part.flatten(0, 1)[:steps] for part in total))
+        total = normalised(_plus(Total(total.mantissa * block_kept, total.exponent), Total(block_own)))
+    mantissa, exponent = (torch.stack(parts, 1).unsqueeze(2) for parts in zip(*before, strict=True))
+    total = _plus(Total(mantissa * kept, exponent), Total(own))
+    return Total(total.mantissa.flatten(1, 2)[:, :steps], exponent_of(total).flatten(1, 2)[:, :steps])
 
 
-def added_two(one: Total, two: Total) -> Total:
-    """The sum of two totals."""
+def _plus(one: Total, two: Total) -> Total:
     total = added([one, two])
-    assert total is not None  # neither is None
+    assert total is not None  # neither is
     return total
 
 
 def _of_the_step_before(memory: Memory, channel: Channel, start: Tensor | None) -> list[Total | None]:
     """What each step keeps, as a term of a sum of its own."""
     kept = None if memory.kept is None else evaluate(memory.kept, channel)
-    first = None if start is None else F.pad(memory.keep[:1] * start, (0, 0, 0, 0, 0, len(memory.keep) - 1))
+    first = None if start is None else memory.keep[:, :1] * start.unsqueeze(1)
+    first = None if first is None else F.pad(first, (0, 0, 0, 0, 0, memory.keep.shape[1] - 1))
     later = None if kept is None else F.pad(kept.mantissa, (0, 0, 0, 0, 1, 0))
     return [None if part is None else Total(part) for part in (first, later)]
 
@@ -332,22 +340,22 @@ def _in_units_of(total: Total | None, part: Total | None, zeros: Tensor) -> Tens
 
 
 def _carrying(keep: Tensor, channel: Channel, total: Total | None) -> Tensor:
-    """What the factor of a memory becomes one step before."""
+    """What the factor of a memory becomes one step before, from the second step on."""
     if channel is Channel.COUNT:
         return torch.ones_like(keep)
     if total is None or total.exponent is None:
         return keep
     exponent = exponent_of(total)
-    shift = (exponent[:-1] - exponent[1:]).masked_fill(total.mantissa[1:] == 0, 0)
+    shift = (exponent[:, :-1] - exponent[:, 1:]).masked_fill(total.mantissa[:, 1:] == 0, 0)
     return keep * power(shift, keep)
 
 
 def _beside(parts: Sequence[Tensor]) -> Tensor:
-    return parts[0].contiguous() if len(parts) == 1 else torch.cat(list(parts), -1)
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), -1)
 
 
 def _repeated(part: Tensor, times: int) -> Tensor:
-    return part if times == 1 else part.repeat(1, times)
+    return part if times == 1 else torch.cat([part] * times, -1)
 
 
 def _folded(part: Tensor, units: int) -> Tensor:

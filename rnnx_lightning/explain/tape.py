@@ -82,7 +82,7 @@ class Tape(TorchDispatchMode):
     def record(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Do what an operation does, and write it down if it is done to something that is made of the input."""
         if self._retired:
-            args = tuple(self._current(a) for a in args)
+            args = tuple(self.current(a) for a in args)
         known = False
         for argument in args:
             if isinstance(argument, Tensor):
@@ -172,10 +172,10 @@ class Tape(TorchDispatchMode):
 
         return self.join(whole, [below, above], [base, value], Joining(apply, undo), lambda parts: apply(parts))
 
-    def _current(self, argument: Any) -> Any:
+    def current(self, argument: Any) -> Any:
         """A view of memory that has been replaced, as it is now."""
         if isinstance(argument, list | tuple):
-            return type(argument)([self._current(a) for a in argument]) if type(argument) in (list, tuple) else argument
+            return type(argument)([self.current(a) for a in argument]) if type(argument) in (list, tuple) else argument
         if not isinstance(argument, Tensor) or argument.layout is not torch.strided:
             return argument
         key = argument.untyped_storage()._cdata
