@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.measure import median_seconds
-from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Epsilon, ZPlus
+from rnnx_lightning.explain import LRP, AlphaBeta, Epsilon, ZPlus
 
 EPSILON = 1e-3
 METHODS = {"Epsilon": LRP(Epsilon(EPSILON)), "ZPlus": LRP(ZPlus()), "LRP 1.5/0.5": LRP(AlphaBeta(1.5, 0.5))}
@@ -36,9 +36,10 @@ class Reader(nn.Module):
 
 
 class InNumPy:
-    """LRP of a `Reader` of one layer as it is written with the equations of [AMMS17] in hand.
+    """LRP of a `Reader` of one layer in plain NumPy, as the published code for [AMMS17] goes about it.
 
-    One matrix of messages for each sum of each step; a memory is closed at every step.
+    One example at a time; every sum of every step becomes a dense matrix of messages, with a part for the bias; a
+    memory is closed at every step.
 
     Args:
         network: its weights are copied.
@@ -47,56 +48,63 @@ class InNumPy:
     def __init__(self, network: Reader) -> None:
         self.units = network.rnn.hidden_size
         weights = {name: p.detach().numpy() for name, p in network.rnn.named_parameters()}
-        self.directions = [
-            (weights[f"weight_ih_l0{way}"], weights[f"weight_hh_l0{way}"], weights[f"bias_ih_l0{way}"] + weights[f"bias_hh_l0{way}"])
+        self.weights = [
+            [weights[f"{kind}_l0{way}"] for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
             for way in ("", "_reverse")
-        ]  # fmt: skip
+        ]
         self.out = network.out.weight.detach().numpy()
 
     def __call__(self, x: np.ndarray, target: int) -> np.ndarray:
         """Relevance (T, D) of one sequence (T, D)."""
-        runs = [self._run(steps, *weights) for steps, weights in zip((x, x[::-1]), self.directions, strict=True)]
-        last = np.concatenate([hidden[-1] for hidden, *_ in runs])
+        ways = [x, x[::-1]]
+        runs = [self._run(*way) for way in zip(ways, self.weights, strict=True)]
+        last = np.concatenate([run["hidden"][-2] for run in runs])
         logits = self.out @ last
-        start = np.where(np.arange(len(logits)) == target, logits, 0.0).astype(x.dtype)
-        parts = np.split(messages(last, self.out.T, logits, start), 2)
-        both = [
-            self._back(steps, part, run, *weights[:2])
-            for steps, part, run, weights in zip((x, x[::-1]), parts, runs, self.directions, strict=True)
-        ]
-        return both[0] + both[1][::-1]
+        start = np.where(np.arange(len(logits)) == target, logits, 0).astype(x.dtype)
+        parts = np.split(messages(last, self.out.T, 0 * logits, logits, start), 2)
+        one, other = (self._back(*way) for way in zip(ways, self.weights, runs, parts, strict=True))
+        return one + other[::-1]
 
-    def _run(self, x: np.ndarray, w: np.ndarray, u: np.ndarray, b: np.ndarray) -> list[np.ndarray]:
+    def _run(self, x: np.ndarray, weights: list[np.ndarray]) -> dict[str, np.ndarray]:
+        w, u, b, c = weights
         n, steps = self.units, len(x)
+        # The last row is the start state: the step before the first has index -1.
         hidden, memory = np.zeros((steps + 1, n), x.dtype), np.zeros((steps + 1, n), x.dtype)
-        argument, keep, written = (np.zeros((steps, n), x.dtype) for _ in range(3))
+        gates, opened = np.zeros((steps, 4 * n), x.dtype), np.zeros((steps, 4 * n), x.dtype)
         for t in range(steps):
-            gates = w @ x[t] + u @ hidden[t - 1] + b
-            i, f, o = (1 / (1 + np.exp(-gates[k * n : (k + 1) * n])) for k in (0, 1, 3))
-            argument[t] = gates[2 * n : 3 * n]
-            keep[t], written[t] = f, i * np.tanh(argument[t])
-            memory[t] = f * memory[t - 1] + written[t]
+            gates[t] = w @ x[t] + u @ hidden[t - 1] + b + c
+            opened[t] = 1 / (1 + np.exp(-gates[t]))
+            opened[t, 2 * n : 3 * n] = np.tanh(gates[t, 2 * n : 3 * n])
+            i, f, g, o = np.split(opened[t], 4)
+            memory[t] = f * memory[t - 1] + i * g
             hidden[t] = o * np.tanh(memory[t])
-        return [hidden[:-1], hidden, memory, argument, keep, written]
+        return {"hidden": hidden, "memory": memory, "gates": gates, "opened": opened}
 
-    def _back(self, x: np.ndarray, relevance: np.ndarray, run: list[np.ndarray], w: np.ndarray, u: np.ndarray) -> np.ndarray:
-        _, hidden, memory, argument, keep, written = run
-        n, one, result = self.units, np.eye(self.units, dtype=x.dtype), np.zeros_like(x)
-        w, u = w[2 * n : 3 * n].T, u[2 * n : 3 * n].T
-        kept = np.zeros(n, x.dtype)
+    def _back(
+        self, x: np.ndarray, weights: list[np.ndarray], run: dict[str, np.ndarray], relevance: np.ndarray
+    ) -> np.ndarray:
+        n, one, none, result = self.units, np.eye(self.units, dtype=x.dtype), np.zeros(self.units, x.dtype), np.zeros_like(x)
+        signal = slice(2 * n, 3 * n)
+        w, u, b, c = (weight[signal] for weight in weights)
+        hidden, memory, kept = run["hidden"], run["memory"], none
         for t in reversed(range(len(x))):
+            i, f, g, _ = np.split(run["opened"][t], 4)
             at_memory = kept + relevance
-            kept = messages(keep[t] * memory[t - 1], one, memory[t], at_memory)
-            at_signal = messages(written[t], one, memory[t], at_memory)
-            relevance = messages(hidden[t - 1], u, argument[t], at_signal)
-            result[t] = messages(x[t], w, argument[t], at_signal)
+            kept = messages(f * memory[t - 1], one, none, memory[t], at_memory)
+            at_signal = messages(i * g, one, none, memory[t], at_memory)
+            argument = run["gates"][t, signal]
+            relevance = messages(hidden[t - 1], u.T, b + c, argument, at_signal)
+            result[t] = messages(x[t], w.T, b + c, argument, at_signal)
         return result
 
 
-def messages(a: np.ndarray, w: np.ndarray, z: np.ndarray, relevance: np.ndarray) -> np.ndarray:
-    """Relevance of inputs: sum_j a_i w_ij / (z_j + epsilon sign(z_j)) R_j."""
-    shares = w * a[:, None] / (z + EPSILON * np.where(z >= 0, 1.0, -1.0).astype(z.dtype))[None, :]
-    return (shares * relevance[None, :]).sum(axis=1)
+def messages(
+    a: np.ndarray, w: np.ndarray, b: np.ndarray, z: np.ndarray, relevance: np.ndarray, bias_factor: float = 0.0
+) -> np.ndarray:
+    """Relevance of inputs: sum_j (a_i w_ij + factor (b_j + epsilon sign(z_j)) / N) / (z_j + epsilon sign(z_j)) R_j."""
+    sign = np.where(z >= 0, 1, -1).astype(z.dtype)[None, :]
+    parts = w * a[:, None] + bias_factor * (b[None, :] + EPSILON * sign) / len(a)
+    return (parts / (z[None, :] + EPSILON * sign) * relevance[None, :]).sum(axis=1)
 
 
 def gradient(network: nn.Module, x: Tensor, target: int) -> Callable[[], Tensor]:

@@ -124,7 +124,7 @@ class Recurrence:
 
     def _scan_back(self, node: Node, of_one: dict[Channel, Tensor]) -> Tensor:
         """The factors of the signals' arguments, (W, T, B, H) for each channel, side by side."""
-        units, count = self.shape[-1], len(of_one)
+        count = len(of_one)
         shares = _beside([factor.view(self.shape) for factor in of_one.values()])
         memory = None if self.memory is None else MemoryBack(self, self.memory, node)
         if memory is not None and memory.alone is not None:
@@ -132,22 +132,20 @@ class Recurrence:
         scaled = self._reset(shares, of_one)
         given = torch.empty_like(shares)
         matrix, states = self._recurrent(list(of_one))
-        read = [None] * self.shape[1] if self.read is None else self.read.unbind(1)
+        sides = 1 if matrix is None else matrix.shape[-1] // self.shape[-1]
+        read = () if self.read is None else self.read.unbind(1)
         places, share_of, scaled_of = (part.unbind(1) for part in (given, shares, shares if scaled is None else scaled))
-        came: Tensor | None = None
+        came: Tensor | None = None  # what a hidden state gets from the next step
         for t in reversed(range(self.shape[1])):
-            own = read[t]
-            relevance = came if own is None else own if came is None else own + came
             if memory is not None:
-                relevance = memory.step(t, relevance)
-            if relevance is None:
-                places[t].zero_()
-                continue
+                relevance = memory.step(t, came)
+            else:
+                relevance = read[t] if came is None else read[t] + came
             relevance = _repeated(relevance, count)
             torch.mul(relevance, share_of[t], out=places[t])
             if t and matrix is not None:
                 factor = places[t] if scaled is None else relevance * scaled_of[t]
-                came = _folded(torch.bmm(factor, matrix).mul_(states[t - 1]), units)
+                came = _folded(torch.bmm(factor, matrix).mul_(states[t - 1]), sides)
         return given
 
     def _reset(self, shares: Tensor, channels: Iterable[Channel]) -> Tensor | None:
@@ -178,8 +176,8 @@ class Recurrence:
             return None, ()
         columns = []
         for value, column in blocks.values():
-            empty = value.new_zeros(ways, units, value.shape[-1])
-            columns.append(torch.cat([empty if block is None else block for block in column], 1))
+            shape = (ways, units, value.shape[-1])
+            columns.append(torch.cat([value.new_zeros(shape) if block is None else block for block in column], 1))
         states = _beside([value for value, _ in blocks.values()])
         return _beside(columns), states.unflatten(1, (-1, batch)).unbind(1)
 
@@ -197,7 +195,6 @@ class MemoryBack:
     """
 
     def __init__(self, call: Recurrence, memory: Memory, node: Node) -> None:
-        self.units = call.shape[-1]
         of_one = call.of_one(node)
         channels = [c for c in Channel if c in of_one or c in call.factors]
         self.count = len(channels)
@@ -209,9 +206,11 @@ class MemoryBack:
         }
         written = _beside([_in_units_of(totals[c], evaluate(memory.written, c), zeros) for c in channels])
         self.alone, self.written = (written, None) if self.count == 1 else (None, written.unbind(1))
-        self.closing = _beside([of_one.get(c, zeros) for c in channels]).unbind(1)
-        extra = [call.factors[c].expand(call.shape) if c in call.factors else zeros for c in channels]
-        self.extra = _beside(extra).unbind(1) if call.factors else None
+        closing = _beside([of_one.get(c, zeros) for c in channels])
+        known = _beside([call.factors[c].expand(call.shape) if c in call.factors else zeros for c in channels])
+        if call.read is not None:
+            known = torch.addcmul(known, closing, _repeated(call.read, self.count))
+        self.closing, self.known = closing.unbind(1), known.unbind(1)
         self.closed = memory.kept is not None
         if memory.kept is not None:
             passing = [_in_units_of(None, evaluate(memory.kept, c), zeros[:, 1:]) for c in channels]
@@ -220,21 +219,19 @@ class MemoryBack:
         self.passing = (zeros[:, 0], *_beside(passing).unbind(1))
         self.factor: Tensor | None = None  # of the memory one step later
 
-    def step(self, t: int, relevance: Tensor | None) -> Tensor | None:
-        """From the relevance of a step's memory to that of what the step has written."""
-        later = self.factor
+    def step(self, t: int, came: Tensor | None) -> Tensor:
+        """From what a hidden state gets from the next step to the relevance of what its memory has written."""
+        later = None if self.factor is None else (self.factor, self.passing[t + 1])
         if later is not None and self.closed:
-            kept = _folded(later * self.passing[t + 1], self.units)
-            relevance, later = kept if relevance is None else relevance + kept, None
-        if relevance is None:
-            later = None if later is None else later * self.passing[t + 1]
-        else:
-            own = _repeated(relevance, self.count) * self.closing[t]
-            later = own if later is None else own.addcmul_(later, self.passing[t + 1])
-        if self.extra is not None:
-            later = self.extra[t] if later is None else later + self.extra[t]
-        self.factor = later
-        return later if later is None or self.written is None else _folded(later * self.written[t], self.units)
+            kept = _folded(torch.mul(*later), self.count)
+            came, later = kept if came is None else came + kept, None
+        own = self.known[t]
+        if came is not None:
+            own = torch.addcmul(own, self.closing[t], _repeated(came, self.count))
+        if later is not None:
+            own = torch.addcmul(own, *later)
+        self.factor = own
+        return own if self.written is None else _folded(own * self.written[t], self.count)
 
 
 class MemoryRow(Row):
@@ -358,8 +355,8 @@ def _repeated(part: Tensor, times: int) -> Tensor:
     return part if times == 1 else torch.cat([part] * times, -1)
 
 
-def _folded(part: Tensor, units: int) -> Tensor:
-    return part if part.shape[-1] == units else part.unflatten(-1, (-1, units)).sum(-2)
+def _folded(part: Tensor, times: int) -> Tensor:
+    return part if times == 1 else part.unflatten(-1, (times, -1)).sum(-2)
 
 
 MEMORY, HIDDEN, RECTIFIED, SUM_OF_STEPS = MemoryRow(), HiddenRow(), RectifiedRow(), SumOfSteps()

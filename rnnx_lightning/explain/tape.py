@@ -75,6 +75,11 @@ class Tape(TorchDispatchMode):
         node: Node | None = getattr(tensor, NOTE, None)
         return node if node is not None and node.tape is self else None
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Compilation is off anyway (`isolated`); to say so again would cost more than most operations."""
+        return False
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Handle one operation."""
         return self.record(func, args, kwargs or {})

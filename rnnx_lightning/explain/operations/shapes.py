@@ -79,6 +79,12 @@ def by_type(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tens
     return lambda part: part.to(device=device, dtype=dtype if dtype.is_floating_point else part.dtype)
 
 
+def by_scattering(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
+    """What was gathered goes back to where it was."""
+    shape, (dim, index) = tensor.shape, args
+    return lambda part: part.new_zeros(shape).scatter_add(dim, index, part)
+
+
 def by_view(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> None:
     """The operation shows some entries: what comes back is added there."""
     return
@@ -89,11 +95,12 @@ for _undo, _names in (
                "_reshape_alias.default clone.default alias.default contiguous.default lift_fresh.default "
                "view.dtype _reshape_copy.default copy.default"),
     (by_permutation, "permute.default"),
-    (by_itself, "t.default transpose.int"),
+    (by_itself, "t.default transpose.int flip.default"),
+    (by_scattering, "gather.default"),
     (by_summing, "expand.default"),
     (by_view, "select.int slice.Tensor diagonal.default narrow.default"),
-    (by_gradient, "flip.default roll.default repeat.default index_select.default unfold.default "
-                  "gather.default index.Tensor as_strided.default take.default repeat_interleave.self_int "
+    (by_gradient, "roll.default repeat.default index_select.default unfold.default "
+                  "index.Tensor as_strided.default take.default repeat_interleave.self_int "
                   "reflection_pad1d.default reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
                   "replication_pad2d.default replication_pad3d.default pixel_shuffle.default pixel_unshuffle.default "
                   "channel_shuffle.default rot90.default tril.default triu.default movedim.int"),
