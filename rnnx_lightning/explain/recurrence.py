@@ -29,14 +29,14 @@ class Argument(NamedTuple):
 
     Attributes:
         input_bias: b, (W, 1, H) or None.
-        first: U h_0 + b', (W, B, H).
         hidden_bias: b', (W, 1, H) or None.
+        first: U h_0, (W, B, H); None for zeros.
         reset: r, (W, T * B, H) or None.
     """
 
     input_bias: Tensor | None
-    first: Tensor
     hidden_bias: Tensor | None
+    first: Tensor | None
     reset: Tensor | None
 
 
@@ -46,18 +46,19 @@ class SumOfSteps(Sum):
     def total(self, node: Node, channel: Channel) -> Total | None:
         """The sum of both; what was before the first step is a constant."""
         argument: Argument = node.call
-        reset, batch = argument.reset if channel is not Channel.COUNT else None, argument.first.shape[1]
+        reset = argument.reset if channel is not Channel.COUNT else None
         if channel is Channel.CONSTANT:
             later = torch.zeros(node.shape, dtype=node.dtype, device=node.device)
             later = later if argument.hidden_bias is None else later + argument.hidden_bias
-            later[:, :batch] = argument.first
+            if argument.first is not None:
+                later[:, : argument.first.shape[1]] += argument.first
             later = later if reset is None else later * reset
             return Total(later if argument.input_bias is None else later + argument.input_bias)
         totals = []
         for source, c in self.parts(node, channel):
             total = evaluate(source, c)
             if total is not None and source is not node.sources[0]:
-                whole = F.pad(total.mantissa.expand(source.shape), (0, 0, batch, 0))
+                whole = F.pad(total.mantissa.expand(source.shape), (0, 0, node.shape[1] - source.shape[1], 0))
                 total = Total(whole if reset is None else whole * reset)
             totals.append(total)
         return added(totals)
@@ -134,7 +135,9 @@ class Recurrence:
         matrix, states = self._recurrent(list(of_one))
         sides = 1 if matrix is None else matrix.shape[-1] // self.shape[-1]
         read = () if self.read is None else self.read.unbind(1)
-        places, share_of, scaled_of = (part.unbind(1) for part in (given, shares, shares if scaled is None else scaled))
+        places, share_of, scaled_of = (
+            part.unbind(1) for part in (given, shares, shares if scaled is None else scaled)
+        )
         came: Tensor | None = None  # what a hidden state gets from the next step
         for t in reversed(range(self.shape[1])):
             if memory is not None:

@@ -148,6 +148,36 @@ class Batched(nn.Module):
         return self.model(x.transpose(0, 1))
 
 
+class Overwriting(nn.Module):
+    """Overwrites a part of every output; they share no memory."""
+
+    def __init__(self, kind, **options):
+        super().__init__()
+        torch.manual_seed(1)
+        self.rnn = KINDS[kind](4, 3, **options).double()
+        self.out = nn.Linear(6 if self.rnn.bidirectional else 3, 3).double()
+        self.state = nn.Linear(3, 3).double()
+
+    def forward(self, x):
+        output, states = self.rnn(x)
+        states = states if isinstance(states, tuple) else (states,)
+        for state in states:
+            state[:1] *= 0.5
+        output[:, 1:3] = 0.1
+        output[1].mul_(2.0)
+        time = 1 if self.rnn.batch_first else 0
+        return self.out(output.sum(time)) + sum(self.state(state[0]) for state in states)
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_may_be_overwritten(kind, bidirectional, batch_first, both):
+    torch.manual_seed(2)
+    x, model = torch.randn(5, 5, 4, dtype=torch.float64), Overwriting(kind, bidirectional=bidirectional, batch_first=batch_first)
+    assert_equal(*both(LRP(Epsilon(1e-3), start="logit"), model, x, 1))
+
+
 @pytest.mark.parametrize("read", READS)
 @pytest.mark.parametrize("rule", ["z+", "epsilon"])
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,8 +1,7 @@
 """Recurrent modules as a few nodes a layer, which is what `recurrent` does step by step, only faster.
 
-torch's own function gives the hidden states. Gates and memories follow from them, all steps at once. Both directions
-lie beside each other: tensors are (W, T, B, H), of W = 1 or 2 ways to read T steps of B examples, in the order in
-which the way reads them.
+The network runs without a tape, all of W x_t in one product, and what the way back needs is kept. Both directions lie
+beside each other: tensors are (W, T, B, H), of W = 1 or 2 ways to read T steps of B examples, in the order of reading.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,23 +38,23 @@ class Weights(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What happens in all steps, (W, T * B, H).
+    """What happens in all steps, (W, T, B, H).
 
     Attributes:
-        drive: W x_t + b of the signal.
-        recurrent: U h_{t-1} + b' of the signal.
+        hidden: h_t.
         argument: what the signal's activation is applied to.
-        reset: the gate that scales `recurrent`; None for none.
+        reset: the gate that scales U h_{t-1}; None for none.
         keep: the gate that scales the memory of the step before; None for no memory.
         written: what a step adds to the memory.
+        memory: an LSTM's.
     """
 
-    drive: Tensor
-    recurrent: Tensor
+    hidden: Tensor
     argument: Tensor
     reset: Tensor | None = None
     keep: Tensor | None = None
     written: Tensor | None = None
+    memory: Tensor | None = None
 
 
 def all_steps(tape: Tape, name: str, x: Tensor, *arguments: Any) -> tuple[Tensor, ...] | None:
@@ -85,7 +84,9 @@ def all_steps(tape: Tape, name: str, x: Tensor, *arguments: Any) -> tuple[Tensor
     last = []
     for layer in range(layers):
         own = tensors[layer * each : (layer + 1) * each]
-        x, states = _layer(tape, name, x, [part[layer * ways : (layer + 1) * ways] for part in starts], own, batch_first)
+        x, states = _layer(
+            tape, name, x, [part[layer * ways : (layer + 1) * ways] for part in starts], own, batch_first
+        )
         last.append(states)
         if dropout and training and layer < layers - 1:
             x = F.dropout(x, dropout)
@@ -99,38 +100,46 @@ def _layer(
     source = tape.find(x)
     assert source is not None  # x is made of the input
     with no_dispatch():
-        states = tuple(start) if name == "lstm" else start[0]
-        ways, biased = len(start[0]), len(tensors) > 2 * len(start[0])
-        output = getattr(torch, name)(x, states, tensors, biased, 1, 0.0, False, ways == 2, batch_first)[0]
+        ways, batch = start[0].shape[:2]
         weights = _stacked(tensors, ways)
         read = _reading(ways, batch_first)
-        hidden = read(output.unflatten(-1, (ways, -1)))
-        _, length, batch, units = hidden.shape
-        before = torch.cat([start[0].unsqueeze(1), hidden[:, :-1]], 1).flatten(1, 2)
+        length = x.shape[1 if batch_first else 0]
 
         # Every way reads x; each writes its part of the output.
-        rows = Movement(lambda part: read(part.unsqueeze(-2).expand(*part.shape[:-1], ways, -1)).flatten(1, 2), lambda part: _written(part.unflatten(1, (length, batch)), batch_first).sum(-2))
+        rows = Movement(
+            lambda part: read(part.unsqueeze(-2).expand(*part.shape[:-1], ways, -1)).flatten(1, 2),
+            lambda part: _written(part.unflatten(1, (length, batch)), batch_first).sum(-2),
+        )
         flat = tape.move(rows.apply(x), source, rows)
-        steps = STEPS[name](flat, before, weights)
+        if name != "gru" and weights.input_bias is not None and weights.hidden_bias is not None:
+            weights = weights._replace(input_bias=weights.input_bias + weights.hidden_bias, hidden_bias=None)
+        drive = _affine(flat, weights.input, weights.input_bias).unflatten(1, (length, batch))
+        steps = STEPS[name](drive, start, weights)
+        units, hidden = steps.hidden.shape[-1], steps.hidden
         signal = weights if steps.keep is None else weights.of_units(2 * units, 3 * units)
-        call = Recurrence(tape.composite, hidden.shape, _argument(tape, flat, signal, steps, before, batch, name))
-        drive, shown = call.argument.sources[:1], [hidden]
+        call = Recurrence(tape.composite, hidden.shape, _argument(tape, flat, signal, steps, start[0], name))
+        shown = [hidden]
         if name == "gru":
             _remember(tape, call, steps, start[0], hidden)
-        elif name == "lstm":
-            shown.append(_scan(steps, start[1], hidden))
-            memory = _remember(tape, call, steps, start[1], shown[1])
+        elif steps.memory is not None:
+            shown.append(steps.memory)
+            memory = _remember(tape, call, steps, start[1], steps.memory)
             tape.note(hidden, Node(HIDDEN, (memory,), hidden, call))
         else:
             row = RECTIFIED if name == "rnn_relu" else HIDDEN
-            tape.note(hidden, Node(row, drive, hidden, call, nonnegative=row is RECTIFIED))
-        writing = Movement(lambda part: _written(part, batch_first).flatten(-2), lambda part: read(part.unflatten(-1, (ways, -1))))
-        return _moved(tape, hidden, output, writing), [_moved(tape, t, t[:, -1], Movement(lambda part: part[:, -1])) for t in shown]
+            tape.note(hidden, Node(row, call.argument.sources[:1], hidden, call, nonnegative=row is RECTIFIED))
+        writing = Movement(
+            lambda part: _written(part, batch_first).flatten(-2), lambda part: read(part.unflatten(-1, (ways, -1)))
+        )
+        output = _moved(tape, hidden, writing)
+        return output, [_moved(tape, states, Movement(lambda part: part[:, -1])) for states in shown]
 
 
-def _moved(tape: Tape, source: Tensor, value: Tensor, movement: Movement) -> Tensor:
+def _moved(tape: Tape, source: Tensor, movement: Movement) -> Tensor:
+    """In memory of its own: it may be overwritten."""
     node = tape.find(source)
     assert node is not None  # just noted
+    value = movement.apply(source).clone(memory_format=torch.contiguous_format)
     return tape.move(value, node, movement)
 
 
@@ -157,67 +166,97 @@ def _stacked(tensors: Sequence[Tensor], ways: int) -> Weights:
     return Weights(w.mT, u.mT, b, c)
 
 
-def _lstm(x: Tensor, before: Tensor, weights: Weights) -> Steps:
-    """c_t = f c_{t-1} + i g; what the output gate does is known."""
-    drive, recurrent = _sums(x, before, weights.of_units(0, 3 * before.shape[-1]))
-    i, f, argument = (drive + recurrent).chunk(3, -1)
-    (_, _, drive), (_, _, recurrent) = drive.chunk(3, -1), recurrent.chunk(3, -1)
-    return Steps(drive, recurrent, argument, None, f.sigmoid(), i.sigmoid().mul_(argument.tanh()))
+def _lstm(drive: Tensor, start: list[Tensor], weights: Weights) -> Steps:
+    """c_t = f c_{t-1} + i g, h_t = o tanh(c_t)."""
+    gates, opened = _empty(drive, weights, 4), _empty(drive, weights, 4)
+    written, memories, hidden = (_empty(drive, weights, 1) for _ in range(3))
+    argument = gates.chunk(4, -1)[2]
+    i, f, _, o = opened.chunk(4, -1)
+    h, c, u = *start, weights.hidden
+    rows = (part.unbind(1) for part in (drive, gates, opened, argument, i, f, o, written, memories, hidden))
+    for x, g, s, a, i_t, f_t, o_t, w, c_t, h_t in zip(*rows, strict=True):
+        torch.sigmoid(torch.baddbmm(x, h, u, out=g), out=s)
+        torch.mul(i_t, a.tanh(), out=w)
+        c = torch.addcmul(w, f_t, c, out=c_t)
+        h = torch.mul(o_t, c.tanh(), out=h_t)
+    return Steps(hidden, argument, None, f, written, memories)
 
 
-def _gru(x: Tensor, before: Tensor, weights: Weights) -> Steps:
+def _gru(drive: Tensor, start: list[Tensor], weights: Weights) -> Steps:
     """h_t = (1 - z) n + z h_{t-1}, n = tanh(W x_t + b + r (U h_{t-1} + b'))."""
-    (x_r, x_z, drive), (h_r, h_z, recurrent) = (part.chunk(3, -1) for part in _sums(x, before, weights))
-    reset, keep = (x_r + h_r).sigmoid_(), (x_z + h_z).sigmoid_()
-    argument = torch.addcmul(drive, reset, recurrent)
-    return Steps(drive, recurrent, argument, reset, keep, (1 - keep).mul_(argument.tanh()))
+    gates, argument, hidden = _empty(drive, weights, 2), _empty(drive, weights, 1), _empty(drive, weights, 1)
+    reset, keep = gates.chunk(2, -1)
+    units, (h,) = hidden.shape[-1], start
+    of_gates, of_signal = drive[..., : 2 * units], drive[..., 2 * units :]
+    for x, x_n, s, r, z, a, h_t in zip(
+        *(part.unbind(1) for part in (of_gates, of_signal, gates, reset, keep, argument, hidden)), strict=True
+    ):
+        before = _affine(h, weights.hidden, weights.hidden_bias)
+        torch.sigmoid(x + before[..., : 2 * units], out=s)
+        torch.addcmul(x_n, r, before[..., 2 * units :], out=a)
+        h = torch.lerp(a.tanh(), h, z, out=h_t)
+    return Steps(hidden, argument, reset, keep, (1 - keep).mul_(argument.tanh()))
 
 
-def _rnn(x: Tensor, before: Tensor, weights: Weights) -> Steps:
+def _rnn(activation: Callable[..., Tensor]) -> Callable[[Tensor, list[Tensor], Weights], Steps]:
     """h_t is the signal."""
-    drive, recurrent = _sums(x, before, weights)
-    return Steps(drive, recurrent, drive + recurrent)
+
+    def run(drive: Tensor, start: list[Tensor], weights: Weights) -> Steps:
+        argument, hidden, h = _empty(drive, weights, 1), _empty(drive, weights, 1), start[0]
+        for x, a, h_t in zip(*(part.unbind(1) for part in (drive, argument, hidden)), strict=True):
+            h = h_t.copy_(activation(torch.baddbmm(x, h, weights.hidden, out=a)))
+        return Steps(hidden, argument)
+
+    return run
 
 
-STEPS: dict[str, Callable[[Tensor, Tensor, Weights], Steps]] = {"lstm": _lstm, "gru": _gru, "rnn_tanh": _rnn, "rnn_relu": _rnn}
+STEPS: dict[str, Callable[[Tensor, list[Tensor], Weights], Steps]] = {
+    "lstm": _lstm,
+    "gru": _gru,
+    "rnn_tanh": _rnn(torch.tanh),
+    "rnn_relu": _rnn(torch.relu),
+}
 
 
-def _sums(x: Tensor, before: Tensor, weights: Weights) -> tuple[Tensor, Tensor]:
-    """W x_t + b and U h_{t-1} + b'."""
-    w, u, b, c = weights
-    return x @ w if b is None else torch.baddbmm(b, x, w), before @ u if c is None else torch.baddbmm(c, before, u)
+def _empty(drive: Tensor, weights: Weights, gates: int) -> Tensor:
+    """(W, T, B, gates * H), where each step lies in one piece."""
+    ways, length, batch, _ = drive.shape
+    return drive.new_empty(length, ways, batch, gates * weights.hidden.shape[1]).transpose(0, 1)
 
 
-def _argument(tape: Tape, x: Tensor, weights: Weights, steps: Steps, before: Tensor, batch: int, name: str) -> Node:
+def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.bmm(x, weight) if bias is None else torch.baddbmm(bias, x, weight)
+
+
+def _argument(tape: Tape, x: Tensor, weights: Weights, steps: Steps, start: Tensor, name: str) -> Node:
     """W x_t + U h_{t-1} + b, one sum with one denominator."""
-    source = tape.find(x)
+    source, batch = tape.find(x), start.shape[1]
     assert source is not None  # just noted
-    terms = [tape.mapped(source, x, OF_EACH_WAY, weights.input, weights.input_bias, steps.drive)]
+    value = steps.argument.flatten(1, 2)
+
+    def mapped(source: Node, x: Tensor, weight: Tensor, like: Tensor) -> Node:
+        new = tape.mapped(source, x, OF_EACH_WAY, weight, None, like)
+        new.value = None
+        for _, layer in new.call.maps:
+            layer.output = None
+        return new
+
+    terms = [mapped(source, x, weights.input, value)]
     terms[0].tape = tape
     tape.nodes.append(terms[0])
-    if before.shape[1] > batch:  # what was before the first step is a constant
-        state, later = before[:, batch:], steps.recurrent[:, batch:]
+    if steps.hidden.shape[1] > 1:  # what was before the first step is a constant
+        state = steps.hidden[:, :-1].flatten(1, 2)
         known = Node(PASS, (), state, nonnegative=name == "rnn_relu")
-        terms.append(tape.mapped(known, state, OF_EACH_WAY, weights.hidden, weights.hidden_bias, later))
-    call = Argument(weights.input_bias, steps.recurrent[:, :batch], weights.hidden_bias, steps.reset)
-    node = Node(SUM_OF_STEPS, terms, steps.argument, call)
-    first, second = terms[0].rule, terms[-1].rule
-    assert first is not None
-    assert second is not None
-    tape.sum_of(node, tape.common_rule(first, second), steps.argument, all(term.by_value for term in terms))
+        terms.append(mapped(known, state, weights.hidden, value[:, batch:]))
+    first = torch.bmm(start, weights.hidden) if bool(start.any()) else None
+    reset = None if steps.reset is None else steps.reset.flatten(1, 2)
+    node = Node(SUM_OF_STEPS, terms, value, Argument(weights.input_bias, weights.hidden_bias, first, reset))
+    one, other = terms[0].rule, terms[-1].rule
+    assert one is not None
+    assert other is not None
+    tape.sum_of(node, tape.common_rule(one, other), value, all(term.by_value for term in terms))
     node.constant = True
     return node
-
-
-def _scan(steps: Steps, start: Tensor, like: Tensor) -> Tensor:
-    """The memories of all steps."""
-    assert steps.keep is not None
-    assert steps.written is not None
-    result, memory = torch.empty_like(like), start
-    parts = (part.view(like.shape).unbind(1) for part in (steps.keep, steps.written, result))
-    for keep, written, place in zip(*parts, strict=True):
-        memory = torch.addcmul(written, keep, memory, out=place)
-    return result
 
 
 def _remember(tape: Tape, call: Recurrence, steps: Steps, start: Tensor, value: Tensor) -> Node:
@@ -229,7 +268,7 @@ def _remember(tape: Tape, call: Recurrence, steps: Steps, start: Tensor, value: 
     def alone(signal: Tensor) -> Node:
         return tape.mapped(Node(PASS, (), signal), signal, IDENTITY, None, None, signal)
 
-    keep, written = steps.keep.view(value.shape), alone(steps.written.view(value.shape))
+    keep, written = steps.keep, alone(steps.written)
     kept = alone(keep[:, 1:] * value[:, :-1]) if closed and value.shape[1] > 1 else None
     call.memory = Memory(keep, written, kept, start if bool(start.any()) else None)
     node = Node(MEMORY, call.argument.sources[:1], value, call)
