@@ -1,7 +1,9 @@
-"""Recurrent modules as they are: what an explanation costs beside plain NumPy, its own gradient, and one by one."""
+"""Recurrent modules as they are: what an explanation costs beside plain NumPy and beside its own gradient."""
 
 import argparse
+import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -83,7 +85,8 @@ class InNumPy:
     def _back(
         self, x: np.ndarray, weights: list[np.ndarray], run: dict[str, np.ndarray], relevance: np.ndarray
     ) -> np.ndarray:
-        n, one, none, result = self.units, np.eye(self.units, dtype=x.dtype), np.zeros(self.units, x.dtype), np.zeros_like(x)
+        n, result = self.units, np.zeros_like(x)
+        one, none = np.eye(n, dtype=x.dtype), np.zeros(n, x.dtype)
         signal = slice(2 * n, 3 * n)
         w, u, b, c = (weight[signal] for weight in weights)
         hidden, memory, kept = run["hidden"], run["memory"], none
@@ -101,7 +104,7 @@ class InNumPy:
 def messages(
     a: np.ndarray, w: np.ndarray, b: np.ndarray, z: np.ndarray, relevance: np.ndarray, bias_factor: float = 0.0
 ) -> np.ndarray:
-    """Relevance of inputs: sum_j (a_i w_ij + factor (b_j + epsilon sign(z_j)) / N) / (z_j + epsilon sign(z_j)) R_j."""
+    """sum_j (a_i w_ij + factor (b_j + epsilon sign(z_j)) / N) / (z_j + epsilon sign(z_j)) R_j."""
     sign = np.where(z >= 0, 1, -1).astype(z.dtype)[None, :]
     parts = w * a[:, None] + bias_factor * (b[None, :] + EPSILON * sign) / len(a)
     return (parts / (z[None, :] + EPSILON * sign) * relevance[None, :]).sum(axis=1)
@@ -125,20 +128,20 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     x = torch.randn(100, 20, 60)
     by_hand = InNumPy(small)
     candidates: dict[str, Callable[[], object]] = {"plain NumPy": lambda: by_hand(x[0].numpy(), 1)}
-    small_there = Reader(60, 60).to(device).eval().requires_grad_(False)
-    x_there = x.to(device)
+    small_there, x_there = copy.deepcopy(small).to(device), x.to(device)
     for name, method in METHODS.items():
-        candidates[f"{name}, one"] = lambda m=method: m(small_there, x_there[:1], 1)
-        candidates[f"{name}, 100"] = lambda m=method: m(small_there, x_there, 1)
+        candidates[f"{name}, one"] = partial(method, small_there, x_there[:1], 1)
+        candidates[f"{name}, 100"] = partial(method, small_there, x_there, 1)
     seconds = median_seconds(candidates, device, 5 * repeats)
     rows = [_row("60 units, 20 steps", "plain NumPy, one", seconds["plain NumPy"], None, None)]
     for name in METHODS:
         one, hundred = seconds[f"{name}, one"], seconds[f"{name}, 100"]
         rows.append(_row("60 units, 20 steps", f"{name}, one", one, one / seconds["plain NumPy"], 0.5))
         rows.append(_row("60 units, 20 steps", f"{name}, 100 at once", hundred, hundred / (100 * one), 0.05))
-    large, batch = Reader(256, 256, 2).to(device).eval().requires_grad_(False), torch.randn(32, 200, 256, device=device)
+    large = Reader(256, 256, 2).to(device).eval().requires_grad_(False)
+    batch = torch.randn(32, 200, 256, device=device)
     candidates = {"gradient": gradient(large, batch, 1)}
-    candidates |= {name: lambda m=method: m(large, batch, 1) for name, method in METHODS.items()}
+    candidates |= {name: partial(method, large, batch, 1) for name, method in METHODS.items()}
     seconds = median_seconds(candidates, device, max(repeats // 2, 1), warm_up=1)
     for name, value in seconds.items():
         goal = 3.0 if name == "Epsilon" else None

@@ -134,20 +134,21 @@ class Recurrence:
         given = torch.empty_like(shares)
         matrix, states = self._recurrent(list(of_one))
         sides = 1 if matrix is None else matrix.shape[-1] // self.shape[-1]
-        read = () if self.read is None else self.read.unbind(1)
-        places, share_of, scaled_of = (
-            part.unbind(1) for part in (given, shares, shares if scaled is None else scaled)
-        )
+        read = () if self.read is None or memory is not None else self.read.unbind(1)
+        places, share_of = given.unbind(1), shares.unbind(1)
+        scaled_of = () if scaled is None else scaled.unbind(1)
         came: Tensor | None = None  # what a hidden state gets from the next step
         for t in reversed(range(self.shape[1])):
             if memory is not None:
                 relevance = memory.step(t, came)
+            elif came is None:
+                relevance = read[t]
             else:
-                relevance = read[t] if came is None else read[t] + came
+                relevance = read[t] + came
             relevance = _repeated(relevance, count)
             torch.mul(relevance, share_of[t], out=places[t])
             if t and matrix is not None:
-                factor = places[t] if scaled is None else relevance * scaled_of[t]
+                factor = relevance * scaled_of[t] if scaled_of else places[t]
                 came = _folded(torch.bmm(factor, matrix).mul_(states[t - 1]), sides)
         return given
 
@@ -208,7 +209,8 @@ class MemoryBack:
             for c in channels
         }
         written = _beside([_in_units_of(totals[c], evaluate(memory.written, c), zeros) for c in channels])
-        self.alone, self.written = (written, None) if self.count == 1 else (None, written.unbind(1))
+        self.alone = written if self.count == 1 else None
+        self.written = written.unbind(1) if self.count > 1 else None
         closing = _beside([of_one.get(c, zeros) for c in channels])
         known = _beside([call.factors[c].expand(call.shape) if c in call.factors else zeros for c in channels])
         if call.read is not None:

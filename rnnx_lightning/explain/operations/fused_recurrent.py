@@ -1,7 +1,8 @@
 """Recurrent modules as a few nodes a layer, which is what `recurrent` does step by step, only faster.
 
-The network runs without a tape, all of W x_t in one product, and what the way back needs is kept. Both directions lie
-beside each other: tensors are (W, T, B, H), of W = 1 or 2 ways to read T steps of B examples, in the order of reading.
+The network runs without a tape, all of W x_t in one product, and what the way back needs is kept. Both directions
+lie beside each other: tensors are (W, T, B, H), of W = 1 or 2 ways to read T steps of B examples, in the order of
+reading.
 """
 
 from collections.abc import Callable, Sequence
@@ -89,7 +90,9 @@ def all_steps(tape: Tape, name: str, x: Tensor, *arguments: Any) -> tuple[Tensor
         )
         last.append(states)
         if dropout and training and layer < layers - 1:
-            x = F.dropout(x, dropout)
+            # Steps first, as torch's own modules do: then the same random numbers drop the same units.
+            dropped = F.dropout(x.transpose(0, 1).contiguous() if batch_first else x, dropout)
+            x = dropped.transpose(0, 1) if batch_first else dropped
     return x, *(parts[0] if layers == 1 else torch.cat(parts) for parts in zip(*last, strict=True))
 
 
@@ -161,7 +164,9 @@ def _written(part: Tensor, batch_first: bool) -> Tensor:
 
 def _stacked(tensors: Sequence[Tensor], ways: int) -> Weights:
     each = len(tensors) // ways
-    w, u, *biases = (torch.stack(tensors[n::each]) if ways == 2 else tensors[n].unsqueeze(0) for n in range(each))
+    w, u, *biases = (
+        torch.stack(list(tensors[n::each])) if ways == 2 else tensors[n].unsqueeze(0) for n in range(each)
+    )
     b, c = (bias.unsqueeze(1) for bias in biases) if biases else (None, None)
     return Weights(w.mT, u.mT, b, c)
 
@@ -251,10 +256,11 @@ def _argument(tape: Tape, x: Tensor, weights: Weights, steps: Steps, start: Tens
     first = torch.bmm(start, weights.hidden) if bool(start.any()) else None
     reset = None if steps.reset is None else steps.reset.flatten(1, 2)
     node = Node(SUM_OF_STEPS, terms, value, Argument(weights.input_bias, weights.hidden_bias, first, reset))
-    one, other = terms[0].rule, terms[-1].rule
-    assert one is not None
-    assert other is not None
-    tape.sum_of(node, tape.common_rule(one, other), value, all(term.by_value for term in terms))
+    # U h_0 has the rule of U h_t, though it is a constant.
+    drive, hidden = terms[0].rule, tape.composite.rule(tape.path, reads_pixels=False)
+    assert drive is not None  # a sum
+    rule = tape.common_rule(drive, hidden) if len(terms) > 1 else hidden if drive.adapts else drive
+    tape.sum_of(node, rule, value, all(term.by_value for term in terms))
     node.constant = True
     return node
 
