@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException

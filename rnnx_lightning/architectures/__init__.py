@@ -4,7 +4,6 @@ from rnnx_lightning.architectures.base import RecurrentNetwork
 from rnnx_lightning.architectures.deep import ConvDeep, Deep, DeepV2, Shallow
 from rnnx_lightning.architectures.evidence import ConvEvidence, Evidence
 from rnnx_lightning.architectures.gated import GRU, LSTM, RGRU, RLSTM, ConvRLSTM
-from rnnx_lightning.architectures.pretrained import ExplainableGRU, ExplainableLSTM
 
 __all__ = [
     "GRU",
@@ -17,8 +16,6 @@ __all__ = [
     "Deep",
     "DeepV2",
     "Evidence",
-    "ExplainableGRU",
-    "ExplainableLSTM",
     "RecurrentNetwork",
     "Shallow",
 ]

@@ -1,4 +1,4 @@
-"""What a sum of contributions has to say: its net input, its positive and negative side, its constant, its size."""
+"""What a sum of contributions can be asked for."""
 
 from enum import IntEnum
 
@@ -6,7 +6,8 @@ from enum import IntEnum
 class Channel(IntEnum):
     """One of the totals that a unit can be asked for, and the factor that relevance comes back with.
 
-    A rule decides what counts as a contribution (`a_i w_ij` for most). The contributions of a unit are summed here:
+    A rule decides what counts as a contribution (`a_i w_ij` for most). The contributions of a unit are summed
+    here:
     all of them, the positive ones, and the magnitudes of the negative ones.
     """
 

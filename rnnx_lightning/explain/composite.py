@@ -27,11 +27,13 @@ class Composite:
         pixels: for what reads pixels; None: no difference is made.
         by_type: layer type to rule; the first that fits.
         by_name: path of a layer ("front.0"), or a pattern ("front.*"), to rule; the first that fits.
-        memory: "merged": a memory c_t = f_t c_{t-1} + i_t g_t is one linear map of all g_s; "per_step": it is closed
+        memory: "merged": a memory c_t = f_t c_{t-1} + i_t g_t is one linear map of all g_s; "per_step": it
+            is closed
             at every step, as in the published code of [AMMS17].
         bias: "share": a bias takes its part of a unit's relevance, which is lost; "spread": that part, and the
             stabiliser's, goes evenly to all inputs of the unit; "ignore": biases take no part.
-        sums: "merged": terms that are linear maps (W x + U h, a residual sum) are one linear map; "closed": each of
+        sums: "merged": terms that are linear maps (W x + U h, a residual sum) are one linear map; "closed": each
+            of
             them gets a share first, and shares it then.
         products: what a product of two signals is: "refuse": not explained; "half": either takes half (LRP-half);
             "left" or "right": the one of that side takes all.

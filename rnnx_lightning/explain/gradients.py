@@ -35,14 +35,18 @@ class GradientMethod(Attributor):
         self.create_graph = create_graph
 
     def _gradient(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
-        """Gradient of the explained logit by the input, in `x`'s structure."""
+        """Gradient of the explained logit by the input, in `x`'s structure; passes leave nothing behind."""
+        with kept_state(network_of(model)):
+            return self._gradient_of_pass(model, x, target)
+
+    def _gradient_of_pass(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         if not all(tensor.is_floating_point() for tensor in tensors_of(x)):
             raise UnexplainableError(
                 "Tokens have no gradient: explain by LRP, or explain the part of the network after its embedding."
             )
         x = mapped(lambda tensor: tensor.detach().requires_grad_(), x)
         leaves = tensors_of(x)
-        with PlainSpelling() if self._looks_at_graph else nullcontext(), kept_state(network_of(model)):
+        with PlainSpelling() if self._looks_at_graph else nullcontext():
             value, _ = explained_logit(model(x), x, target)
         nodes = operations(value) if self._looks_at_graph else []
         hooks: list[RemovableHandle] = []
@@ -50,8 +54,13 @@ class GradientMethod(Attributor):
             if self.gates == "constant":
                 hooks += hold_gates_constant(nodes, leaves[0])
             hooks += self._change_backward(nodes)
+            several = len(leaves) > 1 or None  # one that has no part in the output has gradient 0
             gradients = torch.autograd.grad(
-                value.sum(), leaves, create_graph=self.create_graph, allow_unused=len(leaves) > 1, materialize_grads=True
+                value.sum(),
+                leaves,
+                create_graph=self.create_graph,
+                allow_unused=several,
+                materialize_grads=bool(several),
             )
         finally:
             for hook in hooks:  # what is differentiated once more goes through the network as it is

@@ -56,7 +56,11 @@ def batch_size(x: Inputs) -> int:
     if not tensors:
         raise ValueError(f"x must be a tensor (B, ...), or a tuple or dict of tensors, got {type(x).__name__}")
     for tensor in tensors:
-        if tensor.is_complex() or tensor.dtype == torch.bool or tensor.dim() < (1 if not tensor.is_floating_point() else 2):
+        if (
+            tensor.is_complex()
+            or tensor.dtype == torch.bool
+            or tensor.dim() < (1 if not tensor.is_floating_point() else 2)
+        ):
             raise ValueError(
                 f"x must be a floating-point tensor (B, ...) or int64 tokens (B, T), got {tensor.dtype} of shape "
                 f"{tuple(tensor.shape)}"

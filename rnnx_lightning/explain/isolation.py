@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @contextmanager
 def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Gradients on, autocast and compilation off; what the model keeps and the random state are put back at the end.
+    """Gradients on, autocast and compilation off; state is put back at the end.
 
     Works inside `torch.no_grad`, `torch.inference_mode` and `torch.autocast`, where the explanation is computed
     in the types of model and input.
@@ -37,12 +37,15 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def kept_state(model: nn.Module) -> Iterator[None]:
-    """Put back at the end what a forward pass changes on a model: buffers, attributes, what is in lists and dicts."""
+    """Put back what a forward pass changes on a model: buffers, attributes, what lists and dicts hold."""
     modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     attributes = [(module, {k: _copied(v) for k, v in module.__dict__.items()}) for module in modules]
     tensors = {id(t): t for t in model.buffers()}
     tensors |= {
-        id(v): v for _, kept in attributes for v in kept.values() if isinstance(v, Tensor) and not isinstance(v, nn.Parameter)
+        id(v): v
+        for _, kept in attributes
+        for v in kept.values()
+        if isinstance(v, Tensor) and not isinstance(v, nn.Parameter)
     }
     before = [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors.values()]
     try:

@@ -193,10 +193,14 @@ class LinearMap:
     def known_total(self, channel: Channel) -> Tensor | None:
         """The output, if that is the sum of a channel."""
         positive = channel is Channel.POSITIVE and self.nonnegative and self.pixels is None and self.weight is None
-        return self.output if self.bias is None and self.where is None and (positive or channel is Channel.NET) else None
+        return (
+            self.output
+            if self.bias is None and self.where is None and (positive or channel is Channel.NET)
+            else None
+        )
 
     def boxed(self, channel: Channel, low: float | Tensor, high: float | Tensor) -> list[Product]:
-        """Contributions a_i w_ij - low w+_ij - high w-_ij, all >= 0; of the negated map where they are negative."""
+        """Contributions a_i w_ij - low w+_ij - high w-_ij, all >= 0; negative: of the negated map."""
         if channel is Channel.COUNT:
             return self.of_weights("ones")
         if self.pixels is not None:
@@ -204,7 +208,8 @@ class LinearMap:
         flip = channel is Channel.NEGATIVE
         if self.weight is None:
             return [self._product(high - self.value if flip else self.value - low, "plus")]
-        one, other = ("minus", "plus") if flip else ("plus", "minus")
+        one: WeightPart = "minus" if flip else "plus"
+        other: WeightPart = "plus" if flip else "minus"
         if self.operation.beside is None or self.where is not None or torch.is_grad_enabled():
             return [self._product(self.value - low, one), self._product(high - self.value, other)]
         dim, weight_dim = self.operation.beside

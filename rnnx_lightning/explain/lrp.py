@@ -52,7 +52,8 @@ class LRP(Attributor):
         rules: a rule or a composite.
         alpha: with `beta`, short for `rules=AlphaBeta(alpha, beta)`.
         beta: see above.
-        start: "logit": the explained logit is sent down, whatever its sign; "positive": max(z, 0), as in the study.
+        start: "logit": the explained logit is sent down, whatever its sign; "positive": max(z, 0), as in the
+            study.
             None: "logit" where the default rule shares by sign (`Epsilon`, `Gamma`), else "positive".
         create_graph: relevance can be differentiated by the parameters, and be part of a loss.
 
@@ -86,7 +87,12 @@ class LRP(Attributor):
         return self._explain(model, x, target, ()).relevance
 
     def explain(
-        self, model: nn.Module, x: Inputs, target: Target = None, layers: Sequence[str] | str = (), **arguments: Any
+        self,
+        model: nn.Module,
+        x: Inputs,
+        target: Target = None,
+        layers: Sequence[str] | str = (),
+        **arguments: Any,
     ) -> Explanation:
         """As calling the method, but also shows how relevance travels.
 
@@ -122,7 +128,9 @@ class LRP(Attributor):
                     raise
         raise AssertionError  # the loop returns or raises
 
-    def _attempt(self, model: nn.Module, x: Inputs, target: Target, path: ModulePath, watched: bool) -> Explanation:
+    def _attempt(
+        self, model: nn.Module, x: Inputs, target: Target, path: ModulePath, watched: bool
+    ) -> Explanation:
         pixels = [t for t in tensors_of(x) if t.is_floating_point()]
         composite = self.composite.fitted(pixels[0]) if pixels else self.composite
         examples = batch_size(x)
@@ -136,15 +144,25 @@ class LRP(Attributor):
             top = tape.find(value)
             if top is None:
                 raise UnexplainableError(
-                    "the model's output is not made of its input by operations that were seen. Where it is several "
-                    "tensors, let target be a function that gives the one that is."
+                    "the model's output is not made of its input by operations that were seen. Where it is "
+                    "several tensors, let target be a function that gives the one that is."
                 )
             explained = value.clamp(min=0) if self.start == "positive" else value.clone()
             nothing = explained == 0
             self._warn(nothing)
             return self._walk(tape, inputs, x, output, explained, nothing, path, top)
 
-    def _walk(self, tape: Any, inputs: Any, x: Inputs, output: Any, explained: Tensor, nothing: Tensor, path: ModulePath, top: Any) -> Explanation:
+    def _walk(
+        self,
+        tape: Any,
+        inputs: Any,
+        x: Inputs,
+        output: Any,
+        explained: Tensor,
+        nothing: Tensor,
+        path: ModulePath,
+        top: Any,
+    ) -> Explanation:
         asked = {name: [tape.find(output) for output in outputs] for name, outputs in path.outputs.items()}
         for name, found in asked.items():
             if not found:
@@ -166,7 +184,9 @@ class LRP(Attributor):
                 for r, (shape, dtype, device) in zip(relevances, shapes[name], strict=True)
             )
         relevance = [
-            torch.zeros(node.shape, dtype=node.dtype, device=node.device) if (r := node.inbox[RELEVANCE]) is None else r
+            torch.zeros(node.shape, dtype=node.dtype, device=node.device)
+            if (r := node.inbox[RELEVANCE]) is None
+            else r
             for node in inputs
         ]
         whole = filled(x, [r.expand(node.shape).contiguous() for r, node in zip(relevance, inputs, strict=True)])
@@ -178,8 +198,8 @@ class LRP(Attributor):
         if count := int(nothing.sum()):
             reason = "not positive" if self.start == "positive" else "0"
             warnings.warn(
-                f"{count} of {len(nothing)} examples have nothing to explain: the explained output is {reason}, and all "
-                'their relevance is 0. start="logit" explains outputs of either sign.',
+                f"{count} of {len(nothing)} examples have nothing to explain: the explained output is {reason}, "
+                'and all their relevance is 0. start="logit" explains outputs of either sign.',
                 NothingToExplainWarning,
                 stacklevel=6,
             )

@@ -47,6 +47,8 @@ class ModulePath:
             if module in self._names:
                 self._stack.pop()
                 name = self._names[module]
+                while isinstance(output, tuple) and output:
+                    output = output[0]  # of an nn.LSTM all hidden states, of a packed sequence its data
                 if name in self.outputs and isinstance(output, Tensor):
                     self.outputs[name].append(output)
 

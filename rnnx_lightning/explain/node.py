@@ -75,9 +75,9 @@ class Node:
     """
 
     __slots__ = (
-        "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated", "inbox", "kept",
-        "lost", "nonnegative", "pixels", "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape",
-        "totals", "value",
+        "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated",
+        "inbox", "kept", "lost", "nonnegative", "pixels", "present", "reason", "refusal", "row", "rule",
+        "scaled", "shape", "sources", "tape", "totals", "value",
     )  # fmt: skip
 
     def __init__(
@@ -108,7 +108,7 @@ class Node:
         self.reason: str | None = None
         self.tape: object = None
         self.inbox: list[Tensor | None] = [None] * (RELEVANCE + 1)
-        self.totals: list[Total | None | Unknown] = [UNKNOWN] * len(Channel)
+        self.totals: list[Total | Unknown | None] = [UNKNOWN] * len(Channel)
         self._owned = 0
 
     def total(self, channel: Channel) -> Total | None:

@@ -46,8 +46,8 @@ def explained_value(output: Any, examples: int, target: Target) -> tuple[Tensor,
         return value.reshape(examples), None
     logits = logits_in(output)
     if not isinstance(logits, Tensor) or logits.dim() == 0 or len(logits) != examples:
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model must give logits of shape ({examples}, classes), got {shape}. {CHOOSE}")
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the model must give logits of shape ({examples}, classes), got {got}. {CHOOSE}")
     if isinstance(target, tuple):
         return _at(logits, target), None
     if logits.dim() == 1 or (logits.dim() == 2 and logits.shape[1] == 1 and target is None):
@@ -55,7 +55,9 @@ def explained_value(output: Any, examples: int, target: Target) -> tuple[Tensor,
             raise ValueError(f"target {target} is not among the outputs: there is one number an example")
         return logits.reshape(examples), None
     if logits.dim() != 2:
-        raise ValueError(f"the model must give logits of shape ({examples}, classes), got {tuple(logits.shape)}. {CHOOSE}")
+        raise ValueError(
+            f"the model must give logits of shape ({examples}, classes), got {tuple(logits.shape)}. {CHOOSE}"
+        )
     with no_dispatch():  # which class is asked for is not made of the input
         index = class_index(logits, target)
     return logits.gather(1, index).squeeze(1), index
@@ -83,7 +85,9 @@ def class_index(logits: Tensor, target: Tensor | int | Sequence[int] | None) -> 
 def _at(output: Tensor, indices: tuple[Any, ...]) -> Tensor:
     """The entry of each example at a tuple of indices, each a number or one number an example."""
     if len(indices) != output.dim() - 1:
-        raise ValueError(f"the target has {len(indices)} indices, the output {output.dim() - 1} dimensions after the first")
+        raise ValueError(
+            f"the target has {len(indices)} indices, the output {output.dim() - 1} dimensions after the first"
+        )
     rows = torch.arange(len(output), device=output.device)
     for index, size in zip(indices, output.shape[1:], strict=True):
         numbers = torch.as_tensor(index)

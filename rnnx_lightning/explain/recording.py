@@ -57,4 +57,3 @@ class _taken_apart:  # noqa: N801 - used as a function
     def __exit__(self, *error: Any) -> None:
         torch.backends.mha.set_fastpath_enabled(self._fast)
         self._kernel.__exit__(*error)
-

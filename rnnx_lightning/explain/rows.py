@@ -1,12 +1,13 @@
 """What each kind of operation is to relevance: how totals come to be, and how relevance goes back.
 
-A value is handed two kinds of thing on the walk back. Its *relevance*, by whoever used the value. Or *factors*, one a
+A value is handed two kinds of thing on the walk back. Its *relevance*, by whoever used the value. Or
+*factors*, one a
 channel, by a sum that it is a term of: a contribution times its channel's factor is its relevance. A sum that has
 been handed relevance turns it into factors (`walk`), and then shares factors alone.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -230,7 +231,8 @@ class Scale(Row):
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
         """The same channel, and where the factor can be negative the other one."""
         (source,) = node.sources
-        assert source is not None and source.rule is not None  # it is a sum
+        assert source is not None
+        assert source.rule is not None
         scaling: Scaling = node.call
         if scaling.nonnegative or channel not in (Channel.POSITIVE, Channel.NEGATIVE):
             return [(source, channel)]
@@ -363,7 +365,7 @@ class Join(Row):
 
 
 class Vjp(Row):
-    """Relevance goes the way of the gradient, as where the winner takes all; `call` is (function, value of the source)."""
+    """Relevance goes the way of the gradient, as where the winner takes all; `call` is (function, value)."""
 
     absorbs = False
 
@@ -376,7 +378,7 @@ class Vjp(Row):
 
 
 class Half(Row):
-    """A product of two signals, of which each takes half; `call` is (function of both, values of both, epsilon)."""
+    """A product of two signals, of which each takes half; `call` is (function, values)."""
 
     absorbs = False
 
@@ -436,7 +438,9 @@ def normalised(total: Total) -> Total:
     return Total(mantissa, shift if total.exponent is None else total.exponent + shift)
 
 
-def rescaled(factor: Tensor, node: Node, source: Node, channel: Channel, of: Channel | None = None) -> Tensor | None:
+def rescaled(
+    factor: Tensor, node: Node, source: Node, channel: Channel, of: Channel | None = None
+) -> Tensor | None:
     """A factor of the node's total as one of a term's total; None where the term has nothing in the channel."""
     if not node.scaled or channel not in (Channel.POSITIVE, Channel.NEGATIVE):
         return factor
@@ -451,7 +455,8 @@ def rescaled(factor: Tensor, node: Node, source: Node, channel: Channel, of: Cha
 
 def _positive(node: Node, source: Node) -> bool:
     """All contributions of a term are positive by its rule."""
-    assert node.rule is not None and source.rule is not None  # sums
+    assert node.rule is not None
+    assert source.rule is not None
     return source.rule.adapts and not node.rule.adapts
 
 

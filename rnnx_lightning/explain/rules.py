@@ -162,8 +162,9 @@ class ZBox(Rule):
         outside = (inputs < low) | (inputs > high)
         if bool(outside.any()):
             warnings.warn(
-                f"{int(outside.sum())} of {inputs.numel()} inputs lie outside of the box [{low}, {high}] that z^B was "
-                f"told: they were seen from {least:g} to {greatest:g}, and their relevance may be wrong. Give these "
+                f"{int(outside.sum())} of {inputs.numel()} inputs lie outside of the box [{low}, {high}] that z^B "
+                f"was told: they were seen from {least:g} to {greatest:g}, and their relevance may be wrong. Give "
+                "these "
                 'bounds, or low="data" and high="data".',
                 PixelRangeWarning,
                 stacklevel=2,
@@ -185,7 +186,9 @@ class ZBox(Rule):
     @property
     def _bounds(self) -> tuple[float | Tensor, float | Tensor]:
         if isinstance(self.low, str) or isinstance(self.high, str):
-            raise ValueError('a box that is taken from the data must be the rule of the pixels: Composite(..., pixels=ZBox("data", "data"))')
+            raise ValueError(
+                'a box of the data must be the rule of the pixels: Composite(..., pixels=ZBox("data", "data"))'
+            )
         return self.low, self.high
 
 

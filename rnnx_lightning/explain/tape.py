@@ -1,11 +1,12 @@
 """The tape: what a network does to its input, one node an operation, written while it runs once.
 
-A `TorchDispatchMode` sees each operation below autograd, where layers and fused functions have come apart into a few
+A `TorchDispatchMode` sees each operation below autograd, where layers and fused functions have come apart into
+a few
 dozen plain ones. What is done is left alone. Nothing is decided here: the walk back (`walk`) knows what follows.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,12 +17,26 @@ from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.linear import IDENTITY, LinearMap, Operation, WeightParts
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.pixels import Pixels
-from rnnx_lightning.explain.refusals import UnexplainableError
-from rnnx_lightning.explain.rows import CONSTANT, HALF, JOIN, LEAF, LINEAR, MOVE, OPAQUE, PASS, SUM, Joining, Map, MapCall, Movement
-from rnnx_lightning.explain.rules import Rule
+from rnnx_lightning.explain.overwriting import current, overwrite
+from rnnx_lightning.explain.pixels import Pixels, joined
+from rnnx_lightning.explain.refusals import UnexplainableError, name_of
+from rnnx_lightning.explain.rows import (
+    CONSTANT,
+    HALF,
+    JOIN,
+    LEAF,
+    LINEAR,
+    MOVE,
+    OPAQUE,
+    PASS,
+    SUM,
+    Joining,
+    Map,
+    MapCall,
+    Movement,
+)
+from rnnx_lightning.explain.rules import PROPORTIONAL, Rule
 
-aten = torch.ops.aten
 NOTE = "_rnnx_node"  # an attribute of tensors
 Recorder = Callable[..., Any]  # (tape, func, *args, **kwargs) -> what the operation gives
 
@@ -51,7 +66,7 @@ class Tape(TorchDispatchMode):
         self.nodes: list[Node] = []
         self._table, self._harmless, self._advice = table, harmless, advice
         self.squashed: tuple[Node, Tensor] | None = None  # the last sigmoid or softmax, and its argument
-        self._retired: dict[int, tuple[Tensor, Tensor]] = {}  # storage to who had it, and what is in it
+        self.retired: dict[int, tuple[Tensor, Tensor]] = {}  # storage to who had it, and what is in it
 
     # -- what is known of tensors ----------------------------------------------------------------------------
 
@@ -70,6 +85,14 @@ class Tape(TorchDispatchMode):
         setattr(tensor, NOTE, node)
         return tensor
 
+    @staticmethod
+    def mark(tensor: Tensor, node: Node | None) -> None:
+        """Let a tensor be what a node says, or nothing that is known."""
+        if node is None:
+            tensor.__dict__.pop(NOTE, None)
+        else:
+            setattr(tensor, NOTE, node)
+
     def find(self, tensor: Any) -> Node | None:
         """What is known of a tensor; None for constants, and whatever is no tensor."""
         node: Node | None = getattr(tensor, NOTE, None)
@@ -86,8 +109,8 @@ class Tape(TorchDispatchMode):
 
     def record(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Do what an operation does, and write it down if it is done to something that is made of the input."""
-        if self._retired:
-            args = tuple(self.current(a) for a in args)
+        if self.retired:
+            args = tuple(current(self, a) for a in args)
         known = False
         for argument in args:
             if isinstance(argument, Tensor):
@@ -97,99 +120,11 @@ class Tape(TorchDispatchMode):
         if not known or func in self._harmless:
             return func(*args, **kwargs)
         if func._schema.is_mutable:
-            return self._in_place(func, args, kwargs)
+            return overwrite(self, func, args, kwargs)
         recorder = self._table.get(func)
         if recorder is None:
             return self.opaque(func, args, kwargs)
         return recorder(self, func, *args, **kwargs)
-
-    # -- operations that overwrite ---------------------------------------------------------------------------
-
-    def _in_place(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The ordinary form of an operation, whose result takes the place of the first argument."""
-        tensor, *others = args
-        ordinary = _ordinary(func)
-        if ordinary is None:
-            raise UnexplainableError(f"The operation {name_of(func)!r}{self.path} overwrites a tensor. {WITHOUT_IN_PLACE}")
-        if ordinary is aten.copy.default:
-            value = self._copied(tensor, others[0])
-        elif func in (aten.zero_.default, aten.fill_.Scalar, aten.fill_.Tensor):
-            value = torch.full_like(tensor, float(others[0]) if others else 0.0)
-        else:
-            value = self.record(ordinary, args, kwargs)
-        base = tensor._base
-        if base is None:
-            self._replace(tensor, value)
-            return tensor
-        shape, stride, offset = tensor.shape, tensor.stride(), tensor.storage_offset()
-        whole = self._written(base, value, shape, stride, offset)
-        self._replace(base, whole)
-        node = self.find(value)
-        tensor.data = base.detach().as_strided(shape, stride, offset)
-        if node is None:
-            tensor.__dict__.pop(NOTE, None)
-        else:
-            setattr(tensor, NOTE, node)
-        return tensor
-
-    def _copied(self, tensor: Tensor, source: Tensor) -> Tensor:
-        """The source, of shape and type of the tensor."""
-        moved: Tensor = self.record(aten.expand.default, (source, tensor.shape), {})
-        if moved.dtype != tensor.dtype or moved.device != tensor.device:
-            moved = self.record(aten._to_copy.default, (moved,), {"dtype": tensor.dtype, "device": tensor.device})
-        value: Tensor = self.record(aten.clone.default, (moved,), {})
-        return value
-
-    def _replace(self, tensor: Tensor, value: Tensor) -> None:
-        """Let a tensor be another one; who holds the old memory keeps it."""
-        old = tensor.detach()
-        self._retired[tensor.untyped_storage()._cdata] = (tensor, old)
-        if value.shape == tensor.shape and value.stride() != tensor.stride():
-            laid = torch.empty_strided(tensor.shape, tensor.stride(), dtype=value.dtype, device=value.device)
-            node = self.find(value)
-            value = laid.copy_(value)
-            if node is not None:
-                setattr(value, NOTE, node)
-        node = self.find(value)
-        tensor.data = value
-        if node is None:
-            tensor.__dict__.pop(NOTE, None)
-        else:
-            setattr(tensor, NOTE, node)
-
-    def _written(self, base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
-        """The base of a view after `value` was written where the view lies."""
-        whole = torch.as_strided_scatter(base.detach(), value.detach(), *geometry)
-        below, above = self.find(base), self.find(value)
-
-        def apply(parts: Any) -> Tensor:
-            one, other = parts
-            one = torch.zeros_like(whole) if one is None else one.contiguous()
-            other = torch.zeros(geometry[0], dtype=one.dtype, device=one.device) if other is None else other
-            return torch.as_strided_scatter(one, other, *geometry)
-
-        def undo(part: Tensor) -> list[Tensor | None]:
-            part = part.contiguous() if part.stride() != whole.stride() else part
-            rest = None
-            if below is not None:
-                rest = torch.as_strided_scatter(part, part.new_zeros(geometry[0]), *geometry)
-            return [rest, part.as_strided(*geometry)]
-
-        return self.join(whole, [below, above], [base, value], Joining(apply, undo), lambda parts: apply(parts))
-
-    def current(self, argument: Any) -> Any:
-        """A view of memory that has been replaced, as it is now."""
-        if isinstance(argument, list | tuple):
-            return type(argument)([self.current(a) for a in argument]) if type(argument) in (list, tuple) else argument
-        if not isinstance(argument, Tensor) or argument.layout is not torch.strided:
-            return argument
-        key = argument.untyped_storage()._cdata
-        found = self._retired.get(key)
-        if found is None:
-            return argument
-        base = found[0]
-        geometry = (argument.shape, argument.stride(), argument.storage_offset())
-        return self.record(aten.as_strided.default, (base, *geometry), {})
 
     # -- linear maps -----------------------------------------------------------------------------------------
 
@@ -214,7 +149,9 @@ class Tape(TorchDispatchMode):
         """
         node = self.find(source)
         if node is None or self.signal(weight) or self.signal(bias):
-            return self.refused(func, value, "Only one of its factors may depend on the input.", source, weight, bias)
+            return self.refused(
+                func, value, "Only one of its factors may depend on the input.", source, weight, bias
+            )
         if node.refusal is not None:
             return self.note(value, self._opaque(node.refusal, value))
         new = self.mapped(node, source, operation, weight, bias, value)
@@ -222,7 +159,13 @@ class Tape(TorchDispatchMode):
         return self.note(value, new)
 
     def mapped(
-        self, node: Node, source: Tensor, operation: Operation, weight: Tensor | None, bias: Tensor | None, value: Tensor
+        self,
+        node: Node,
+        source: Tensor,
+        operation: Operation,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        value: Tensor,
     ) -> Node:
         """The node of a linear map, with the rule that it gets."""
         own = source.detach() if source.is_floating_point() else source
@@ -256,7 +199,10 @@ class Tape(TorchDispatchMode):
             return [Map(rule, layer)], rule
         if not rule.adapts:
             self.common_rule(rule, other)
-        on_pixels, on_features = replace_map(layer, pixels.mask, bias=False), replace_map(layer, ~pixels.mask, bias=True)
+        on_pixels, on_features = (
+            replace_map(layer, pixels.mask, bias=False),
+            replace_map(layer, ~pixels.mask, bias=True),
+        )
         on_features.pixels = None
         return [Map(rule, on_pixels), Map(other, on_features)], other
 
@@ -290,7 +236,8 @@ class Tape(TorchDispatchMode):
         """A sum of two values that are made of the input."""
         terms = [self.as_sum(*one), self.as_sum(*two)]
         first, second = terms
-        assert first.rule is not None and second.rule is not None  # sums
+        assert first.rule is not None
+        assert second.rule is not None
         node = Node(SUM, terms, value)
         rule = self.common_rule(first.rule, second.rule)
         self.sum_of(node, rule, value, first.by_value and second.by_value)
@@ -329,14 +276,19 @@ class Tape(TorchDispatchMode):
         if nonnegative is None:
             nonnegative = all(node.nonnegative for node in nodes)
         (node, *_), sources = nodes, nodes[:1]
-        new = Node(PASS if node.refusal is None else OPAQUE, sources if node.refusal is None else (), value, gate=True)
+        new = Node(
+            PASS if node.refusal is None else OPAQUE, sources if node.refusal is None else (), value, gate=True
+        )
         new.nonnegative = nonnegative
         new.lost = any(n.lost for n in nodes) if lost is None else lost
         new.reason = next((n.reason for n in nodes if n.reason is not None), None) or node.refusal
         if refusal is not None and new.reason is None:
             new.reason = self.message(func, refusal)
         if len(nodes) > 1 and new.reason is None:
-            new.reason = f"A product of two gates{self.path} is used as a signal: which of them the relevance belongs to is not known."
+            new.reason = (
+                f"A product of two gates{self.path} is used as a signal: which of them the relevance belongs to "
+                "is not known."
+            )
         if new.reason is not None:
             new.row, new.sources = OPAQUE, ()
         return self.note(value, new)
@@ -349,13 +301,13 @@ class Tape(TorchDispatchMode):
         way = self.composite.products
         if way == "refuse" or first.refusal is not None or second.refusal is not None:
             advice = (
-                "It multiplies two signals, neither of which is a gate (a sigmoid's output): which of them the relevance "
-                'belongs to is not known. Say it: Composite(..., products="half"), "left" or "right".'
+                "It multiplies two signals, neither of which is a gate (a sigmoid's output): which of them the "
+                'relevance belongs to is not known. Say it: Composite(..., products="half"), "left" or "right".'
             )
             return self.refused(func, value, advice, a, b)
         if way == "half":
             return self.note(value, Node(HALF, (first, second), value, (function, (a.detach(), b.detach()))))
-        (node, signal), factor = (one, b) if way == "left" else (two, a)
+        (_node, signal), factor = (one, b) if way == "left" else (two, a)
         factor = factor.detach()
         if way == "left":
             operation = Operation(lambda x, w: function(x, w))
@@ -375,7 +327,11 @@ class Tape(TorchDispatchMode):
         if node.pixels is not None:
             new.pixels = node.pixels.moved(movement.apply, node.shape)
         if padding or node.present is not None:
-            present = torch.ones(node.shape, dtype=torch.bool, device=node.device) if node.present is None else node.present
+            present = (
+                torch.ones(node.shape, dtype=torch.bool, device=node.device)
+                if node.present is None
+                else node.present
+            )
             new.present = movement.apply(present.expand(node.shape))
             if node.pixels is not None and node.pixels.mask is None and new.pixels is not None:
                 new.pixels = Pixels(new.present, new.pixels.scale, new.pixels.shift, node.pixels.alone)
@@ -411,11 +367,11 @@ class Tape(TorchDispatchMode):
             new.constant = any(node.constant for node in present)
             new.depth, new.scaled = max(n.depth for n in present), any(n.scaled for n in present)
         else:
-            from rnnx_lightning.explain.pixels import joined
-
             new.pixels = joined([None if n is None else n.pixels for n in nodes], tensors, apply)
         new.nonnegative = all(
-            bool((t >= 0).all()) if n is None else n.nonnegative or (n.pixels is not None and n.pixels.mask is None)
+            bool((t >= 0).all())
+            if n is None
+            else n.nonnegative or (n.pixels is not None and n.pixels.mask is None)
             for n, t in zip(nodes, tensors, strict=True)
         )
         return self.note(value, new)
@@ -458,12 +414,16 @@ class Tape(TorchDispatchMode):
         """An operation that has no rule: refused if relevance comes back to it."""
         value = func(*args, **kwargs)
         name = name_of(func)
-        advice = self._advice.get(name, "Write it with operations that have one, or give it one: see docs/explaining.md.")
+        advice = self._advice.get(
+            name, "Write it with operations that have one, or give it one: see docs/explaining.md."
+        )
         return self.refused(func, value, advice, *args)
 
     def refused(self, func: Any, value: Any, advice: str, *sources: Any) -> Any:
         """Note that there is no way back from a value; what its sources were refused for comes first."""
-        earlier = [node.refusal for node in map(self.find, sources) if node is not None and node.refusal is not None]
+        earlier = [
+            node.refusal for node in map(self.find, sources) if node is not None and node.refusal is not None
+        ]
         refusal = earlier[0] if earlier else self.message(func, advice)
         for part in value if isinstance(value, list | tuple) else [value]:
             if isinstance(part, Tensor) and (part.is_floating_point() or part.is_complex()):
@@ -481,33 +441,6 @@ class Tape(TorchDispatchMode):
         return node
 
 
-from rnnx_lightning.explain.rules import PROPORTIONAL  # noqa: E402
-
-WITHOUT_IN_PLACE = "Use its ordinary form (for example nn.ReLU(inplace=False))."
-
-
 def replace_map(layer: LinearMap, where: Tensor, bias: bool) -> LinearMap:
     """The same map with the contributions of some entries alone."""
-    from dataclasses import replace
-
     return replace(layer, where=where, bias=layer.bias if bias else None, output=None, _sides=None)
-
-
-def name_of(func: Any) -> str:
-    """An operation's name, as it is written in torch."""
-    name: str = func._schema.name.partition("::")[2].strip("_") if hasattr(func, "_schema") else func.__name__
-    return name
-
-
-def _ordinary(func: Any) -> Any:
-    """The form of an in-place operation that gives a new tensor; None if there is none."""
-    name = func._schema.name.partition("::")[2]
-    if name == "copy_":
-        return aten.copy.default
-    if name in ("zero_", "fill_"):
-        return func
-    packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
-    return getattr(packet, func._overloadname, None) if packet is not None else None
-
-
-__all__ = ["NOTE", "Recorder", "Row", "Tape", "aten", "name_of", "partial"]

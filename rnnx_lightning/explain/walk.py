@@ -57,7 +57,9 @@ def evaluate(node: Node, channel: Channel) -> Total | None:
         if not isinstance(current.totals[wanted], Unknown):
             ahead.pop()
             continue
-        missing = [part for part in current.row.parts(current, wanted) if isinstance(part[0].totals[part[1]], Unknown)]
+        missing = [
+            part for part in current.row.parts(current, wanted) if isinstance(part[0].totals[part[1]], Unknown)
+        ]
         if missing:
             ahead += missing
         else:
@@ -143,12 +145,12 @@ def close(node: Node, relevance: Tensor, composite: Composite) -> None:
         if channel is Channel.NET:
             total = unit.net if composite.bias == "spread" else None
         else:
-            total = _total_of_factor(node, channel, unit)
+            scaled = _total_of_factor(node, channel, unit)
             if channel is Channel.POSITIVE and unit.scale is not None:
                 factor = factor * unit.scale
-            if total is not None and total.exponent is not None and node.rule.sharing.real_scale:
-                factor = factor * power(total.exponent, factor)
-            total = None if total is None else total.mantissa
+            if scaled is not None and scaled.exponent is not None and node.rule.sharing.real_scale:
+                factor = factor * power(scaled.exponent, factor)
+            total = None if scaled is None else scaled.mantissa
         node.receive(factor, channel)
         if composite.bias == "spread" and total is not None:
             if channel is Channel.NET and unit.constant is not None:
@@ -185,4 +187,3 @@ def _relevance_of_sum(node: Node) -> Tensor | None:
         if part is not None:
             relevance = factor * part if relevance is None else relevance + factor * part
     return relevance
-

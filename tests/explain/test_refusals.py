@@ -75,7 +75,7 @@ def test_what_has_no_rule_may_be_used_where_no_relevance_goes():
     """As a gate's argument, kept beside, or compared."""
     model = Function(lambda m, x: m.layer(x) * torch.sigmoid(m.layer(x) ** 2) * (m.layer(x).exp() > 1), **LINEAR)
     model.register_forward_hook(lambda module, args, output: setattr(module, "kept", output.detach()))
-    assert LRP(Epsilon(), start="logit")(model, torch.rand(2, 4), 0).abs().sum() > 0
+    assert LRP(Epsilon())(model, torch.rand(2, 4), lambda output: output.sum(1)).abs().sum() > 0
     assert not hasattr(model, "kept")
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rnnx_lightning.explain import LRP, AlphaBeta, Composite, DeepTaylor, Epsilon, Gamma, ZPlus
+from rnnx_lightning.explain import LRP, AlphaBeta, DeepTaylor, Epsilon, Gamma, ZPlus
 
 
 class Sums(nn.Module):

@@ -3,4 +3,14 @@
 from rnnx_lightning.explain.operations import activations, arithmetic, linear_maps, norms, shapes
 from rnnx_lightning.explain.operations.table import ADVICE, HARMLESS, TABLE, register
 
-__all__ = ["ADVICE", "HARMLESS", "TABLE", "activations", "arithmetic", "linear_maps", "norms", "register", "shapes"]
+__all__ = [
+    "ADVICE",
+    "HARMLESS",
+    "TABLE",
+    "activations",
+    "arithmetic",
+    "linear_maps",
+    "norms",
+    "register",
+    "shapes",
+]

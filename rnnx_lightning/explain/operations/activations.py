@@ -28,15 +28,35 @@ def activation(nonnegative: bool = False) -> Recorder:
             return tape.refused(func, value, "", tensor)
         if node.gate:
             return tape.gate_of(value, node)
-        return tape.note(value, Node(PASS, (node,), value, nonnegative=nonnegative or node.nonnegative and node.pixels is None))
+        return tape.note(
+            value,
+            Node(PASS, (node,), value, nonnegative=nonnegative or (node.nonnegative and node.pixels is None)),
+        )
 
     return record
 
 
-for _name in (
-    "tanh leaky_relu elu hardtanh gelu silu mish hardswish softshrink hardshrink prelu _prelu_kernel celu selu rrelu "
-    "asinh atan sin erf"
-).split():
+for _name in [
+    "tanh",
+    "leaky_relu",
+    "elu",
+    "hardtanh",
+    "gelu",
+    "silu",
+    "mish",
+    "hardswish",
+    "softshrink",
+    "hardshrink",
+    "prelu",
+    "_prelu_kernel",
+    "celu",
+    "selu",
+    "rrelu",
+    "asinh",
+    "atan",
+    "sin",
+    "erf",
+]:
     for _operation in (getattr(aten, _name).default,) if hasattr(aten, _name) else ():
         register(_operation, activation())
 
@@ -61,10 +81,14 @@ def clamp(tape: Tape, func: Any, tensor: Tensor, low: Any = None, high: Any = No
     node = tape.find(tensor)
     if node is not None and node.gate:
         return tape.gate_of(value, node)
-    if func is aten.threshold.default and (low, high) == (0, 0) or (low == 0 and high is None):
+    if (func is aten.threshold.default and (low, high) == (0, 0)) or (low == 0 and high is None):
         return relu(tape, aten.relu.default, tensor)
     if func is not aten.threshold.default and (low is None or low <= 0) and (high is None or high >= 0):
-        return activation(nonnegative=low == 0)(tape, func, tensor, low, high) if func is not aten.clamp_min.default else activation()(tape, func, tensor, low)
+        return (
+            activation(nonnegative=low == 0)(tape, func, tensor, low, high)
+            if func is not aten.clamp_min.default
+            else activation()(tape, func, tensor, low)
+        )
     return tape.refused(func, value, "Only clamping to a range that contains 0 has a rule.", tensor)
 
 
@@ -104,7 +128,14 @@ register(aten.softplus.default, gate(None))
 for _operation in (aten.exp.default, aten.exp2.default):
     register(_operation, gate("It is explained where it scales a signal. As a signal it has no rule."))
 for _operation in (aten._softmax.default, aten._log_softmax.default, aten._safe_softmax.default):
-    register(_operation, gate("It is explained where it weighs signals (attention). Explain the logits: leave the softmax out of the network.", squashes=True))
+    register(
+        _operation,
+        gate(
+            "It is explained where it weighs signals (attention). Explain the logits: leave the softmax out of "
+            "the network.",
+            squashes=True,
+        ),
+    )
 for _operation in (
     aten.var.correction, aten.std.correction, aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim,
     aten.abs.default,
@@ -127,7 +158,13 @@ def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) ->
     return value
 
 
-for _operation in (aten.sqrt.default, aten.rsqrt.default, aten.reciprocal.default, aten.log.default, aten.log1p.default):
+for _operation in (
+    aten.sqrt.default,
+    aten.rsqrt.default,
+    aten.reciprocal.default,
+    aten.log.default,
+    aten.log1p.default,
+):
     register(_operation, of_gate)
 
 
@@ -150,7 +187,11 @@ def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> 
         result = func(source, *args, **kwargs)
         return result[0] if isinstance(result, tuple | list) else result
 
-    pixels = None if node.pixels is None or isinstance(node.pixels.scale, Tensor) or isinstance(node.pixels.shift, Tensor) else Pixels(None, node.pixels.scale, node.pixels.shift)
+    pixels = (
+        None
+        if node.pixels is None or isinstance(node.pixels.scale, Tensor) or isinstance(node.pixels.shift, Tensor)
+        else Pixels(None, node.pixels.scale, node.pixels.shift)
+    )
     new = Node(VJP, (node,), first, (function, tensor.detach()), node.nonnegative, pixels)
     tape.note(first, new)
     return value
@@ -169,12 +210,22 @@ for _operation in (
 def larger(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
     """The larger of two, element by element; with zero it is ReLU."""
     for first, second in ((one, two), (two, one)):
-        if func is aten.maximum.default and tape.find(first) is None and bool((first == 0).all()) and first.numel() <= second.numel():
+        if (
+            func is aten.maximum.default
+            and tape.find(first) is None
+            and bool((first == 0).all())
+            and first.numel() <= second.numel()
+        ):
             value = relu(tape, aten.relu.default, second)
             if value.shape == torch.broadcast_shapes(one.shape, two.shape):
                 return value
-    one, two = torch.broadcast_tensors(one, two) if tape.find(one) is None and tape.find(two) is None else (
-        tape.record(aten.expand.default, (t, torch.broadcast_shapes(one.shape, two.shape)), {}) for t in (one, two)
+    one, two = (
+        torch.broadcast_tensors(one, two)
+        if tape.find(one) is None and tape.find(two) is None
+        else (
+            tape.record(aten.expand.default, (t, torch.broadcast_shapes(one.shape, two.shape)), {})
+            for t in (one, two)
+        )
     )
     chosen = one >= two if func is aten.maximum.default else one <= two
     return tape.record(aten.where.self, (chosen, one, two), {})

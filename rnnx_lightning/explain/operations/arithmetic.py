@@ -15,11 +15,17 @@ EVERY = 8  # so many scalings in a row shrink totals little enough
 
 
 @records("add.Tensor add.Scalar")
-def add(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1, *, value: Tensor | None = None) -> Tensor:
+def add(
+    tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1, *, value: Tensor | None = None
+) -> Tensor:
     """A sum: a linear map whose weights are one, together with the linear maps that its terms are."""
     value = func(one, two, alpha=alpha) if value is None else value
     if alpha != 1:
-        two = tape.record(aten.mul.Tensor, (two, torch.as_tensor(alpha, dtype=value.dtype)), {}) if isinstance(two, Tensor) else two * alpha
+        two = (
+            tape.record(aten.mul.Tensor, (two, torch.as_tensor(alpha, dtype=value.dtype)), {})
+            if isinstance(two, Tensor)
+            else two * alpha
+        )
     first, second = tape.find(one), tape.find(two)
     if (refusal := _refused(tape, func, value, first, second, one, two)) is not None:
         return refusal
@@ -157,7 +163,9 @@ def plus_constant(tape: Tape, value: Tensor, node: Node, tensor: Tensor, constan
     return tape.add_constant(value, node, tensor, constant)
 
 
-def scaled(tape: Tape, value: Tensor, node: Node, tensor: Tensor, factor: Operand, nonnegative: bool | None) -> Tensor:
+def scaled(
+    tape: Tape, value: Tensor, node: Node, tensor: Tensor, factor: Operand, nonnegative: bool | None
+) -> Tensor:
     """Tensor * factor; the factor gets no relevance."""
     if node.gate:
         number = not isinstance(factor, Tensor)
@@ -168,14 +176,18 @@ def scaled(tape: Tape, value: Tensor, node: Node, tensor: Tensor, factor: Operan
     if node.rule is not None:
         depth = node.depth + 1
         normalise = depth % EVERY == 0
-        new = Node(SCALE, (node,), value, Scaling(factor, nonnegative, normalise), node.nonnegative and nonnegative)
+        new = Node(
+            SCALE, (node,), value, Scaling(factor, nonnegative, normalise), node.nonnegative and nonnegative
+        )
         tape.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, depth, node.scaled or normalise
         return tape.note(value, new)
     pixels = None
     if node.pixels is not None:
         pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
-    return tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and nonnegative, pixels=pixels))
+    return tape.note(
+        value, Node(PASS, (node,), value, nonnegative=node.nonnegative and nonnegative, pixels=pixels)
+    )
 
 
 def _refused(tape: Tape, func: Any, value: Tensor, first: Node | None, second: Node | None, *sources: Any) -> Any:

@@ -15,6 +15,7 @@ from torch.utils._mode_utils import no_dispatch
 
 from rnnx_lightning.explain.linear import IDENTITY, Operation
 from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.overwriting import current
 from rnnx_lightning.explain.recurrence import HIDDEN, MEMORY, RECTIFIED, SUM_OF_STEPS, Argument, Memory, Recurrence
 from rnnx_lightning.explain.rows import PASS, Movement
 from rnnx_lightning.explain.tape import Tape
@@ -77,8 +78,8 @@ def all_steps(tape: Tape, name: str, x: Tensor, *arguments: Any) -> tuple[Tensor
     each = ways * (4 if biases else 2)
     if len(tensors) != layers * each:
         return None  # hidden states are projected
-    x = tape.current(x)
-    starts = [tape.current(part) for part in (start if name == "lstm" else (start,))]
+    x = current(tape, x)
+    starts = [current(tape, part) for part in (start if name == "lstm" else (start,))]
     node = tape.find(x)
     if node is None or node.refusal is not None or any(tape.find(tensor) for tensor in (*starts, *tensors)):
         return None

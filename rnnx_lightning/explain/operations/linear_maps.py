@@ -24,7 +24,9 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
     if first is not None and second is not None and first.gate and second.gate:
         return tape.gate_of(value, first, second)
     if first is None or (second is not None and first.gate and not second.gate):
-        operation = Operation(lambda x, w: func_of(func)(w, x), lambda f, w, _: w.mT @ f if w.dim() > 1 else torch.outer(w, f))
+        operation = Operation(
+            lambda x, w: func_of(func)(w, x), lambda f, w, _: w.mT @ f if w.dim() > 1 else torch.outer(w, f)
+        )
         if one.dim() == 1 or two.dim() == 1:
             operation = Operation(lambda x, w: func_of(func)(w, x))
         return tape.linear(func, two, operation, one.detach() if first is not None else one, bias, value)
@@ -40,11 +42,15 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
 
 def func_of(func: Any) -> Any:
     """The plain product of an operation that also adds."""
-    return {aten.addmm.default: torch.mm, aten.baddbmm.default: torch.bmm, aten.addmv.default: torch.mv}.get(func, func)
+    return {aten.addmm.default: torch.mm, aten.baddbmm.default: torch.bmm, aten.addmv.default: torch.mv}.get(
+        func, func
+    )
 
 
 @records("addmm.default baddbmm.default addmv.default")
-def add_product(tape: Tape, func: Any, bias: Tensor, one: Tensor, two: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def add_product(
+    tape: Tape, func: Any, bias: Tensor, one: Tensor, two: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
     """Bias + one @ two."""
     plain = func_of(func)
     if alpha != 1 or beta != 1 or tape.find(bias) is not None:
@@ -99,9 +105,10 @@ def named_convolution(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Tenso
 
 @records(
     "sum.default sum.dim_IntList mean.default mean.dim avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d "
-    "_adaptive_avg_pool3d adaptive_avg_pool1d cumsum.default upsample_nearest1d.default upsample_nearest2d.default "
-    "upsample_nearest3d.default _upsample_nearest_exact1d.default _upsample_nearest_exact2d.default "
-    "upsample_linear1d.default upsample_bilinear2d.default upsample_trilinear3d.default upsample_nearest2d.vec "
+    "_adaptive_avg_pool3d adaptive_avg_pool1d cumsum.default upsample_nearest1d.default "
+    "upsample_nearest2d.default upsample_nearest3d.default _upsample_nearest_exact1d.default "
+    "_upsample_nearest_exact2d.default upsample_linear1d.default upsample_bilinear2d.default "
+    "upsample_trilinear3d.default upsample_nearest2d.vec "
     "upsample_bilinear2d.vec im2col.default col2im.default trace.default"
 )
 def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -144,6 +151,10 @@ def _pooled_back(backward: Any, args: Any, kwargs: Any) -> Any:
     if backward is aten._adaptive_avg_pool2d_backward.default:
         return lambda factors, _, size: backward(factors, factors.new_empty(1).expand(size))
     names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-    given = dict(zip(names, ([], [], 0, False, True, None), strict=True)) | dict(zip(names, args, strict=False)) | kwargs
+    given = (
+        dict(zip(names, ([], [], 0, False, True, None), strict=True))
+        | dict(zip(names, args, strict=False))
+        | kwargs
+    )
     rest = [given[name] if name != "padding" or given[name] else [0] for name in names]
     return lambda factors, _, size: backward(factors, factors.new_empty(1).expand(size), *rest)

@@ -10,8 +10,20 @@ from rnnx_lightning.explain.operations.table import aten, records
 from rnnx_lightning.explain.tape import Tape
 
 
-@records("native_batch_norm.default _native_batch_norm_legit_no_training.default cudnn_batch_norm.default miopen_batch_norm.default _native_batch_norm_legit.default")
-def batch_norm(tape: Tape, func: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor | None, variance: Tensor | None, *rest: Any) -> Any:
+@records(
+    "native_batch_norm.default _native_batch_norm_legit_no_training.default "
+    "cudnn_batch_norm.default miopen_batch_norm.default _native_batch_norm_legit.default"
+)
+def batch_norm(
+    tape: Tape,
+    func: Any,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    *rest: Any,
+) -> Any:
     """In eval mode: a linear map of each channel."""
     value = func(x, weight, bias, mean, variance, *rest)
     training = func is not aten._native_batch_norm_legit_no_training.default and rest[0]
@@ -39,10 +51,10 @@ def scaled_and_shifted(tape: Tape, x: Tensor, scale: Tensor, shift: Tensor | Non
     """X * scale + shift, as a part of the sum that x is."""
     node = tape.find(x)
     if node is not None and node.rule is None and node.pixels is None and not node.gate and node.refusal is None:
-        setattr(x, "_rnnx_node", tape.as_sum(node, x))
+        tape.mark(x, tape.as_sum(node, x))
     result = tape.record(aten.mul.Tensor, (x, scale.to(x.dtype)), {})
     if node is not None and node.rule is None:
-        setattr(x, "_rnnx_node", node)
+        tape.mark(x, node)
     return result if shift is None else tape.record(aten.add.Tensor, (result, shift.to(x.dtype)), {})
 
 
@@ -61,7 +73,9 @@ def centred(tape: Tape, func: Any, x: Tensor, dims: list[int]) -> Tensor:
 
 
 @records("native_layer_norm.default")
-def layer_norm(tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Any:
+def layer_norm(
+    tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
+) -> Any:
     """Centring is a linear map, the standard deviation a constant (Ali et al., 2022)."""
     value = func(x, shape, weight, bias, epsilon)
     dims = list(range(-len(shape), 0))
@@ -74,7 +88,18 @@ def layer_norm(tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tenso
 
 
 @records("native_group_norm.default")
-def group_norm(tape: Tape, func: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, n: int, c: int, hw: int, groups: int, epsilon: float) -> Any:
+def group_norm(
+    tape: Tape,
+    func: Any,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    n: int,
+    c: int,
+    hw: int,
+    groups: int,
+    epsilon: float,
+) -> Any:
     """As layer norm, over the channels of a group and all places."""
     value = func(x, weight, bias, n, c, hw, groups, epsilon)
     grouped = tape.record(aten.view.default, (x.contiguous() if tape.find(x) is None else x, [n, groups, -1]), {})
@@ -89,7 +114,9 @@ def group_norm(tape: Tape, func: Any, x: Tensor, weight: Tensor | None, bias: Te
 
 
 @records("_fused_rms_norm.default rms_norm.default")
-def rms_norm(tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tensor | None, epsilon: float | None) -> Any:
+def rms_norm(
+    tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tensor | None, epsilon: float | None
+) -> Any:
     """The root of the mean square is a constant."""
     value = func(x, shape, weight, epsilon)
     small = torch.finfo(x.dtype).eps if epsilon is None else epsilon

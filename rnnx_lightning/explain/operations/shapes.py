@@ -39,7 +39,9 @@ def moving(undo: Undo, pads: bool = False) -> Recorder:
 
 def by_gradient(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
     """Undone as the gradient goes back."""
-    like = torch.empty(0, dtype=tensor.dtype if tensor.is_floating_point() else torch.float32, device=tensor.device).expand(0)
+    like = torch.empty(
+        0, dtype=tensor.dtype if tensor.is_floating_point() else torch.float32, device=tensor.device
+    ).expand(0)
     shape = tensor.shape
 
     def undo(part: Tensor) -> Tensor:
@@ -91,20 +93,26 @@ def by_view(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> None:
 
 
 for _undo, _names in (
-    (by_shape, "view.default _unsafe_view.default reshape.default unsqueeze.default squeeze.default squeeze.dim squeeze.dims "
-               "_reshape_alias.default clone.default alias.default contiguous.default lift_fresh.default "
-               "view.dtype _reshape_copy.default copy.default"),
+    (
+        by_shape,
+        "view.default _unsafe_view.default reshape.default unsqueeze.default squeeze.default squeeze.dim "
+        "squeeze.dims _reshape_alias.default clone.default alias.default contiguous.default lift_fresh.default "
+        "_reshape_copy.default",
+    ),
     (by_permutation, "permute.default"),
     (by_itself, "t.default transpose.int flip.default"),
     (by_scattering, "gather.default"),
     (by_summing, "expand.default"),
     (by_view, "select.int slice.Tensor diagonal.default narrow.default"),
-    (by_gradient, "roll.default repeat.default index_select.default unfold.default "
-                  "index.Tensor as_strided.default take.default repeat_interleave.self_int "
-                  "reflection_pad1d.default reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
-                  "replication_pad2d.default replication_pad3d.default pixel_shuffle.default pixel_unshuffle.default "
-                  "channel_shuffle.default rot90.default tril.default triu.default movedim.int"),
-):  # fmt: skip
+    (
+        by_gradient,
+        "roll.default repeat.default index_select.default unfold.default index.Tensor "
+        "as_strided.default take.default repeat_interleave.self_int reflection_pad1d.default "
+        "reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
+        "replication_pad2d.default replication_pad3d.default "
+        "pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default tril.default triu.default",
+    ),
+):
     for _operation in overloads(_names):
         register(_operation, moving(_undo))
 
@@ -174,7 +182,8 @@ def fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any, result
 def where(tape: Tape, func: Any, condition: Tensor, one: Any, two: Any) -> Tensor:
     """Entries are chosen from either."""
     value = func(condition, one, two)
-    parts = [tape.record(aten.expand.default, (t, value.shape), {}) if isinstance(t, Tensor) else torch.full_like(value, t)
+    parts = [tape.record(aten.expand.default, (t, value.shape), {}) if isinstance(t, Tensor) else
+    torch.full_like(value, t)
              for t in (one, two)]  # fmt: skip
     if tape.find(condition) is not None:
         return tape.refused(func, value, "Its condition has no relevance to give.", condition)
@@ -191,7 +200,10 @@ def where(tape: Tape, func: Any, condition: Tensor, one: Any, two: Any) -> Tenso
     return tape.join(value, nodes, parts, Joining(put, undo), put)
 
 
-@records("split.Tensor split_with_sizes.default unsafe_split.Tensor unsafe_split_with_sizes.default unsafe_chunk.default chunk.default")
+@records(
+    "split.Tensor split_with_sizes.default unsafe_split.Tensor unsafe_split_with_sizes.default "
+    "unsafe_chunk.default chunk.default"
+)
 def split(tape: Tape, func: Any, tensor: Tensor, sizes: Any, dim: int = 0) -> list[Tensor]:
     """Several parts, each a move of its own."""
     values = func(tensor, sizes, dim)
@@ -212,10 +224,12 @@ def unbind(tape: Tape, func: Any, tensor: Tensor, dim: int = 0) -> list[Tensor]:
     """Several parts, each a move of its own."""
     node = tape.find(tensor)
     assert node is not None  # recorded
-    return [
-        tape.move(value, node, Movement(lambda part, n=number: part.select(dim, n)))
-        for number, value in enumerate(func(tensor, dim))
-    ]
+    values = func(tensor, dim)
+    return [tape.move(value, node, Movement(_selecting(dim, number))) for number, value in enumerate(values)]
+
+
+def _selecting(dim: int, number: int) -> Callable[[Tensor], Tensor]:
+    return lambda part: part.select(dim, number)
 
 
 @records("cat.default stack.default")
@@ -290,7 +304,9 @@ def masked_select(tape: Tape, func: Any, tensor: Tensor, mask: Tensor) -> Tensor
     """The entries under a mask."""
     node = tape.find(tensor)
     assert node is not None  # recorded
-    return tape.move(func(tensor, mask), node, Movement(lambda part: func(part, mask), by_gradient(func, tensor, (mask,), {})))
+    return tape.move(
+        func(tensor, mask), node, Movement(lambda part: func(part, mask), by_gradient(func, tensor, (mask,), {}))
+    )
 
 
 @records("embedding.default")
@@ -321,7 +337,9 @@ def pack(tape: Tape, func: Any, padded: Tensor, lengths: Tensor, batch_first: bo
 
 
 @records("_pad_packed_sequence.default")
-def unpack(tape: Tape, func: Any, packed: Tensor, sizes: Tensor, batch_first: bool, padding: float, length: int) -> Any:
+def unpack(
+    tape: Tape, func: Any, packed: Tensor, sizes: Tensor, batch_first: bool, padding: float, length: int
+) -> Any:
     """The same with padding again."""
     value, lengths = func(packed, sizes, batch_first, padding, length)
     node = tape.find(packed)
@@ -332,4 +350,3 @@ def unpack(tape: Tape, func: Any, packed: Tensor, sizes: Tensor, batch_first: bo
 
     undo = by_gradient(lambda part: apply(part), packed, (), {})
     return tape.move(value, node, Movement(apply, undo), padding=padding == 0), lengths
-

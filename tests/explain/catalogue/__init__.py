@@ -20,6 +20,20 @@ from . import (
 )
 from .network import BATCH, CATALOGUE, Network, called, explained, precision, single, tensors
 
-FILES = (vision, fused, cells, dynamics, memories, text, convolutional, speech, forecasting, attention, attending, gates, statespace)
+FILES = (
+    vision,
+    fused,
+    cells,
+    dynamics,
+    memories,
+    text,
+    convolutional,
+    speech,
+    forecasting,
+    attention,
+    attending,
+    gates,
+    statespace,
+)
 
 __all__ = ["BATCH", "CATALOGUE", "Network", "called", "explained", "precision", "single", "tensors"]

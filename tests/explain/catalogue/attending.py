@@ -13,7 +13,10 @@ from .network import network, real
 class AttentionPooling(nn.Module):
     def __init__(self):
         super().__init__()
-        self.lstm, self.w = nn.LSTM(4, 6, bidirectional=True, batch_first=True), nn.Parameter(torch.randn(12) * 0.5)
+        self.lstm, self.w = (
+            nn.LSTM(4, 6, bidirectional=True, batch_first=True),
+            nn.Parameter(torch.randn(12) * 0.5),
+        )
         self.fc1, self.fc = nn.Linear(12, 6), nn.Linear(6, 3)
 
     def forward(self, x):
@@ -39,7 +42,11 @@ class MaxOverTime(nn.Module):
 class SelfAttentive(nn.Module):
     def __init__(self):
         super().__init__()
-        self.lstm, self.s1, self.s2 = nn.LSTM(4, 5, bidirectional=True), nn.Linear(10, 6, bias=False), nn.Linear(6, 2, bias=False)
+        self.lstm, self.s1, self.s2 = (
+            nn.LSTM(4, 5, bidirectional=True),
+            nn.Linear(10, 6, bias=False),
+            nn.Linear(6, 2, bias=False),
+        )
         self.fc, self.label = nn.Linear(20, 8), nn.Linear(8, 3)
 
     def forward(self, x):
@@ -67,7 +74,11 @@ class SetTransformer(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed, self.q, self.k, self.v, self.o = (nn.Linear(n, 8) for n in (4, 8, 8, 8, 8))
-        self.seed, self.pool, self.fc = nn.Parameter(torch.randn(1, 1, 8)), nn.MultiheadAttention(8, 2, batch_first=True), nn.Linear(8, 3)
+        self.seed, self.pool, self.fc = (
+            nn.Parameter(torch.randn(1, 1, 8)),
+            nn.MultiheadAttention(8, 2, batch_first=True),
+            nn.Linear(8, 3),
+        )
 
     def block(self, X, Y):
         Q, K, V = self.q(X), self.k(Y), self.v(Y)
@@ -86,8 +97,17 @@ class SetTransformer(nn.Module):
 class SmallViT(nn.Module):
     def __init__(self):
         super().__init__()
-        self.patch, self.cls, self.pos = nn.Conv2d(1, 8, 4, 4), nn.Parameter(torch.zeros(1, 1, 8)), nn.Parameter(torch.zeros(1, 5, 8))
-        self.norm1, self.norm2, self.qkv, self.proj = nn.LayerNorm(8), nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
+        self.patch, self.cls, self.pos = (
+            nn.Conv2d(1, 8, 4, 4),
+            nn.Parameter(torch.zeros(1, 1, 8)),
+            nn.Parameter(torch.zeros(1, 5, 8)),
+        )
+        self.norm1, self.norm2, self.qkv, self.proj = (
+            nn.LayerNorm(8),
+            nn.LayerNorm(8),
+            nn.Linear(8, 24),
+            nn.Linear(8, 8),
+        )
         self.mlp, self.head = nn.Sequential(nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 8)), nn.Linear(8, 3)
 
     def forward(self, x):
@@ -101,11 +121,17 @@ class SmallViT(nn.Module):
         return self.head(x[:, 0])
 
 
-@network("Conformer block", real(8, 6), "half-step SiLU feed-forwards, GLU, depthwise convolution, nn.MultiheadAttention")
+@network(
+    "Conformer block",
+    real(8, 6),
+    "half-step SiLU feed-forwards, GLU, depthwise convolution, nn.MultiheadAttention",
+)
 class Conformer(nn.Module):
     def __init__(self):
         super().__init__()
-        self.ff1, self.ff2 = (nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 12), nn.SiLU(), nn.Linear(12, 6)) for _ in range(2))
+        self.ff1, self.ff2 = (
+            nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 12), nn.SiLU(), nn.Linear(12, 6)) for _ in range(2)
+        )
         self.norm, self.mha, self.last = nn.LayerNorm(6), nn.MultiheadAttention(6, 2), nn.LayerNorm(6)
         self.conv_norm, self.conv = nn.LayerNorm(6), nn.Sequential(
             nn.Conv1d(6, 12, 1), nn.GLU(dim=1), nn.Conv1d(6, 6, 3, padding=1, groups=6), nn.BatchNorm1d(6), nn.SiLU(), nn.Conv1d(6, 6, 1))  # fmt: skip
@@ -125,7 +151,10 @@ class Perceiver(nn.Module):
     def __init__(self):
         super().__init__()
         self.latents, self.norm_x, self.norm = nn.Parameter(torch.randn(3, 8)), nn.LayerNorm(4), nn.LayerNorm(8)
-        self.cross, self.ff = nn.MultiheadAttention(8, 2, kdim=4, vdim=4, batch_first=True), nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8))
+        self.cross, self.ff = (
+            nn.MultiheadAttention(8, 2, kdim=4, vdim=4, batch_first=True),
+            nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.Linear(8, 8)),
+        )
         self.fc = nn.Linear(8, 3)
 
     def forward(self, x):
@@ -152,7 +181,12 @@ class Mixer(nn.Module):
         return self.fc(self.norm3(x).mean(dim=1))
 
 
-@network("linear attention", real(8, 4), "elu + 1 of queries and keys, einsum, a normaliser", options={"products": "half"})
+@network(
+    "linear attention",
+    real(8, 4),
+    "elu + 1 of queries and keys, einsum, a normaliser",
+    options={"products": "half"},
+)
 class LinearAttention(nn.Module):
     def __init__(self):
         super().__init__()

@@ -34,8 +34,15 @@ network("transformer encoder, norm first", real(7, 3), "nn.TransformerEncoder wi
 class TextTransformer(nn.Module):
     def __init__(self):
         super().__init__()
-        self.words, self.positions, self.cls = nn.Embedding(12, 8, padding_idx=0), nn.Embedding(7, 8), nn.Parameter(torch.randn(1, 1, 8))
-        self.norm, self.layers = nn.LayerNorm(8), nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), 2)
+        self.words, self.positions, self.cls = (
+            nn.Embedding(12, 8, padding_idx=0),
+            nn.Embedding(7, 8),
+            nn.Parameter(torch.randn(1, 1, 8)),
+        )
+        self.norm, self.layers = (
+            nn.LayerNorm(8),
+            nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), 2),
+        )
         self.pooler, self.classifier = nn.Linear(8, 8), nn.Linear(8, 3)
 
     def forward(self, ids):
@@ -49,7 +56,12 @@ class TextTransformer(nn.Module):
 class CausalBlock(nn.Module):
     def __init__(self):
         super().__init__()
-        self.ln_1, self.ln_2, self.c_attn, self.c_proj = nn.LayerNorm(8), nn.LayerNorm(8), nn.Linear(8, 24), nn.Linear(8, 8)
+        self.ln_1, self.ln_2, self.c_attn, self.c_proj = (
+            nn.LayerNorm(8),
+            nn.LayerNorm(8),
+            nn.Linear(8, 24),
+            nn.Linear(8, 8),
+        )
         self.mlp = nn.Sequential(nn.Linear(8, 16), nn.GELU(approximate="tanh"), nn.Linear(16, 8))
         self.register_buffer("bias", torch.tril(torch.ones(8, 8)).view(1, 1, 8, 8))
 
@@ -66,11 +78,21 @@ class CausalBlock(nn.Module):
         return x + self.mlp(self.ln_2(x))
 
 
-@network("causal language model", tokens(12, 6), "attention written out, masked_fill, tanh GELU, tied weights", target=(5, 3))
+@network(
+    "causal language model",
+    tokens(12, 6),
+    "attention written out, masked_fill, tanh GELU, tied weights",
+    target=(5, 3),
+)
 class GPT(nn.Module):
     def __init__(self):
         super().__init__()
-        self.wte, self.wpe, self.h, self.ln_f = nn.Embedding(12, 8), nn.Embedding(8, 8), nn.Sequential(CausalBlock(), CausalBlock()), nn.LayerNorm(8)
+        self.wte, self.wpe, self.h, self.ln_f = (
+            nn.Embedding(12, 8),
+            nn.Embedding(8, 8),
+            nn.Sequential(CausalBlock(), CausalBlock()),
+            nn.LayerNorm(8),
+        )
 
     def forward(self, idx):
         x = self.wte(idx) + self.wpe(torch.arange(0, idx.size(1)).unsqueeze(0))
@@ -93,7 +115,12 @@ class Llama(nn.Module):
         super().__init__()
         self.embed, self.norm1, self.norm2, self.norm3 = nn.Embedding(12, 8), RMSNorm(8), nn.RMSNorm(8), RMSNorm(8)
         self.wq, self.wk, self.wv, self.wo = (nn.Linear(8, 8, bias=False) for _ in range(4))
-        self.w1, self.w2, self.w3, self.head = nn.Linear(8, 12, bias=False), nn.Linear(12, 8, bias=False), nn.Linear(8, 12, bias=False), nn.Linear(8, 12)
+        self.w1, self.w2, self.w3, self.head = (
+            nn.Linear(8, 12, bias=False),
+            nn.Linear(12, 8, bias=False),
+            nn.Linear(8, 12, bias=False),
+            nn.Linear(8, 12),
+        )
         angles = torch.outer(torch.arange(6.0), torch.tensor([1.0, 0.1])).repeat(1, 2)
         self.register_buffer("cos", angles.cos())
         self.register_buffer("sin", angles.sin())
@@ -141,13 +168,21 @@ class ConvTran(nn.Module):
         return self.out(self.gap(x.permute(0, 2, 1)).flatten(1))
 
 
-@network("PatchTST", real(16, 2), "unfold into patches, channels folded into the batch, BatchNorm, nn.MultiheadAttention", target=(2, 1))
+@network(
+    "PatchTST",
+    real(16, 2),
+    "unfold into patches, channels folded into the batch, BatchNorm, nn.MultiheadAttention",
+    target=(2, 1),
+)
 class PatchTST(nn.Module):
     def __init__(self):
         super().__init__()
         self.project, self.position = nn.Linear(8, 6), nn.Parameter(torch.randn(3, 6) * 0.3)
         self.attention, self.norm = nn.MultiheadAttention(6, 2, batch_first=True), nn.BatchNorm1d(6)
-        self.ff, self.head = nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6)), nn.Sequential(nn.Flatten(-2), nn.Linear(18, 4))
+        self.ff, self.head = (
+            nn.Sequential(nn.Linear(6, 8), nn.GELU(), nn.Linear(8, 6)),
+            nn.Sequential(nn.Flatten(-2), nn.Linear(18, 4)),
+        )
 
     def forward(self, x):
         x = x.permute(0, 2, 1).unfold(dimension=-1, size=8, step=4)

@@ -77,7 +77,9 @@ class HandGRU(nn.Module):
         return self.out(h)
 
 
-@network("GRU by hand (n + z (h - n))", real(8, 4), "chunk(3), reset gate after the matrix, difference times a gate")
+@network(
+    "GRU by hand (n + z (h - n))", real(8, 4), "chunk(3), reset gate after the matrix, difference times a gate"
+)
 class FastGRU(nn.Module):
     def __init__(self):
         super().__init__()
@@ -118,8 +120,16 @@ class Peephole(nn.Module):
 class NormLSTM(nn.Module):
     def __init__(self):
         super().__init__()
-        self.weight_ih, self.weight_hh = nn.Parameter(torch.randn(28, 4) * 0.4), nn.Parameter(torch.randn(28, 7) * 0.4)
-        self.ln_i, self.ln_h, self.ln_c, self.fc = nn.LayerNorm(28), nn.LayerNorm(28), nn.LayerNorm(7), nn.Linear(7, 3)
+        self.weight_ih, self.weight_hh = (
+            nn.Parameter(torch.randn(28, 4) * 0.4),
+            nn.Parameter(torch.randn(28, 7) * 0.4),
+        )
+        self.ln_i, self.ln_h, self.ln_c, self.fc = (
+            nn.LayerNorm(28),
+            nn.LayerNorm(28),
+            nn.LayerNorm(7),
+            nn.Linear(7, 3),
+        )
 
     def forward(self, x):
         hx, cx = x.new_zeros(len(x), 7), x.new_zeros(len(x), 7)

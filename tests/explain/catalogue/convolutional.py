@@ -29,7 +29,11 @@ class SeriesBlock(nn.Module):
         self.body = nn.Sequential(block(inputs, outputs, 8), block(outputs, outputs, 5),
                                   nn.Conv1d(outputs, outputs, 3, padding=1), nn.BatchNorm1d(outputs))  # fmt: skip
         same = inputs == outputs
-        self.shortcut = nn.BatchNorm1d(outputs) if same else nn.Sequential(nn.Conv1d(inputs, outputs, 1), nn.BatchNorm1d(outputs))
+        self.shortcut = (
+            nn.BatchNorm1d(outputs)
+            if same
+            else nn.Sequential(nn.Conv1d(inputs, outputs, 1), nn.BatchNorm1d(outputs))
+        )
 
     def forward(self, x):
         return F.relu(self.body(x) + self.shortcut(x))
@@ -37,7 +41,14 @@ class SeriesBlock(nn.Module):
 
 @network("ResNet for series", real(2, 16), "BatchNorm as a shortcut", piecewise=True)
 def series_resnet():
-    return nn.Sequential(SeriesBlock(2, 6), SeriesBlock(6, 8), SeriesBlock(8, 8), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 3))
+    return nn.Sequential(
+        SeriesBlock(2, 6),
+        SeriesBlock(6, 8),
+        SeriesBlock(8, 8),
+        nn.AdaptiveAvgPool1d(1),
+        nn.Flatten(),
+        nn.Linear(8, 3),
+    )
 
 
 @network("LSTM-FCN", real(12, 2), "nn.LSTM beside Conv1d and BatchNorm")
@@ -56,7 +67,12 @@ class LSTMFCN(nn.Module):
 class SqueezeExcite(nn.Module):
     def __init__(self, channels):
         super().__init__()
-        self.fc = nn.Sequential(nn.Linear(channels, 2, bias=False), nn.ReLU(inplace=True), nn.Linear(2, channels, bias=False), nn.Sigmoid())
+        self.fc = nn.Sequential(
+            nn.Linear(channels, 2, bias=False),
+            nn.ReLU(inplace=True),
+            nn.Linear(2, channels, bias=False),
+            nn.Sigmoid(),
+        )
 
     def forward(self, x):
         b, c, _ = x.size()
@@ -69,7 +85,9 @@ class GRUFCN(nn.Module):
     def __init__(self):
         super().__init__()
         self.gru = nn.GRU(12, 6, batch_first=True)
-        self.conv = nn.Sequential(block(2, 6, 8), SqueezeExcite(6), block(6, 8, 5), SqueezeExcite(8), block(8, 6, 3))
+        self.conv = nn.Sequential(
+            block(2, 6, 8), SqueezeExcite(6), block(6, 8, 5), SqueezeExcite(8), block(8, 6, 3)
+        )
         self.fc = nn.Linear(12, 3)
 
     def forward(self, x):
@@ -90,12 +108,17 @@ class Inception(nn.Module):
         return F.relu(self.bn(torch.cat([conv(z) for conv in self.convs] + [self.pool(x)], dim=1)))
 
 
-@network("InceptionTime", real(2, 16), "cat of convolutions and max pooling before BatchNorm, residual", piecewise=True)
+@network(
+    "InceptionTime", real(2, 16), "cat of convolutions and max pooling before BatchNorm, residual", piecewise=True
+)
 class InceptionTime(nn.Module):
     def __init__(self):
         super().__init__()
         self.blocks = nn.ModuleList([Inception(2), Inception(12), Inception(12)])
-        self.shortcut, self.fc = nn.Sequential(nn.Conv1d(2, 12, 1, bias=False), nn.BatchNorm1d(12)), nn.Linear(12, 3)
+        self.shortcut, self.fc = (
+            nn.Sequential(nn.Conv1d(2, 12, 1, bias=False), nn.BatchNorm1d(12)),
+            nn.Linear(12, 3),
+        )
 
     def forward(self, x):
         res = x
@@ -123,7 +146,9 @@ class TemporalBlock(nn.Module):
 class TCN(nn.Module):
     def __init__(self, norm=weight_norm):
         super().__init__()
-        self.network = nn.Sequential(TemporalBlock(2, 6, 1, norm), TemporalBlock(6, 6, 2, norm), TemporalBlock(6, 6, 4, norm))
+        self.network = nn.Sequential(
+            TemporalBlock(2, 6, 1, norm), TemporalBlock(6, 6, 2, norm), TemporalBlock(6, 6, 4, norm)
+        )
         self.linear = nn.Linear(6, 3)
 
     def forward(self, x):
@@ -131,15 +156,24 @@ class TCN(nn.Module):
 
 
 network("TCN", real(2, 16), "dilated causal Conv1d, weight norm as a parametrization, chomp", piecewise=True)(TCN)
-network("TCN, old weight norm", real(2, 16), "weight norm by a hook", piecewise=True)(lambda: TCN(weight_norm_by_hook))
+network("TCN, old weight norm", real(2, 16), "weight norm by a hook", piecewise=True)(
+    lambda: TCN(weight_norm_by_hook)
+)
 
 
-@network("WaveNet", real(1, 16), "tanh times sigmoid, dilation, skip sums", target=lambda out: out[:, :, -1].max(1).values)
+@network(
+    "WaveNet",
+    real(1, 16),
+    "tanh times sigmoid, dilation, skip sums",
+    target=lambda out: out[:, :, -1].max(1).values,
+)
 class WaveNet(nn.Module):
     def __init__(self):
         super().__init__()
         self.causal = nn.Conv1d(1, 6, 2, padding=1)
-        self.filters, self.gates = (nn.ModuleList([nn.Conv1d(6, 6, 2, dilation=d) for d in (1, 2, 4)]) for _ in range(2))
+        self.filters, self.gates = (
+            nn.ModuleList([nn.Conv1d(6, 6, 2, dilation=d) for d in (1, 2, 4)]) for _ in range(2)
+        )
         self.residual, self.skip = (nn.ModuleList([nn.Conv1d(6, 6, 1) for _ in range(3)]) for _ in range(2))
         self.end1, self.end2 = nn.Conv1d(6, 6, 1), nn.Conv1d(6, 8, 1)
 
@@ -169,7 +203,10 @@ class MaskBlock(nn.Module):
 class ConvTasNet(nn.Module):
     def __init__(self):
         super().__init__()
-        self.encoder, self.decoder = nn.Conv1d(1, 8, 8, stride=4, bias=False), nn.ConvTranspose1d(8, 1, 8, stride=4, bias=False)
+        self.encoder, self.decoder = (
+            nn.Conv1d(1, 8, 8, stride=4, bias=False),
+            nn.ConvTranspose1d(8, 1, 8, stride=4, bias=False),
+        )
         self.separator = nn.Sequential(nn.GroupNorm(1, 8, eps=1e-8), nn.Conv1d(8, 6, 1), MaskBlock(1), MaskBlock(2),
                                        nn.PReLU(), nn.Conv1d(6, 16, 1), nn.Sigmoid())  # fmt: skip
 

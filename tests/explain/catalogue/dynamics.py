@@ -66,7 +66,13 @@ class SRU(nn.Module):
 class CoRNN(nn.Module):
     def __init__(self):
         super().__init__()
-        self.i2h, self.readout, self.dt, self.gamma, self.epsilon = nn.Linear(3 + 16, 8), nn.Linear(8, 3), 0.3, 1.5, 1.2
+        self.i2h, self.readout, self.dt, self.gamma, self.epsilon = (
+            nn.Linear(3 + 16, 8),
+            nn.Linear(8, 3),
+            0.3,
+            1.5,
+            1.2,
+        )
 
     def forward(self, x):
         hy, hz = torch.zeros(x.size(0), 8), torch.zeros(x.size(0), 8)
@@ -97,7 +103,12 @@ class EchoState(nn.Module):
 class Clockwork(nn.Module):
     def __init__(self):
         super().__init__()
-        self.w, self.u, self.fc, self.periods = nn.Linear(3, 9), nn.Linear(9, 9, bias=False), nn.Linear(9, 3), (1, 2, 4)
+        self.w, self.u, self.fc, self.periods = (
+            nn.Linear(3, 9),
+            nn.Linear(9, 9, bias=False),
+            nn.Linear(9, 3),
+            (1, 2, 4),
+        )
 
     def forward(self, x):
         h = torch.zeros(x.size(0), 9)
@@ -131,7 +142,12 @@ class GRUD(nn.Module):
         super().__init__()
         self.register_buffer("x_mean", torch.randn(4) * 0.3)
         self.gamma_x, self.gamma_h = nn.Parameter(torch.rand(4)), nn.Linear(4, 7)
-        self.zl, self.rl, self.hl, self.fc = (nn.Linear(4 + 7 + 4, 7) for _ in range(3)), None, None, nn.Linear(7, 3)
+        self.zl, self.rl, self.hl, self.fc = (
+            (nn.Linear(4 + 7 + 4, 7) for _ in range(3)),
+            None,
+            None,
+            nn.Linear(7, 3),
+        )
         self.zl, self.rl, self.hl = nn.ModuleList(self.zl)
 
     def forward(self, x, delta, mask):
@@ -151,7 +167,11 @@ class GRUD(nn.Module):
 class RecurrentHighway(nn.Module):
     def __init__(self):
         super().__init__()
-        self.x, self.r, self.fc = nn.Linear(4, 14), nn.ModuleList([nn.Linear(7, 14), nn.Linear(7, 14)]), nn.Linear(7, 3)
+        self.x, self.r, self.fc = (
+            nn.Linear(4, 14),
+            nn.ModuleList([nn.Linear(7, 14), nn.Linear(7, 14)]),
+            nn.Linear(7, 3),
+        )
 
     def forward(self, x):
         s = x.new_zeros(len(x), 7)
@@ -167,14 +187,18 @@ class RecurrentHighway(nn.Module):
 class FastGRNN(nn.Module):
     def __init__(self):
         super().__init__()
-        self.w1, self.w2, self.u1, self.u2 = (nn.Parameter(torch.randn(*s) * 0.6) for s in ((4, 3), (3, 7), (7, 3), (3, 7)))
+        self.w1, self.w2, self.u1, self.u2 = (
+            nn.Parameter(torch.randn(*s) * 0.6) for s in ((4, 3), (3, 7), (7, 3), (3, 7))
+        )
         self.bg, self.bu, self.fc = nn.Parameter(torch.ones(1, 7)), nn.Parameter(torch.ones(1, 7)), nn.Linear(7, 3)
         self.zeta, self.nu = nn.Parameter(torch.ones(1, 1)), nn.Parameter(-4 * torch.ones(1, 1))
 
     def forward(self, x):
         h = x.new_zeros(len(x), 7)
         for t in range(x.shape[1]):
-            pre = torch.matmul(torch.matmul(x[:, t], self.w1), self.w2) + torch.matmul(torch.matmul(h, self.u1), self.u2)
+            pre = torch.matmul(torch.matmul(x[:, t], self.w1), self.w2) + torch.matmul(
+                torch.matmul(h, self.u1), self.u2
+            )
             z, c = torch.sigmoid(pre + self.bg), torch.tanh(pre + self.bu)
             h = z * h + (torch.sigmoid(self.zeta) * (1.0 - z) + torch.sigmoid(self.nu)) * c
         return self.fc(h)

@@ -39,7 +39,9 @@ class NBEATS(nn.Module):
 class NHiTS(nn.Module):
     def __init__(self):
         super().__init__()
-        self.nets = nn.ModuleList([nn.Sequential(nn.Linear(16 // k, 8), nn.ReLU(), nn.Linear(8, 16 + 8 // k)) for k in (4, 2, 1)])
+        self.nets = nn.ModuleList(
+            [nn.Sequential(nn.Linear(16 // k, 8), nn.ReLU(), nn.Linear(8, 16 + 8 // k)) for k in (4, 2, 1)]
+        )
 
     def forward(self, y):
         residuals, forecast = y.flip(dims=(-1,)), y[:, -1:].repeat(1, 8)
@@ -50,7 +52,9 @@ class NHiTS(nn.Module):
         return forecast
 
 
-@network("DLinear", real(12, 3), "moving average by replicated ends and average pooling", target=(2, 1), piecewise=True)
+@network(
+    "DLinear", real(12, 3), "moving average by replicated ends and average pooling", target=(2, 1), piecewise=True
+)
 class DLinear(nn.Module):
     def __init__(self):
         super().__init__()
@@ -68,7 +72,11 @@ class DLinear(nn.Module):
 class RevIN(nn.Module):
     def __init__(self):
         super().__init__()
-        self.weight, self.bias, self.linear = nn.Parameter(torch.ones(2)), nn.Parameter(torch.zeros(2)), nn.Linear(12, 4)
+        self.weight, self.bias, self.linear = (
+            nn.Parameter(torch.ones(2)),
+            nn.Parameter(torch.zeros(2)),
+            nn.Linear(12, 4),
+        )
 
     def forward(self, x):
         mean = x.mean(1, keepdim=True).detach()
@@ -78,7 +86,9 @@ class RevIN(nn.Module):
         return (y - self.bias) / self.weight * std + mean
 
 
-@network("DeepAR", real(9, 3), "nn.LSTM, mean and softplus deviation in a dict", target=lambda out: out["loc"][:, -1])
+@network(
+    "DeepAR", real(9, 3), "nn.LSTM, mean and softplus deviation in a dict", target=lambda out: out["loc"][:, -1]
+)
 class DeepAR(nn.Module):
     def __init__(self):
         super().__init__()
@@ -119,7 +129,9 @@ class DARNN(nn.Module):
         h, s = x.new_zeros(len(x), 6), x.new_zeros(len(x), 6)
         encoded = torch.zeros(x.size(0), 7, 6)
         for t in range(7):
-            seen = torch.cat((h.repeat(4, 1, 1).permute(1, 0, 2), s.repeat(4, 1, 1).permute(1, 0, 2), x.permute(0, 2, 1)), dim=2)
+            seen = torch.cat(
+                (h.repeat(4, 1, 1).permute(1, 0, 2), s.repeat(4, 1, 1).permute(1, 0, 2), x.permute(0, 2, 1)), dim=2
+            )
             weights = F.softmax(self.attn(seen.view(-1, 19)).view(-1, 4), dim=1)
             h, s = self.cell(torch.mul(weights, x[:, t, :]), (h, s))
             encoded[:, t, :] = h
@@ -136,7 +148,11 @@ class TiDE(nn.Module):
     def __init__(self):
         super().__init__()
         self.feature, self.skip = nn.Sequential(nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 1)), nn.Linear(12, 4)
-        self.dense, self.residual, self.norm = nn.Sequential(nn.Linear(28, 8), nn.ReLU(), nn.Linear(8, 4)), nn.Linear(28, 4), nn.LayerNorm(4)
+        self.dense, self.residual, self.norm = (
+            nn.Sequential(nn.Linear(28, 8), nn.ReLU(), nn.Linear(8, 4)),
+            nn.Linear(28, 4),
+            nn.LayerNorm(4),
+        )
 
     def forward(self, past, covariates):
         seen = torch.cat([past, self.feature(covariates).squeeze(-1)], dim=-1)

@@ -71,7 +71,9 @@ class Elman(nn.Module):
         return self.fc(output.contiguous().view(-1, 8)).view(x.size(0), -1, 3).mean(dim=1)
 
 
-@network("LSTM with projection", real(7, 4), "nn.LSTM with proj_size, cell state c_n", target=lambda out: out[0][:, 0])
+@network(
+    "LSTM with projection", real(7, 4), "nn.LSTM with proj_size, cell state c_n", target=lambda out: out[0][:, 0]
+)
 class Projected(nn.Module):
     def __init__(self):
         super().__init__()

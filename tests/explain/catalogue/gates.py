@@ -13,7 +13,11 @@ class GRN(nn.Module):
     def __init__(self, inputs, outputs, context=None):
         super().__init__()
         self.skip = nn.Linear(inputs, outputs) if inputs != outputs else nn.Identity()
-        self.fc1, self.fc2, self.context = nn.Linear(inputs, 8), nn.Linear(8, 8), nn.Linear(context, 8, bias=False) if context else None
+        self.fc1, self.fc2, self.context = (
+            nn.Linear(inputs, 8),
+            nn.Linear(8, 8),
+            nn.Linear(context, 8, bias=False) if context else None,
+        )
         self.glu, self.norm = nn.Linear(8, 2 * outputs), nn.LayerNorm(outputs)
 
     def forward(self, x, context=None):
@@ -36,7 +40,11 @@ class TFT(nn.Module):
         self.static, self.variables = GRN(4, 6), nn.ModuleList([nn.Linear(1, 6) for _ in range(3)])
         self.weights, self.singles = GRN(18, 3, context=6), nn.ModuleList([GRN(6, 6) for _ in range(3)])
         self.h0, self.c0, self.lstm = GRN(6, 6), GRN(6, 6), nn.LSTM(6, 6, batch_first=True)
-        self.gate, self.norm, self.attention = nn.Linear(6, 12), nn.LayerNorm(6), nn.MultiheadAttention(6, 2, batch_first=True)
+        self.gate, self.norm, self.attention = (
+            nn.Linear(6, 12),
+            nn.LayerNorm(6),
+            nn.MultiheadAttention(6, 2, batch_first=True),
+        )
         self.out = nn.Linear(6, 2)
 
     def forward(self, series, static):
@@ -70,7 +78,11 @@ class Highway(nn.Module):
 class GatedCNN(nn.Module):
     def __init__(self):
         super().__init__()
-        self.first, self.convs, self.fc = nn.Conv1d(3, 6, 1), nn.ModuleList([nn.Conv1d(6, 12, 3) for _ in range(3)]), nn.Linear(6, 3)
+        self.first, self.convs, self.fc = (
+            nn.Conv1d(3, 6, 1),
+            nn.ModuleList([nn.Conv1d(6, 12, 3) for _ in range(3)]),
+            nn.Linear(6, 3),
+        )
 
     def forward(self, x):
         x = self.first(x)
@@ -92,12 +104,19 @@ class Maxout(nn.Module):
         return self.fc3(x)
 
 
-@network("convolutional block attention", real(2, 8, 8), "channel gate from mean and max, spatial gate from both over channels")
+@network(
+    "convolutional block attention",
+    real(2, 8, 8),
+    "channel gate from mean and max, spatial gate from both over channels",
+)
 class CBAM(nn.Module):
     def __init__(self):
         super().__init__()
         self.conv, self.bn = nn.Conv2d(2, 6, 3, padding=1), nn.BatchNorm2d(6)
-        self.mlp, self.spatial = nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Linear(3, 6)), nn.Conv2d(2, 1, 3, padding=1)
+        self.mlp, self.spatial = (
+            nn.Sequential(nn.Linear(6, 3), nn.ReLU(), nn.Linear(3, 6)),
+            nn.Conv2d(2, 1, 3, padding=1),
+        )
         self.fc = nn.Linear(6, 3)
 
     def forward(self, x):
@@ -113,7 +132,9 @@ class CBAM(nn.Module):
 class Experts(nn.Module):
     def __init__(self):
         super().__init__()
-        self.experts = nn.ModuleList([nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(4)])
+        self.experts = nn.ModuleList(
+            [nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(4)]
+        )
         self.gate = nn.Linear(6, 4)
 
     def forward(self, x):
@@ -125,7 +146,11 @@ class Experts(nn.Module):
 class SparseExperts(nn.Module):
     def __init__(self):
         super().__init__()
-        self.w1, self.w2, self.gate = nn.Parameter(torch.randn(4, 6, 8) * 0.4), nn.Parameter(torch.randn(4, 8, 3) * 0.4), nn.Linear(6, 4, bias=False)
+        self.w1, self.w2, self.gate = (
+            nn.Parameter(torch.randn(4, 6, 8) * 0.4),
+            nn.Parameter(torch.randn(4, 8, 3) * 0.4),
+            nn.Linear(6, 4, bias=False),
+        )
 
     def forward(self, x):
         best, index = self.gate(x).topk(2, dim=-1)
@@ -134,11 +159,19 @@ class SparseExperts(nn.Module):
         return torch.einsum("ebh,ehk,be->bk", hidden, self.w2, gates)
 
 
-@network("spatial gating unit", real(8, 4), "gMLP: product of two signals along time", options={"products": "half"})
+@network(
+    "spatial gating unit", real(8, 4), "gMLP: product of two signals along time", options={"products": "half"}
+)
 class GatedMLP(nn.Module):
     def __init__(self):
         super().__init__()
-        self.norm, self.up, self.sgu, self.spatial, self.down = nn.LayerNorm(4), nn.Linear(4, 12), nn.LayerNorm(6), nn.Conv1d(8, 8, 1), nn.Linear(6, 4)
+        self.norm, self.up, self.sgu, self.spatial, self.down = (
+            nn.LayerNorm(4),
+            nn.Linear(4, 12),
+            nn.LayerNorm(6),
+            nn.Conv1d(8, 8, 1),
+            nn.Linear(6, 4),
+        )
         self.fc = nn.Linear(4, 3)
 
     def forward(self, x):
@@ -147,19 +180,32 @@ class GatedMLP(nn.Module):
         return self.fc(x.mean(1))
 
 
-@network("ST-GCN", real(3, 6, 5), "skeletons: graph convolution by einsum, temporal Conv2d, residual", piecewise=True)
+@network(
+    "ST-GCN", real(3, 6, 5), "skeletons: graph convolution by einsum, temporal Conv2d, residual", piecewise=True
+)
 class STGCN(nn.Module):
     def __init__(self):
         super().__init__()
         A = torch.eye(5) + torch.diag(torch.ones(4), 1) + torch.diag(torch.ones(4), -1)
         self.register_buffer("A", torch.stack([torch.eye(5), A / A.sum(0)]))
-        self.importance, self.data_bn, self.gcn = nn.Parameter(torch.ones(2, 5, 5)), nn.BatchNorm1d(15), nn.Conv2d(3, 12, 1)
-        self.tcn = nn.Sequential(nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 6, (3, 1), padding=(1, 0)), nn.BatchNorm2d(6))
+        self.importance, self.data_bn, self.gcn = (
+            nn.Parameter(torch.ones(2, 5, 5)),
+            nn.BatchNorm1d(15),
+            nn.Conv2d(3, 12, 1),
+        )
+        self.tcn = nn.Sequential(
+            nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 6, (3, 1), padding=(1, 0)), nn.BatchNorm2d(6)
+        )
         self.residual, self.fcn = nn.Sequential(nn.Conv2d(3, 6, 1), nn.BatchNorm2d(6)), nn.Conv2d(6, 3, 1)
 
     def forward(self, x):
         N, C, T, V = x.size()
-        x = self.data_bn(x.permute(0, 3, 1, 2).contiguous().view(N, V * C, T)).view(N, V, C, T).permute(0, 2, 3, 1).contiguous()
+        x = (
+            self.data_bn(x.permute(0, 3, 1, 2).contiguous().view(N, V * C, T))
+            .view(N, V, C, T)
+            .permute(0, 2, 3, 1)
+            .contiguous()
+        )
         y = self.gcn(x).view(N, 2, 6, T, V)
         y = torch.einsum("nkctv,kvw->nctw", (y, self.A * self.importance)).contiguous()
         x = F.relu(self.tcn(y) + self.residual(x))

@@ -80,7 +80,13 @@ class CfC(nn.Module):
     def __init__(self):
         super().__init__()
         self.backbone = nn.Sequential(nn.Linear(3 + 6, 8), nn.Tanh())
-        self.ff1, self.ff2, self.time_a, self.time_b, self.fc = (nn.Linear(8, 6) for _ in range(4)), None, None, None, nn.Linear(6, 3)
+        self.ff1, self.ff2, self.time_a, self.time_b, self.fc = (
+            (nn.Linear(8, 6) for _ in range(4)),
+            None,
+            None,
+            None,
+            nn.Linear(6, 3),
+        )
         self.ff1, self.ff2, self.time_a, self.time_b = nn.ModuleList(self.ff1)
 
     def forward(self, x, timespans):
@@ -94,11 +100,21 @@ class CfC(nn.Module):
         return self.fc(h)
 
 
-@network("liquid time-constant network", real(6, 3), "semi-implicit Euler steps, division by a signal", options={"products": "half"})
+@network(
+    "liquid time-constant network",
+    real(6, 3),
+    "semi-implicit Euler steps, division by a signal",
+    options={"products": "half"},
+)
 class LTC(nn.Module):
     def __init__(self):
         super().__init__()
-        self.f, self.A, self.tau, self.fc = nn.Linear(3 + 6, 6), nn.Parameter(torch.randn(6)), nn.Parameter(torch.ones(6)), nn.Linear(6, 3)
+        self.f, self.A, self.tau, self.fc = (
+            nn.Linear(3 + 6, 6),
+            nn.Parameter(torch.randn(6)),
+            nn.Parameter(torch.ones(6)),
+            nn.Linear(6, 3),
+        )
 
     def forward(self, x):
         h, dt = x.new_zeros(len(x), 6), 0.3

@@ -44,8 +44,14 @@ class DeepSpeech2(nn.Module):
         super().__init__()
         self.conv = nn.Sequential(nn.Conv2d(1, 3, (5, 3), stride=(2, 2), padding=(2, 1)), nn.BatchNorm2d(3), nn.Hardtanh(0, 20, inplace=True),
                                   nn.Conv2d(3, 3, (3, 3), stride=(2, 1), padding=(1, 1)), nn.BatchNorm2d(3), nn.Hardtanh(0, 20, inplace=True))  # fmt: skip
-        self.rnn1, self.rnn2 = nn.GRU(6, 6, bidirectional=True, bias=True), nn.GRU(6, 6, bidirectional=True, bias=True)
-        self.norm, self.fc = SequenceWise(nn.BatchNorm1d(6)), nn.Sequential(SequenceWise(nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 5, bias=False))))
+        self.rnn1, self.rnn2 = (
+            nn.GRU(6, 6, bidirectional=True, bias=True),
+            nn.GRU(6, 6, bidirectional=True, bias=True),
+        )
+        self.norm, self.fc = (
+            SequenceWise(nn.BatchNorm1d(6)),
+            nn.Sequential(SequenceWise(nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, 5, bias=False)))),
+        )
 
     def forward(self, x, lengths):
         lengths = (lengths + 1) // 2
@@ -63,7 +69,12 @@ class DeepSpeech2(nn.Module):
         return self.fc(x).transpose(0, 1)
 
 
-@network("CRNN for handwriting", real(1, 8, 16), "Conv2d to columns, bidirectional nn.LSTM, output (B, T, K)", target=(3, 1))
+@network(
+    "CRNN for handwriting",
+    real(1, 8, 16),
+    "Conv2d to columns, bidirectional nn.LSTM, output (B, T, K)",
+    target=(3, 1),
+)
 class CRNN(nn.Module):
     def __init__(self):
         super().__init__()
@@ -83,7 +94,9 @@ class CRNN(nn.Module):
 class VideoLSTM(nn.Module):
     def __init__(self):
         super().__init__()
-        self.cnn = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 8), nn.ReLU())
+        self.cnn = nn.Sequential(
+            nn.Conv2d(1, 4, 3), nn.ReLU(), nn.AvgPool2d(2), nn.Flatten(), nn.Linear(36, 8), nn.ReLU()
+        )
         self.lstm, self.fc = nn.LSTM(8, 6, 2, batch_first=True), nn.Linear(6, 3)
 
     def forward(self, x):
@@ -126,7 +139,12 @@ class DeepConvLSTM(nn.Module):
 class Listener(nn.Module):
     def __init__(self):
         super().__init__()
-        self.layers = nn.ModuleList([nn.LSTM(8, 5, bidirectional=True, batch_first=True), nn.LSTM(20, 5, bidirectional=True, batch_first=True)])
+        self.layers = nn.ModuleList(
+            [
+                nn.LSTM(8, 5, bidirectional=True, batch_first=True),
+                nn.LSTM(20, 5, bidirectional=True, batch_first=True),
+            ]
+        )
         self.fc = nn.Linear(10, 3)
 
     def forward(self, x):
@@ -165,7 +183,10 @@ class WaveEncoder(nn.Module):
         self.front = nn.Sequential(nn.Conv1d(1, 6, 8, stride=4, bias=False), nn.GroupNorm(6, 6), nn.GELU(),
                                    nn.Conv1d(6, 6, 3, stride=2, bias=False), nn.GELU())  # fmt: skip
         self.norm, self.project = nn.LayerNorm(6), nn.Linear(6, 8)
-        self.position, self.fc = nn.utils.parametrizations.weight_norm(nn.Conv1d(8, 8, 4, padding=2, groups=2), dim=2), nn.Linear(8, 3)
+        self.position, self.fc = (
+            nn.utils.parametrizations.weight_norm(nn.Conv1d(8, 8, 4, padding=2, groups=2), dim=2),
+            nn.Linear(8, 3),
+        )
 
     def forward(self, x):
         x = self.project(self.norm(self.front(x).transpose(1, 2)))

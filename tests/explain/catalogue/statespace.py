@@ -9,13 +9,25 @@ from torch import nn
 from .network import network, real
 
 
-@network("Mamba block", real(8, 4), "depthwise Conv1d, SiLU, selective scan, product with a SiLU branch", options={"products": "half"})
+@network(
+    "Mamba block",
+    real(8, 4),
+    "depthwise Conv1d, SiLU, selective scan, product with a SiLU branch",
+    options={"products": "half"},
+)
 class Mamba(nn.Module):
     def __init__(self):
         super().__init__()
-        self.embed, self.in_proj, self.conv1d = nn.Linear(4, 6), nn.Linear(6, 16, bias=False), nn.Conv1d(8, 8, 3, groups=8, padding=2)
+        self.embed, self.in_proj, self.conv1d = (
+            nn.Linear(4, 6),
+            nn.Linear(6, 16, bias=False),
+            nn.Conv1d(8, 8, 3, groups=8, padding=2),
+        )
         self.x_proj, self.dt_proj = nn.Linear(8, 2 + 2 * 3, bias=False), nn.Linear(2, 8)
-        self.A_log, self.D = nn.Parameter(torch.log(torch.arange(1.0, 4.0)).repeat(8, 1)), nn.Parameter(torch.ones(8))
+        self.A_log, self.D = (
+            nn.Parameter(torch.log(torch.arange(1.0, 4.0)).repeat(8, 1)),
+            nn.Parameter(torch.ones(8)),
+        )
         self.out_proj, self.norm, self.fc = nn.Linear(8, 6, bias=False), nn.RMSNorm(6), nn.Linear(6, 3)
 
     def forward(self, u):
@@ -39,8 +51,16 @@ class Mamba(nn.Module):
 class S4D(nn.Module):
     def __init__(self):
         super().__init__()
-        self.encoder, self.D, self.norm, self.decoder = nn.Linear(4, 6), nn.Parameter(torch.randn(6)), nn.LayerNorm(6), nn.Linear(6, 3)
-        self.log_A, self.A_imag = nn.Parameter(torch.log(0.5 * torch.ones(6, 2))), nn.Parameter(math.pi * torch.arange(2.0).repeat(6, 1))
+        self.encoder, self.D, self.norm, self.decoder = (
+            nn.Linear(4, 6),
+            nn.Parameter(torch.randn(6)),
+            nn.LayerNorm(6),
+            nn.Linear(6, 3),
+        )
+        self.log_A, self.A_imag = (
+            nn.Parameter(torch.log(0.5 * torch.ones(6, 2))),
+            nn.Parameter(math.pi * torch.arange(2.0).repeat(6, 1)),
+        )
         self.C, self.log_dt = nn.Parameter(torch.randn(6, 2, 2)), nn.Parameter(torch.rand(6) - 2)
         self.output_linear = nn.Sequential(nn.Conv1d(6, 12, 1), nn.GLU(dim=-2))
 
@@ -63,7 +83,9 @@ class LRU(nn.Module):
     def __init__(self):
         super().__init__()
         self.nu_log, self.theta_log = nn.Parameter(torch.randn(5) * 0.3 - 1), nn.Parameter(torch.randn(5) * 0.3)
-        self.B_re, self.B_im, self.C_re, self.C_im = (nn.Parameter(torch.randn(*s) * 0.4) for s in ((5, 4), (5, 4), (6, 5), (6, 5)))
+        self.B_re, self.B_im, self.C_re, self.C_im = (
+            nn.Parameter(torch.randn(*s) * 0.4) for s in ((5, 4), (5, 4), (6, 5), (6, 5))
+        )
         self.fc = nn.Linear(6, 3)
 
     def forward(self, x):
@@ -76,7 +98,12 @@ class LRU(nn.Module):
         return self.fc(F.relu((state @ C.T).real))
 
 
-@network("LRU in real numbers", real(9, 4), "rotation of pairs of units, stack of real and imaginary part", piecewise=True)
+@network(
+    "LRU in real numbers",
+    real(9, 4),
+    "rotation of pairs of units, stack of real and imaginary part",
+    piecewise=True,
+)
 class RealLRU(nn.Module):
     def __init__(self):
         super().__init__()
@@ -92,11 +119,17 @@ class RealLRU(nn.Module):
         return self.fc(F.relu(self.C(torch.stack([re, im], 1).flatten(1))))
 
 
-@network("moving averages with gates", real(8, 4), "exponential moving average along time, reset and update gates, SiLU")
+@network(
+    "moving averages with gates", real(8, 4), "exponential moving average along time, reset and update gates, SiLU"
+)
 class MEGA(nn.Module):
     def __init__(self):
         super().__init__()
-        self.embed, self.alpha, self.r, self.u, self.h = nn.Linear(4, 6), nn.Parameter(torch.randn(6)), *(nn.Linear(6, 6) for _ in range(3))
+        self.embed, self.alpha, self.r, self.u, self.h = (
+            nn.Linear(4, 6),
+            nn.Parameter(torch.randn(6)),
+            *(nn.Linear(6, 6) for _ in range(3)),
+        )
         self.norm, self.fc = nn.LayerNorm(6), nn.Linear(6, 3)
 
     def forward(self, x):
@@ -116,7 +149,12 @@ class MEGA(nn.Module):
 class RGLRU(nn.Module):
     def __init__(self):
         super().__init__()
-        self.embed, self.w_r, self.w_i, self.Lambda = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 6), nn.Parameter(torch.randn(6))
+        self.embed, self.w_r, self.w_i, self.Lambda = (
+            nn.Linear(4, 6),
+            nn.Linear(6, 6),
+            nn.Linear(6, 6),
+            nn.Parameter(torch.randn(6)),
+        )
         self.fc = nn.Linear(6, 3)
 
     def forward(self, x):
@@ -135,7 +173,10 @@ class RGLRU(nn.Module):
 class ReNet(nn.Module):
     def __init__(self):
         super().__init__()
-        self.rows, self.columns = nn.GRU(8, 4, bidirectional=True, batch_first=True), nn.GRU(8, 4, bidirectional=True, batch_first=True)
+        self.rows, self.columns = (
+            nn.GRU(8, 4, bidirectional=True, batch_first=True),
+            nn.GRU(8, 4, bidirectional=True, batch_first=True),
+        )
         self.fc = nn.Linear(9 * 8, 3)
 
     def forward(self, x):
@@ -164,8 +205,17 @@ class RowLSTM(nn.Module):
 class UTime(nn.Module):
     def __init__(self):
         super().__init__()
-        self.d1, self.d2, self.d3 = nn.Conv1d(2, 4, 3, padding=1), nn.Conv1d(4, 6, 3, padding=1), nn.Conv1d(6, 6, 3, padding=1)
-        self.up, self.t, self.u2, self.u1 = nn.Upsample(scale_factor=2), nn.ConvTranspose1d(6, 4, 2, stride=2), nn.Conv1d(12, 6, 3, padding=1), nn.Conv1d(8, 4, 3, padding=1)
+        self.d1, self.d2, self.d3 = (
+            nn.Conv1d(2, 4, 3, padding=1),
+            nn.Conv1d(4, 6, 3, padding=1),
+            nn.Conv1d(6, 6, 3, padding=1),
+        )
+        self.up, self.t, self.u2, self.u1 = (
+            nn.Upsample(scale_factor=2),
+            nn.ConvTranspose1d(6, 4, 2, stride=2),
+            nn.Conv1d(12, 6, 3, padding=1),
+            nn.Conv1d(8, 4, 3, padding=1),
+        )
         self.out = nn.Conv1d(4, 2, 1)
 
     def forward(self, x):

@@ -93,7 +93,10 @@ class Hierarchical(nn.Module):
         super().__init__()
         self.embed = nn.Embedding(12, 5)
         self.words, self.sentences = (nn.GRU(n, 4, bidirectional=True, batch_first=True) for n in (5, 8))
-        self.project, self.context = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)]), nn.Parameter(torch.randn(2, 8))
+        self.project, self.context = (
+            nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)]),
+            nn.Parameter(torch.randn(2, 8)),
+        )
         self.fc = nn.Linear(8, 3)
 
     def pool(self, h, level):
@@ -107,7 +110,9 @@ class Hierarchical(nn.Module):
         return self.fc(self.pool(sentences, 1))
 
 
-@network("CNN for sentences", tokens(12, 9), "nn.Embedding, conv2d of several widths, max over time", piecewise=True)
+@network(
+    "CNN for sentences", tokens(12, 9), "nn.Embedding, conv2d of several widths, max over time", piecewise=True
+)
 class TextCNN(nn.Module):
     def __init__(self):
         super().__init__()
@@ -143,12 +148,19 @@ class Averaging(nn.Module):
         return self.mlp((self.embedding(text) * mask).sum(1) / mask.sum(1).clamp(min=1))
 
 
-@network("concat pooling", padded(), "nn.LSTM, last step, max and mean over the tokens", arguments=lambda: {"lengths": LENGTHS})
+@network(
+    "concat pooling",
+    padded(),
+    "nn.LSTM, last step, max and mean over the tokens",
+    arguments=lambda: {"lengths": LENGTHS},
+)
 class ConcatPooling(nn.Module):
     def __init__(self):
         super().__init__()
         self.embedding, self.rnn = nn.Embedding(12, 6), nn.LSTM(6, 6, batch_first=True)
-        self.head = nn.Sequential(nn.BatchNorm1d(18), nn.Linear(18, 8), nn.ReLU(inplace=True), nn.BatchNorm1d(8), nn.Linear(8, 3))
+        self.head = nn.Sequential(
+            nn.BatchNorm1d(18), nn.Linear(18, 8), nn.ReLU(inplace=True), nn.BatchNorm1d(8), nn.Linear(8, 3)
+        )
 
     def forward(self, text, lengths):
         packed = pack_padded_sequence(self.embedding(text), lengths, batch_first=True, enforce_sorted=False)
