@@ -16,14 +16,27 @@ aten = torch.ops.aten
 WITHOUT_IN_PLACE = "Use its ordinary form (for example nn.ReLU(inplace=False))."
 
 
-def overwrite(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Any:
-    """The ordinary form of an operation, whose result takes the place of the first argument."""
-    tensor, value = args[0], overwritten(tape, func, args, kwargs)
-    base = tensor._base
-    if base is None:
+def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Tensor:
+    """The ordinary form of an operation, whose result takes the place of the first argument.
+
+    Args:
+        tape: what is written.
+        func: the operation.
+        tensor: its first argument; its memory may have been replaced.
+        args: all arguments, as they are now.
+        kwargs: others.
+    """
+    value = overwritten(tape, func, args, kwargs)
+    shape, stride, offset = tensor.shape, tensor.stride(), tensor.storage_offset()
+    replaced = tape.retired.get(tensor.untyped_storage()._cdata)
+    if replaced is not None:
+        base, old = replaced
+        offset -= old.storage_offset()
+    elif tensor._base is not None:
+        base = tensor._base
+    else:
         _replace(tape, tensor, value)
         return tensor
-    shape, stride, offset = tensor.shape, tensor.stride(), tensor.storage_offset()
     whole = written(tape, base, value, shape, stride, offset)
     _replace(tape, base, whole)
     node = tape.find(value)
@@ -83,34 +96,45 @@ def laid_out(tape: "Tape", value: Tensor, stride: tuple[int, ...]) -> Tensor:
 
 def written(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
     """The base of a view after `value` was written where the view lies."""
-    whole = _scattered(held(base), held(value), *geometry)
     below, above = tape.find(base), tape.find(value)
-    if below is None and above is None:
-        return whole
+    index, shape, inner = places(base, *geometry), base.shape, value.shape
+
+    def put(one: Tensor, other: Tensor) -> Tensor:
+        return one.reshape(-1).index_copy(0, index.flatten(), other.reshape(-1)).view(shape)
 
     def apply(parts: Any) -> Tensor:
         one, other = parts
-        one = torch.zeros_like(whole) if one is None else one.contiguous()
-        other = torch.zeros(geometry[0], dtype=one.dtype, device=one.device) if other is None else other
-        return _scattered(one, other, *geometry)
+        like = other if one is None else one
+        return put(
+            like.new_zeros(shape) if one is None else one, like.new_zeros(inner) if other is None else other
+        )
 
     def undo(part: Tensor) -> list[Tensor | None]:
-        part = part.contiguous() if part.stride() != whole.stride() else part
-        rest = None
-        if below is not None:
-            rest = _scattered(part, part.new_zeros(geometry[0]), *geometry)
-        return [rest, part.as_strided(*geometry)]
+        return [put(part, part.new_zeros(inner)), part.take(index)]
 
-    return tape.join(whole, [below, above], [base, value], Joining(apply, undo), lambda parts: apply(parts))
+    whole = put(held(base), held(value))
+    if below is None and above is None:
+        return whole
+    return tape.join(whole, [below, above], [base, value], Joining(apply, undo), apply)
 
 
-def _scattered(base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
-    """`torch.as_strided_scatter`, whose own gradient by the base is wrong: that of what is overwritten."""
-    if not torch.is_grad_enabled():
-        return torch.as_strided_scatter(base, value, *geometry)
-    inside = torch.zeros_like(base, dtype=torch.bool)
-    inside.as_strided(*geometry).fill_(True)
-    return torch.where(inside, torch.as_strided_scatter(torch.zeros_like(base), value, *geometry), base)
+def places(base: Tensor, size: torch.Size, stride: tuple[int, ...], offset: int) -> Tensor:
+    """Which entries of a tensor, counted in order, lie where a view of its memory does; -1 where there is none.
+
+    What has a tensor's shape, a bound or a relevance, need not lie in memory as the tensor does.
+    """
+    index = torch.tensor(offset - base.storage_offset(), device=base.device)
+    for length, step in zip(size, stride, strict=True):
+        index = index.unsqueeze(-1) + step * torch.arange(length, device=base.device)
+    extent = 1 + sum((length - 1) * step for length, step in zip(base.shape, base.stride(), strict=True))
+    inside = (index >= 0) & (index < extent)
+    if not base.is_contiguous():
+        order = torch.full((extent,), -1, device=base.device)
+        order.as_strided(base.shape, base.stride(), 0).copy_(
+            torch.arange(base.numel(), device=base.device).view(base.shape)
+        )
+        index = order[index.clamp(0, extent - 1)]
+    return torch.where(inside, index, -1)
 
 
 def current(tape: "Tape", argument: Any) -> Any:

@@ -104,6 +104,7 @@ class Tape(TorchDispatchMode):
 
     def record(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Do what an operation does, and write it down if it is done to something that is made of the input."""
+        first: Any = args[0] if args else None
         if self.retired:
             args = tuple(current(self, a) for a in args)
         known = False
@@ -115,7 +116,7 @@ class Tape(TorchDispatchMode):
         if not known or func in self._harmless:
             return func(*args, **kwargs)
         if func._schema.is_mutable:
-            return overwrite(self, func, args, kwargs)
+            return overwrite(self, func, first, args, kwargs)
         recorder = self._table.get(func)
         if recorder is None:
             return self.opaque(func, args, kwargs)

@@ -288,6 +288,7 @@ def test_what_is_overwritten(rule):
     written = Written().double()
     written.load_state_dict(model.state_dict())
     torch.testing.assert_close(written(x), model(x))  # torch agrees
+    torch.testing.assert_close(METHODS[rule]()(written, x, 1), METHODS[rule]()(model, x, 1))
     results = []
     for network in (written, model):
         relevance = METHODS[rule](create_graph=True)(network, x, 1)
@@ -501,7 +502,7 @@ def test_training_on_relevance_moves_it_to_the_mask():
 
 
 def test_a_view_written_by_hand():
-    """torch's own gradient of `as_strided_scatter` by its base is wrong."""
+    """In torch 2.14 the gradient of `as_strided_scatter` by its base is that of what is overwritten."""
 
     class Scattered(nn.Module):
         def __init__(self) -> None:
@@ -522,3 +523,35 @@ def test_a_view_written_by_hand():
     two.load_state_dict(one.state_dict())
     torch.testing.assert_close(LRP(start="logit")(one, x, 0), LRP(start="logit")(two, x, 0))
     assert_gradients(METHODS["z+"], one, x)
+
+
+@pytest.mark.parametrize("rule", ["z+", "epsilon", "alpha-beta"])
+def test_what_lies_in_memory_in_another_order(rule):
+    """A part of a transposed sum is overwritten, whose constant is the same for all examples."""
+
+    class Transposed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two, self.out = nn.Linear(6, 5), nn.Linear(6, 5), nn.Linear(5, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = (self.one(x).t() * 1).t()
+            earlier = h[:, 1:4]
+            h[1:, 2:] = self.two(x)[1:, :3]
+            earlier *= 2
+            return self.out(h)
+
+    class Plain(Transposed):
+        def forward(self, x: Tensor) -> Tensor:
+            h = self.one(x)
+            h = torch.cat([h[:1], torch.cat([h[1:, :2], self.two(x)[1:, :3]], 1)])
+            return self.out(torch.cat([h[:, :1], h[:, 1:4] * 2, h[:, 4:]], 1))
+
+    torch.manual_seed(0)
+    one, two, x = Transposed().double(), Plain().double(), torch.rand(4, 6, dtype=torch.float64)
+    two.load_state_dict(one.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(one(x), two(x))
+    expected = METHODS[rule]()(two, x, 0)
+    torch.testing.assert_close(METHODS[rule](create_graph=True)(one, x, 0).detach(), expected)
+    torch.testing.assert_close(METHODS[rule]()(one, x, 0), expected)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.operations.table import Recorder, aten, overloads, records, register
-from rnnx_lightning.explain.overwriting import written
+from rnnx_lightning.explain.overwriting import places, written
 from rnnx_lightning.explain.rows import Joining, Movement, transposed
 from rnnx_lightning.explain.tape import Tape
 
@@ -101,7 +101,7 @@ for _undo, _names in (
     (
         by_gradient,
         "flip.default roll.default repeat.default index_select.default unfold.default gather.default index.Tensor "
-        "as_strided.default take.default repeat_interleave.self_int reflection_pad1d.default "
+        "take.default repeat_interleave.self_int reflection_pad1d.default "
         "reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
         "replication_pad2d.default replication_pad3d.default "
         "pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default tril.default triu.default",
@@ -293,6 +293,31 @@ for _place, _names in (
         register(_operation, writing(_place))
 
 
+@records("as_strided.default")
+def as_strided(
+    tape: Tape,
+    func: Any,
+    tensor: Tensor,
+    size: list[int],
+    stride: list[int],
+    offset: int | None = None,
+) -> Tensor:
+    """Entries are read where a view of the memory lies."""
+    value = func(tensor, size, stride, offset)
+    node, shape = tape.find(tensor), tensor.shape
+    assert node is not None  # recorded
+    start = int(tensor.storage_offset() if offset is None else offset)
+    index = places(tensor, torch.Size(size), tuple(stride), start)
+    if bool((index < 0).any()):
+        return tape.refused(func, value, "It reads memory that is not the tensor's own.", tensor)
+
+    def undo(part: Tensor) -> Tensor:
+        whole = part.new_zeros(shape.numel()).index_add(0, index.flatten(), part.reshape(-1))
+        return whole.view(shape)
+
+    return tape.move(value, node, Movement(lambda part: part.take(index), undo))
+
+
 @records("as_strided_scatter.default")
 def write_view(
     tape: Tape,
@@ -304,8 +329,8 @@ def write_view(
     offset: int | None = None,
 ) -> Tensor:
     """A tensor is written where a view of another one lies."""
-    start = base.storage_offset() if offset is None else offset
-    return written(tape, base, value, torch.Size(size), stride, start)
+    start = int(base.storage_offset() if offset is None else offset)
+    return written(tape, base, value, torch.Size(size), tuple(stride), start)
 
 
 @records("masked_select.default")
