@@ -1,5 +1,6 @@
 """Operations that overwrite a tensor: what they write takes its place, and views of the old memory follow."""
 
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -97,10 +98,16 @@ def laid_out(tape: "Tape", value: Tensor, stride: tuple[int, ...]) -> Tensor:
 def written(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
     """The base of a view after `value` was written where the view lies."""
     below, above = tape.find(base), tape.find(value)
-    index, shape, inner = places(base, *geometry), base.shape, value.shape
+    shape, inner, layout = base.shape, value.shape, (base.stride(), base.storage_offset())
+    index = cache(partial(places, held(base), *geometry))
+
+    def as_base(part: Tensor) -> bool:
+        return (part.stride(), part.storage_offset()) == layout and not torch.is_grad_enabled()
 
     def put(one: Tensor, other: Tensor) -> Tensor:
-        return one.reshape(-1).index_copy(0, index.flatten(), other.reshape(-1)).view(shape)
+        if as_base(one):
+            return torch.as_strided_scatter(one, other, *geometry)
+        return one.reshape(-1).index_copy(0, index().flatten(), other.reshape(-1)).view(shape)
 
     def apply(parts: Any) -> Tensor:
         one, other = parts
@@ -110,7 +117,10 @@ def written(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor
         )
 
     def undo(part: Tensor) -> list[Tensor | None]:
-        return [put(part, part.new_zeros(inner)), part.take(index)]
+        return [
+            put(part, part.new_zeros(inner)),
+            part.as_strided(*geometry) if as_base(part) else part.take(index()),
+        ]
 
     whole = put(held(base), held(value))
     if below is None and above is None:
