@@ -56,8 +56,8 @@ class LRP(Attributor):
         start: "logit": the explained logit is sent down, whatever its sign; "positive": max(z, 0), as in the
             study.
             None: "logit" where the default rule shares by sign (`Epsilon`, `Gamma`), else "positive".
-        create_graph: relevance (and an explanation's logits) can be differentiated by the parameters, and be part of
-            a loss. What the network detaches is constant; what it computes under `torch.no_grad` is not.
+        create_graph: relevance (and an explanation's logits) can be differentiated by the parameters, and be
+            part of a loss. What the network detaches is constant; what it computes under `torch.no_grad` is not.
 
     Raises:
         ValueError: both `rules` and `alpha` are given, or alpha - beta is not 1.
