@@ -32,10 +32,7 @@ from rnnx_lightning.callbacks import (
 )
 from rnnx_lightning.callbacks.folder import tensorboards
 from rnnx_lightning.callbacks.keeping import best_and_last
-from rnnx_lightning.checkpoints import (
-    AtomicCheckpointIO,
-    check_same_network,
-)
+from rnnx_lightning.checkpoints import AtomicCheckpointIO, check_same_network
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.commands.predict import write_predictions
 from rnnx_lightning.data import MajoritySequences

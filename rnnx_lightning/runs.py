@@ -81,8 +81,8 @@ def folder_without_logger(config: Namespace, subcommand: str) -> Path:
     place, path = _runs(config), Path(config.get("ckpt_path") or "")
     if subcommand == "fit" and path.name == "last.ckpt" and (version := _version_of(path, place)):
         return place / version
-    taken = [int(run.name[8:]) for run in place.glob("version_*") if run.name[8:].isdigit()]
-    return place / f"version_{max(taken, default=-1) + 1}"
+    numbers = [run.name.removeprefix("version_") for run in place.glob("version_*")]
+    return place / f"version_{max((int(n) for n in numbers if n.isdigit()), default=-1) + 1}"
 
 
 def _version_of(checkpoint: Path, runs: Path) -> str | None:

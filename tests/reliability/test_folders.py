@@ -146,23 +146,28 @@ def test_a_table_goes_on_without_losing_what_was_there(rnnx, tmp_path):
     assert steps_of(run / CHECKPOINTS) == 6
 
 
-def test_the_last_checkpoint_is_found_wherever_runs_lie(rnnx, tmp_path):
-    for number, place in enumerate([
-        (CSV, "--trainer.logger.save_dir=table"),
-        ("--trainer.logger=TensorBoardLogger", "--trainer.logger.save_dir=curves", "--trainer.logger.name=mine"),
-        ("--checkpoint.dirpath=kept",),
-        ("--trainer.logger=false", "--trainer.default_root_dir=root"),
-    ]):  # fmt: skip
-        rnnx(*FIT, *place)
-        rnnx(*FIT, *place, "--trainer.max_epochs=2", "--ckpt_path=last")
-        assert max(map(steps_of, tmp_path.rglob("last.ckpt"))) == 6, place
-        for path in list(tmp_path.rglob("last.ckpt")):
-            path.unlink()
-        assert number < 4
-    curves = tmp_path / "curves/mine"
-    assert [path.name for path in curves.iterdir()] == ["version_0"]  # curves go on, too
-    steps = [event.step for event in events(curves / "version_0").Scalars("val/loss")]
-    assert steps == [2, 5]
+PLACES = {
+    "a table": (CSV, "--trainer.logger.save_dir=table"),
+    "a folder of checkpoints": ("--checkpoint.dirpath=kept",),
+    "no logger": ("--trainer.logger=false", "--trainer.default_root_dir=root"),
+    "curves": (
+        "--trainer.logger=TensorBoardLogger",
+        "--trainer.logger.save_dir=curves",
+        "--trainer.logger.name=mine",
+    ),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_the_last_checkpoint_is_found_wherever_runs_lie(place, rnnx, tmp_path):
+    rnnx(*FIT, *PLACES[place])
+    rnnx(*FIT, *PLACES[place], "--trainer.max_epochs=2", "--ckpt_path=last")
+    assert max(map(steps_of, tmp_path.rglob("last.ckpt"))) == 6
+    if place == "curves":  # they go on, too
+        curves = tmp_path / "curves/mine"
+        assert [path.name for path in curves.iterdir()] == ["version_0"]
+        steps = [event.step for event in events(curves / "version_0").Scalars("val/loss")]
+        assert steps == [2, 5]
 
 
 def test_a_logger_whose_folder_runs_share(rnnx, tmp_path):
