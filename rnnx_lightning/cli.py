@@ -9,6 +9,7 @@ import re
 import sys
 import warnings
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -172,27 +173,42 @@ class RnnxCLI(LightningCLI):
         check_start(self.trainer, self.config[self.subcommand].ckpt_path)
 
     def after_fit(self) -> None:
-        """Test the best checkpoint; TensorBoard shows hyperparameters beside its results."""
+        """Test the best checkpoint; TensorBoard shows hyperparameters beside its results.
+
+        The checkpoint of the configuration says what is tested for `results.json`; the best of another callback,
+        named x.ckpt, is tested for `results-x.json`.
+        """
         trainer = self.trainer
         if getattr(trainer, "fast_dev_run", False) or trainer.interrupted:
             return
-        callback = best_and_last(trainer)
-        best = "" if callback is None else callback.best_model_path
+        main = best_and_last(trainer)
+        best = "" if main is None else main.best_model_path
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        table = next(callback for callback in callbacks if isinstance(callback, ResultTable))
+        others = [getattr(c, "best_model_path", "") for c in trainer.checkpoint_callbacks if c is not main]
+        for other in filter(None, others):
+            table.file = f"results-{Path(other).stem}.json"
+            self._test(other)
+        table.file = "results.json"
         if not best and trainer.is_global_zero:
             Console().print(
                 "There was no validation, so there is no best checkpoint: the last weights are tested."
             )
-        trainer.test(
-            None if best else self.model,
-            datamodule=self.datamodule,
-            ckpt_path=best or None,
-            verbose=False,
-            weights_only=bool(best),
-        )
+        self._test(best)
         final = {f"final/{name}": value for name, value in trainer.callback_metrics.items()}
         for logger in tensorboards(trainer):
             logger.log_hyperparams(hyperparameters(self.config[self.subcommand]), final)
             logger.save()
+
+    def _test(self, checkpoint: str) -> None:
+        """Test a checkpoint of this fit, or the weights as they are."""
+        self.trainer.test(
+            None if checkpoint else self.model,
+            datamodule=self.datamodule,
+            ckpt_path=checkpoint or None,
+            verbose=False,
+            weights_only=bool(checkpoint),
+        )
 
     def validate(self, **kwargs: Any) -> None:
         """Our own table is shown instead of Lightning's."""

@@ -10,14 +10,14 @@ from paths import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rnnx_lightning import __main__, __version__
-from rnnx_lightning.callbacks.explaining import published_methods
 from rnnx_lightning.checkpoints import load_classifier, load_data
+from rnnx_lightning.explain.published import published_methods
 
-OVERLAYS = ("fashion_mnist.yaml", "stationary.yaml")
+OVERLAYS = ("fashion_mnist.yaml", "stationary.yaml", "published/recipe.yaml")
 CONFIGS = [
     path
     for path in sorted((ROOT / "configs").rglob("*.yaml"))
-    if path.parent.name != "compare" and path.name not in OVERLAYS
+    if path.parent.name != "compare" and str(path.relative_to(ROOT / "configs")) not in OVERLAYS
 ]
 QUICK = ["--config", str(ROOT / "configs" / "quick.yaml"), "--trainer.max_epochs", "1"]
 QUICK += ["--trainer.check_val_every_n_epoch", "1"]
@@ -27,7 +27,7 @@ QUICK += ["--trainer.check_val_every_n_epoch", "1"]
     ("configs", "name"),
     [
         (["configs/convdeep.yaml"], "convdeep"),
-        (["/somewhere/configs/published/convdeep.yaml", "fashion_mnist.yaml"], "published/convdeep+fashion_mnist"),
+        (["/somewhere/configs/published/recipe.yaml", "fashion_mnist.yaml"], "published/recipe+fashion_mnist"),
         (["configs/../../../outside.yaml"], "outside"),
         (["/.."], "run"),
         ([], "run"),
@@ -59,7 +59,31 @@ def test_overlays_change_what_they_say(rnnx):
     printed = yaml.safe_load(rnnx("fit", *configs, "--print_config").stdout)
     assert printed["data"]["dataset"] == "fashion_mnist"
     assert printed["model"]["network"]["init_args"]["stationary_dropout"] is True
-    assert printed["model"]["network"]["init_args"]["dropout"] == 0.1
+    assert printed["model"]["network"]["init_args"]["dropout"] == 0.2
+    assert printed["model"]["schedule"] == "constant"
+    assert printed["data"]["fresh"] is False
+    assert printed["trainer"]["max_epochs"] == 100
+
+
+def test_the_published_recipe_scores_the_last_epoch_and_the_best_beside_it(rnnx, tmp_path):
+    """Against the checkpoints; a learning rate that is too high makes the best another than the last."""
+    configs = [part for name in ("deep.yaml", OVERLAYS[-1]) for part in ("--config", ROOT / "configs" / name)]
+    options = ["--data.dataset=digits", "--trainer.max_epochs=4", "--model.learning_rate=0.05"]
+    rnnx("fit", *configs, *options)
+    run = tmp_path / "logs/deep+published/recipe/version_0"
+    data = load_data(run / "checkpoints/last.ckpt")
+    data.setup()
+    picture, label, _ = data.sequences("test", range(360))
+    epochs = []
+    for name, file in (("best", "results-best.json"), ("last", "results.json")):
+        checkpoint = run / f"checkpoints/{name}.ckpt"
+        epochs.append(torch.load(checkpoint, weights_only=True)["epoch"])
+        with torch.no_grad():
+            accuracy = (load_classifier(checkpoint).network(picture).argmax(1) == label).double().mean()
+        results = json.loads((run / file).read_text())["results"]
+        assert results["test/accuracy"] == pytest.approx(accuracy.item())
+        assert "test/cosine/LRP" in results
+    assert epochs[0] < epochs[1] == 3
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_ten_lines_explain_ones_own_network():
     assert names["relevance"].shape == (8, 90, 28)
     names |= {"x": torch.rand(2, 9, 28), "target": 1, "t": 4}
     exec(BLOCKS[1], names)
-    assert len(names["explanation"].layers["lstm.cells.0.candidate"]) == 9
+    assert names["explanation"].layers["lstm"][0].shape == (2, 9, 64)
     names |= vars(explain) | {"nn": nn}
     exec(BLOCKS[2], names)
 
@@ -98,3 +98,8 @@ def test_links_and_pictures_exist(document):
     text = (ROOT / document).read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
         assert target.startswith("http") or ((ROOT / document).parent / target).exists(), target
+
+
+def test_the_page_of_results_is_made_of_the_numbers():
+    made = runpy.run_path(str(ROOT / "docs" / "study" / "results.py"))["page"]()
+    assert made == (ROOT / "docs" / "results.md").read_text()

@@ -2,8 +2,8 @@
 
 from rnnx_lightning.architectures.base import RecurrentNetwork
 from rnnx_lightning.architectures.deep import ConvDeep, Deep, DeepV2, Shallow
+from rnnx_lightning.architectures.evidence import ConvEvidence, Evidence
 from rnnx_lightning.architectures.gated import GRU, LSTM, RGRU, RLSTM, ConvRLSTM
-from rnnx_lightning.architectures.pretrained import ExplainableGRU, ExplainableLSTM
 
 __all__ = [
     "GRU",
@@ -11,11 +11,11 @@ __all__ = [
     "RGRU",
     "RLSTM",
     "ConvDeep",
+    "ConvEvidence",
     "ConvRLSTM",
     "Deep",
     "DeepV2",
-    "ExplainableGRU",
-    "ExplainableLSTM",
+    "Evidence",
     "RecurrentNetwork",
     "Shallow",
 ]

@@ -5,7 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rnnx_lightning.architectures.cells import DeepCell, GRUCell, LSTMCell
+from rnnx_lightning.architectures.cells import DeepCell, EvidenceCell, GRUCell, LSTMCell
 from rnnx_lightning.architectures.layers import SequenceDropout, check_columns
 
 
@@ -94,7 +94,7 @@ class CellNetwork(RecurrentNetwork):
         columns: int,
         front: nn.Module,
         dropout: SequenceDropout,
-        cell: DeepCell | LSTMCell | GRUCell,
+        cell: DeepCell | LSTMCell | GRUCell | EvidenceCell,
         output: nn.Module,
     ) -> None:
         super().__init__(columns)

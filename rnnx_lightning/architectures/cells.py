@@ -110,20 +110,17 @@ class LSTMCell(_GatedCell):
         gates, signals = driven
         masks = self.dropout.masks(signals, signals.shape[1], self.units)
         outputs: list[Tensor] = []
-        hidden, cell = start if start is not None else (None, None)
+        hidden, cell = start if start is not None else (None, signals.new_zeros(()))
         for step, (gate, signal) in enumerate(zip(gates.unbind(1), signals.unbind(1), strict=True)):
             if hidden is not None:
                 gate = gate + self.gates_recurrent(hidden)
                 signal = signal + self.candidate_recurrent(hidden)
             write, forget, read = self.gates(gate).chunk(3, dim=1)
-            cell = (
-                write * self.candidate(signal) if cell is None else forget * cell + write * self.candidate(signal)
-            )
+            cell = forget * cell + write * self.candidate(signal)
             hidden = read * self.output(cell)
             if masks is not None:
                 hidden = hidden * masks[step]
             outputs.append(hidden)
-        assert cell is not None  # a sequence has at least one step
         return outputs, cell
 
 
@@ -177,3 +174,56 @@ class GRUCell(_GatedCell):
                 hidden = hidden * masks[step]
             outputs.append(hidden)
         return outputs
+
+
+class EvidenceCell(nn.Module):
+    """m_t = m_{t-1} + sum min(e_t, s) e_t, e_t = ReLU(E z_t), z_t = ReLU(sum_k W_k f_{t-k}), with m_0 = 0.
+
+    The memory has one unit a class and only ever grows: evidence is added at the time when it is seen. The last
+    `window` steps are seen at once, so that no state has to carry pixels. Evidence is its own gate: what is hardly
+    there is hardly counted, and has a gradient that is as small. The sum is over the few units of evidence that a
+    class has: one alone might not be moved by any picture at first, and would then never learn its class.
+
+    Args:
+        inputs: width of f_t.
+        hidden: width of z_t.
+        classes: width of m_t.
+        window: how many steps z_t is made of.
+        units: of evidence for each class.
+        limit: s, the evidence of a unit above which its weight does not grow.
+
+    Raises:
+        ValueError: `window`, `units` or `limit` is out of range.
+    """
+
+    def __init__(
+        self, inputs: int, hidden: int, classes: int, window: int = 4, units: int = 4, limit: float = 10.0
+    ) -> None:
+        super().__init__()
+        if window < 1 or units < 1 or not limit > 0:
+            raise ValueError(f"window={window} and units={units} must be at least 1, and limit={limit} positive")
+        self.window = window
+        self.units = units
+        self.limit = limit
+        self.window_input = bias_free_linear(inputs, window * hidden, fan_in=window * inputs)
+        self.hidden = nn.ReLU()
+        self.evidence_input = bias_free_linear(hidden, classes * units)
+        self.evidence = nn.ReLU()
+        self.gates = nn.Hardsigmoid()  # min(max(x / 6 + 1 / 2, 0), 1)
+
+    def drive(self, features: Tensor) -> Tensor:
+        """(..., inputs) to (..., window * hidden): W_k f_t for each k, what a step brings to z_t, z_{t+1}, ..."""
+        return self.window_input(features)
+
+    def forward(self, driven: Tensor) -> Tensor:
+        """What `drive` gives, (B, T, window * hidden), to the memory after the last step, (B, classes)."""
+        steps = [step.chunk(self.window, dim=1) for step in driven.unbind(1)]
+        seen = [
+            sum((steps[now - k][k] for k in range(1, min(self.window, now + 1))), start=steps[now][0])
+            for now in range(len(steps))
+        ]
+        hidden = self.hidden(torch.stack(seen, dim=1))
+        evidence = self.evidence(self.evidence_input(hidden))
+        added = self.gates(6 / self.limit * evidence - 3) * (self.limit * evidence)
+        # Nothing depends on the memory, so that all steps are added at once.
+        return added.unflatten(2, (-1, self.units)).sum(dim=(1, 3))

@@ -9,20 +9,11 @@ from torch import Tensor, nn
 from rnnx_lightning.callbacks.evaluation import AfterEvaluation
 from rnnx_lightning.callbacks.folder import log_figure, tensorboards
 from rnnx_lightning.data.loader import SequenceBatch
-from rnnx_lightning.explain import LRP, Attributor, DeepTaylor, GuidedBackprop, Sensitivity
+from rnnx_lightning.explain import Attributor
+from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.metrics import MajorityCosineSimilarity
 from rnnx_lightning.metrics.functional import majority_cosine_similarity
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
-
-
-def published_methods() -> dict[str, Attributor]:
-    """The four methods of the study, by the names that they have in logs and pictures."""
-    return {
-        "Sensitivity": Sensitivity(),
-        "GuidedBackprop": GuidedBackprop(),
-        "DeepTaylor": DeepTaylor(),
-        "LRP": LRP(alpha=1.5, beta=0.5),
-    }
 
 
 def explain_by_all(
@@ -48,9 +39,10 @@ class CosineSimilarity(AfterEvaluation):
         methods: by name; default: the four of the study.
         sequences: the first so many validation sequences, over all ranks together; null: all.
         test_sequences: the same for the test.
+        every_n_epochs: explain after the validations of every so many-th epoch.
 
     Raises:
-        ValueError: there is no sequence to look at.
+        ValueError: there is no sequence, or no epoch, to look at.
     """
 
     def __init__(
@@ -58,10 +50,14 @@ class CosineSimilarity(AfterEvaluation):
         methods: dict[str, Attributor] | None = None,
         sequences: int | None = 200,
         test_sequences: int | None = None,
+        every_n_epochs: int = 1,
     ) -> None:
         for name, count in (("sequences", sequences), ("test_sequences", test_sequences)):
             if count is not None and count < 1:
                 raise ValueError(f"{name}={count} must be at least 1, or null for all")
+        if every_n_epochs < 1:
+            raise ValueError(f"every_n_epochs={every_n_epochs} must be at least 1")
+        self.every_n_epochs = every_n_epochs
         self.methods: Mapping[str, Attributor] = methods or published_methods()
         self.limits = {"val": sequences, "test": test_sequences}
         self.scores = {name: MajorityCosineSimilarity() for name in self.methods}
@@ -87,6 +83,8 @@ class CosineSimilarity(AfterEvaluation):
         stage: str,
     ) -> None:
         """Explain the part of the batch that is asked for."""
+        if stage == "val" and not self._asked_for(trainer):
+            return
         count = len(batch.label)
         if (limit := self.limits[stage]) is not None:
             # Rank r sees every W-th sequence from r on; together the ranks look at the first `limit`.
@@ -103,12 +101,15 @@ class CosineSimilarity(AfterEvaluation):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means."""
-        if not trainer.sanity_checking:
+        if not trainer.sanity_checking and self._asked_for(trainer):
             self._log(pl_module, "val")
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the means."""
         self._log(pl_module, "test")
+
+    def _asked_for(self, trainer: Trainer) -> bool:
+        return trainer.state.fn != "fit" or (trainer.current_epoch + 1) % self.every_n_epochs == 0
 
     def _log(self, module: LightningModule, stage: str) -> None:
         for name, score in self.scores.items():

@@ -15,10 +15,15 @@ from rnnx_lightning.callbacks.folder import run_folder, tensorboards
 
 
 class ResultTable(Callback):
-    """Prints the results of `test` and `validate` and where they are; keeps them in `results.json`."""
+    """Prints the results of `test` and `validate` and where they are; keeps them in a file of the run.
+
+    Attributes:
+        file: its name.
+    """
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
+        self.file = "results.json"
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After `rnnx test`, and after the test that ends a fit."""
@@ -47,7 +52,7 @@ class ResultTable(Callback):
                     **{name: version(name) for name in ("torch", "lightning", "torchmetrics")},
                 },
             }
-            write_json(folder / "results.json", content)
+            write_json(folder / self.file, content)
         _print_results(results, folder, [logger.log_dir for logger in tensorboards(trainer)])
 
 

@@ -7,11 +7,12 @@ import torch
 from jsonargparse import ArgumentParser
 from rich.console import Console
 
-from rnnx_lightning.callbacks.explaining import explain_by_all, published_methods
+from rnnx_lightning.callbacks.explaining import explain_by_all
 from rnnx_lightning.callbacks.results import write_json
 from rnnx_lightning.checkpoints import load_classifier, load_data
 from rnnx_lightning.data.images import read_picture, scaled
 from rnnx_lightning.explain import LRP, Attributor
+from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.metrics.functional import conservation_error, sample_relevance
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
 

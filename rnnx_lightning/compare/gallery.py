@@ -5,9 +5,10 @@ from collections.abc import Sequence
 import torch
 from matplotlib.figure import Figure
 
-from rnnx_lightning.callbacks.explaining import explain_by_all, published_methods
+from rnnx_lightning.callbacks.explaining import explain_by_all
 from rnnx_lightning.checkpoints import load_classifier, load_data
 from rnnx_lightning.compare.study import Run
+from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
 
 

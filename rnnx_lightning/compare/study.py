@@ -79,7 +79,9 @@ class Study:
         networks: name in tables to the config files of `rnnx fit`, laid over each other.
         datasets: data sets that each network is trained on, as `--data.dataset` names them.
         seeds: one run for each, with this seed for everything.
-        folds: instead of seeds, cross-validation: one run for each of so many stratified folds.
+        folds: instead of seeds, cross-validation: one run for each of so many stratified folds; the fold's number
+            seeds the network's weights.
+        chosen_folds: only these of the folds, which count from 0; default: all.
         options: further options of `rnnx fit` for all runs, "--trainer.max_epochs=3" for example.
         gallery: number of test sequences whose heatmaps are drawn for every network.
     """
@@ -89,6 +91,7 @@ class Study:
     datasets: list[str] = field(default_factory=lambda: ["mnist"])
     seeds: list[int] = field(default_factory=lambda: [0])
     folds: int | None = None
+    chosen_folds: list[int] | None = None
     options: list[str] = field(default_factory=list)
     gallery: int = 6
 
@@ -109,6 +112,10 @@ class Study:
             raise StudyError(f"two data sets are called {repeated[0]!r}")
         if self.folds is not None and self.folds < 2:
             raise StudyError(f"folds={self.folds} must be at least 2")
+        if self.chosen_folds is not None and not (
+            self.chosen_folds and set(self.chosen_folds) <= set(range(self.folds or 0))
+        ):
+            raise StudyError(f"chosen_folds={self.chosen_folds} are not among the {self.folds or 'no'} folds")
 
     def runs(self, root: Path) -> list[Run]:
         """All runs; the same run in two studies is one folder, and a changed config is another.
@@ -117,7 +124,7 @@ class Study:
             root: `logs/compare`.
         """
         runs = []
-        repetitions = range(self.folds) if self.folds is not None else self.seeds
+        repetitions = self.seeds if self.folds is None else self.chosen_folds or range(self.folds)
         for repetition in repetitions:
             for dataset in self.datasets:
                 title = _title(dataset)
@@ -126,6 +133,7 @@ class Study:
                         what = [f"--seed_everything={repetition}", f"--data.seed={repetition}"]
                     else:
                         what = [f"--data.folds={self.folds}", f"--data.fold={repetition}"]
+                        what.append(f"--seed_everything={repetition}")
                     options = [f"--data.dataset={dataset}", *what, *self.options]
                     key = hashlib.sha256(repr(options).encode())
                     for file in files:

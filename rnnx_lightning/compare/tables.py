@@ -14,17 +14,21 @@ COSINE = "test/cosine/"
 CONFIDENCE = 0.95
 
 
-def collect(runs: Sequence[Run]) -> pd.DataFrame:
+def collect(runs: Sequence[Run], file: str = "results.json") -> pd.DataFrame:
     """One row a finished run and method.
+
+    Args:
+        runs: of a study; those that are not finished are left out.
+        file: of a run, with its results; "results-best.json" where the best checkpoint was tested beside the last.
 
     Returns:
         Columns network, dataset, repetition, method, cosine, accuracy, loss, epochs, seconds, devices, run.
     """
     rows = []
     for run in runs:
-        if not run.results.exists():
+        if not run.results.exists() or not (run.folder / file).exists():
             continue
-        content = json.loads(run.results.read_text())
+        content = json.loads((run.folder / file).read_text())
         results = content["results"]
         for name, value in results.items():
             if name.startswith(COSINE):

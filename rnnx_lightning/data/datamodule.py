@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from rnnx_lightning.data.images import (
@@ -38,6 +39,9 @@ class MajoritySequences(L.LightningDataModule):
         samples: images in a sequence.
         majority_size: images of the majority class, the label.
         columns: pixel columns that the network reads at each time step.
+        margin: blank columns that each sample gets, so many of them at random on its left and the rest on its
+            right: samples then stand at unknown places, with 0 to 2 * margin blank columns between two of them.
+            An image has the same margins wherever it is shown, so that it need be encoded only once a batch.
         batch_size: sequences a batch and device; the global batch is this times the number of devices.
         seed: decides the split and every plan, the same on every machine and rank.
         validation_share: part of the training images that validates.
@@ -46,7 +50,7 @@ class MajoritySequences(L.LightningDataModule):
         fresh: draw the training sequences anew each epoch, with partners from the same batch or a part of it
             (`pool_of_batch`), so that most images of a batch are seen in several of its sequences and need to be
             encoded only once. False: draw them once, partners from the whole split (as published), and only
-            reshuffle each epoch.
+            reshuffle each epoch; a sequence then shares neither images nor dropout masks with others.
         evaluation_batch_size: as `batch_size`, for validation, test and prediction, whose results do not depend
             on it; default: `batch_size`.
 
@@ -63,6 +67,7 @@ class MajoritySequences(L.LightningDataModule):
         samples: int = 3,
         majority_size: int = 2,
         columns: int = 7,
+        margin: int = 0,
         batch_size: int = 100,
         seed: int = 0,
         validation_share: float = 0.2,
@@ -76,10 +81,14 @@ class MajoritySequences(L.LightningDataModule):
         for name, count in counts.items():
             if count is not None and count < 1:
                 raise ValueError(f"{name}={count} must be at least 1")
-        width = samples * IMAGE_SIZE
+        if margin < 0:
+            raise ValueError(f"margin={margin} must be at least 0")
+        self.sample_width = IMAGE_SIZE + margin
+        width = samples * self.sample_width
         if columns < 1 or width % columns:
             raise ValueError(
-                f"columns={columns} must divide the width of a sequence, {samples} x {IMAGE_SIZE} = {width} pixels"
+                f"columns={columns} must divide the width of a sequence, "
+                f"{samples} x {self.sample_width} = {width} pixels"
             )
         self.save_hyperparameters(logger=False)  # so that a checkpoint knows its data
         self.dataset = dataset
@@ -87,6 +96,7 @@ class MajoritySequences(L.LightningDataModule):
         self.samples = samples
         self.majority_size = majority_size
         self.columns = columns
+        self.margin = margin
         self.batch_size = batch_size
         self.evaluation_batch_size = evaluation_batch_size or batch_size
         self.seed = seed
@@ -96,6 +106,7 @@ class MajoritySequences(L.LightningDataModule):
         self.fresh = fresh
         self._images: ImageSet | None = None
         self._pixels = torch.empty(0)
+        self._place = torch.empty(0)
         self._splits: dict[str, Tensor] = {}
         self._train_loader: SequenceLoader | None = None
         self._train_state: dict[str, Any] = {}
@@ -121,8 +132,8 @@ class MajoritySequences(L.LightningDataModule):
 
     @property
     def picture_shape(self) -> tuple[int, int, int]:
-        """Of one sequence as a network sees it: (1, 28, 28 * samples)."""
-        return 1, IMAGE_SIZE, self.samples * IMAGE_SIZE
+        """Of one sequence as a network sees it: (1, 28, (28 + margin) * samples)."""
+        return 1, IMAGE_SIZE, self.samples * self.sample_width
 
     def prepare_data(self) -> None:
         """Fetch what is missing, on one process only."""
@@ -147,6 +158,8 @@ class MajoritySequences(L.LightningDataModule):
             if self.folds is None and name != "test":
                 where += f" (validation_share={self.validation_share})"
             check_possible(counts, self.samples, self.majority_size, where)
+        generator = seeded_generator("margin", self.seed)
+        self._place = torch.randint(self.margin + 1, (len(images.labels), 1), generator=generator)
         self._images, self._pixels, self._splits = images, images.pixels, splits
 
     def plan(self, split: str, epoch: int = 0) -> Plan:
@@ -185,7 +198,7 @@ class MajoritySequences(L.LightningDataModule):
             rows: their numbers in the split's plan.
 
         Returns:
-            Pictures (B, 1, 28, 28 * samples) in [-1, 1], labels (B,), majority masks (B, samples).
+            Pictures (B, 1, 28, (28 + margin) * samples) in [-1, 1], labels (B,), majority masks (B, samples).
 
         Raises:
             ValueError: there is no such sequence.
@@ -212,6 +225,7 @@ class MajoritySequences(L.LightningDataModule):
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self._world_size,
             even=training,
+            share=self.fresh or not training,
         )
 
     def train_dataloader(self) -> SequenceLoader:
@@ -258,4 +272,15 @@ class MajoritySequences(L.LightningDataModule):
             return batch
         if self._pixels.device != batch.distinct.device:
             self._pixels = self._pixels.to(batch.distinct.device)
-        return batch._replace(distinct=scaled(self._pixels[batch.distinct].unsqueeze(1)))
+        return batch._replace(distinct=scaled(self._tiles(batch.distinct).unsqueeze(1)))
+
+    def _tiles(self, which: Tensor) -> Tensor:
+        """(U,) positions in the data set to pixels (U, 28, 28 + margin), uint8, each image at its place."""
+        pixels = self._pixels[which]
+        if self.margin == 0:
+            return pixels
+        if self._place.device != which.device:
+            self._place = self._place.to(which.device)
+        column = torch.arange(self.sample_width, device=which.device) - self._place[which]
+        column = torch.where((column >= 0) & (column < IMAGE_SIZE), column, IMAGE_SIZE)  # the one padded below
+        return F.pad(pixels, (0, 1)).gather(2, column[:, None].expand(-1, IMAGE_SIZE, -1))

@@ -13,10 +13,10 @@ class SequenceBatch(NamedTuple):
     """B sequences of S images, U of them distinct.
 
     The loader fills `distinct` with (U,) positions in the data set; once on the device that trains they are
-    replaced by the pixels, (U, 1, 28, 28) float in [-1, 1].
+    replaced by the pixels, (U, 1, 28, 28 + margin) float in [-1, 1].
 
     Attributes:
-        distinct: each image of the batch once.
+        distinct: each image of the batch once; or as often as it is shown (see `SequenceLoader`).
         order: (B, S) int64, which of the distinct images stand side by side.
         label: (B,) int64, the majority class.
         majority: (B, S) bool, true where the image is of the majority class.
@@ -29,8 +29,8 @@ class SequenceBatch(NamedTuple):
 
     @property
     def image(self) -> Tensor:
-        """(B, 1, 28, 28 * S): the sequences as pictures, samples side by side, in [-1, 1]."""
-        images = self.distinct[self.order]  # (B, S, 1, 28, 28)
+        """(B, 1, 28, W): the sequences as pictures, samples side by side, in [-1, 1]."""
+        images = self.distinct[self.order]  # (B, S, 1, 28, W / S)
         return images.permute(0, 2, 3, 1, 4).flatten(3)
 
     def first(self, count: int) -> "SequenceBatch":
@@ -53,6 +53,8 @@ class SequenceLoader:
         rank: this process.
         world_size: number of processes.
         even: see above.
+        share: list an image that several sequences of a batch show once, so that it is encoded once, and they
+            share the dropout mask of its features. False: list it for each of them.
     """
 
     def __init__(
@@ -62,12 +64,14 @@ class SequenceLoader:
         rank: int = 0,
         world_size: int = 1,
         even: bool = False,
+        share: bool = True,
     ) -> None:
         self._plan_of_epoch = plan_of_epoch
         self._batch_size = batch_size
         self._rank = rank
         self._world_size = world_size
         self._even = even
+        self._share = share
         self._epoch = 0
         self._next_batch = 0  # how far the current iteration is
         self._first_batch = 0  # where the next iteration begins: not at 0 only after `load_state_dict`
@@ -108,7 +112,10 @@ class SequenceLoader:
         for number in range(first, len(self)):
             self._next_batch = number + 1
             rows = plan.rows(slice(number * width, (number + 1) * width)).rows(mine)
-            distinct, order = torch.unique(rows.index, return_inverse=True)
+            if self._share:
+                distinct, order = torch.unique(rows.index, return_inverse=True)
+            else:
+                distinct, order = rows.index.flatten(), torch.arange(rows.index.numel()).view_as(rows.index)
             yield SequenceBatch(distinct, order, rows.label, rows.majority)
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,24 +1,24 @@
 """Explanations of any plain torch network: `relevance = DeepTaylor()(model, x, target)`."""
 
 from rnnx_lightning.explain.attributor import Attributor, explained_logit
+from rnnx_lightning.explain.averages import IntegratedGradients, SmoothGrad
 from rnnx_lightning.explain.baselines import Input, Random
+from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.chunks import InChunks
 from rnnx_lightning.explain.composite import Composite
-from rnnx_lightning.explain.gradients import (
-    GradientTimesInput,
-    GuidedBackprop,
-    IntegratedGradients,
-    Sensitivity,
-    SmoothGrad,
-)
+from rnnx_lightning.explain.gradients import GradientTimesInput, Sensitivity
+from rnnx_lightning.explain.guided import GuidedBackprop, NoReLUWarning
 from rnnx_lightning.explain.lrp import LRP, DeepTaylor, Explanation
+from rnnx_lightning.explain.operations import register
+from rnnx_lightning.explain.refusals import NothingToExplainWarning, PixelRangeWarning, UnexplainableError
 from rnnx_lightning.explain.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
-from rnnx_lightning.explain.tracing import UnexplainableError
+from rnnx_lightning.explain.sharing import Proportional, Sharing, Signed, TwoSided
 
 __all__ = [
     "LRP",
     "AlphaBeta",
     "Attributor",
+    "Channel",
     "Composite",
     "DeepTaylor",
     "Epsilon",
@@ -30,13 +30,21 @@ __all__ = [
     "InChunks",
     "Input",
     "IntegratedGradients",
+    "NoReLUWarning",
+    "NothingToExplainWarning",
+    "PixelRangeWarning",
+    "Proportional",
     "Random",
     "Rule",
     "Sensitivity",
+    "Sharing",
+    "Signed",
     "SmoothGrad",
+    "TwoSided",
     "UnexplainableError",
     "WSquare",
     "ZBox",
     "ZPlus",
     "explained_logit",
+    "register",
 ]

@@ -2,49 +2,57 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, mapped, tensors_of
 from rnnx_lightning.explain.isolation import isolated
-
-Target = Tensor | int | None
+from rnnx_lightning.explain.outputs import Target as Target
+from rnnx_lightning.explain.outputs import explained_value
 
 
 class Attributor(ABC):
     """Says how much each entry of an input had to do with a logit.
 
-    The model is any `nn.Module` from (B, ...) to logits (B, K), in eval or in train mode. It is left as it was:
-    weights, gradients, buffers, flags, hooks and the random state.
+    The model is any `nn.Module`, in eval or in train mode. It is left as it was: weights, gradients, buffers,
+    flags,
+    hooks, the state that it keeps and the random state.
     """
 
-    def __call__(self, model: nn.Module, x: Tensor, target: Target = None) -> Tensor:
-        """Relevance of `x` for one logit of each example.
+    def __call__(self, model: nn.Module, x: Inputs, target: Target = None, **arguments: Any) -> Inputs:
+        """Relevance of `x` for one output of each example.
 
         Args:
             model: the network.
-            x: (B, ...) floating-point input.
-            target: (B,) int64 index of the explained logit, or one index for all; None: the greatest logit.
+            x: (B, ...) floating-point input, or int64 tokens (B, T), or a packed sequence. A tuple, a list or
+                a dict
+                of such is handed on as arguments.
+            target: which output is explained. Of (B, K): (B,) int64 classes, or one for all; None: the
+                greatest. Of
+                (B, ...): a tuple of indices. Of (B,) and (B, 1): None. Of anything: a function from the model's
+                output to (B,) numbers.
+            arguments: what else the model takes, by keyword; not explained.
 
         Returns:
-            Relevance, of `x`'s shape, type and device.
+            Relevance, in `x`'s structure, of its shapes, type and device; of tokens one number each.
 
         Raises:
             ValueError: input, target or the model's output do not fit.
             UnexplainableError: the network does something that this method has no rule for.
         """
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.dim() < 2:
-            kind = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-            raise ValueError(f"x must be a floating-point tensor (B, ...), got {kind}")
-        with isolated(model, x.device):
-            return self._relevance(model, x.detach().clone(), target)
+        batch_size(x)
+        bound = Bound(model, arguments) if arguments or not isinstance(x, Tensor) else model
+        with isolated(model, tensors_of(x)[0].device):
+            return self._relevance(bound, mapped(lambda t: t.detach().clone(), x), target)
 
     @abstractmethod
-    def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
-        """The method itself; `x` is a copy that it may do anything with."""
+    def _relevance(self, model: nn.Module, x: Any, target: Any) -> Any:
+        """The method itself; `x` is a copy that it may do anything with, and `model(x)` runs the network."""
 
 
-def explained_logit(logits: Tensor, x: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+def explained_logit(logits: Any, x: Inputs, target: Target) -> tuple[Tensor, Tensor]:
     """Choose the explained logit of each example.
 
     Args:
@@ -58,36 +66,17 @@ def explained_logit(logits: Tensor, x: Tensor, target: Target) -> tuple[Tensor, 
     Raises:
         ValueError: the logits are not of shape (B, K), or a target is out of range.
     """
-    if not isinstance(logits, Tensor) or logits.dim() != 2 or len(logits) != len(x):
-        shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model must give logits of shape ({len(x)}, classes), got {shape}")
-    if target is None:
-        index = logits.detach().argmax(dim=1)
-    else:
-        index = torch.as_tensor(target, device=logits.device)
-        if index.is_floating_point() or index.dim() > 1 or (index.dim() == 1 and len(index) != len(x)):
-            raise ValueError(f"target must be one class or (B,) = ({len(x)},) classes, got {tuple(index.shape)}")
-        index = index.long().expand(len(x)).clone()  # one that was made in inference mode could not be saved
-        outside = (index < 0) | (index >= logits.shape[1])
-        if bool(outside.any()):
-            wrong = int(index[outside][0])
-            raise ValueError(f"target {wrong} is not among the classes 0 to {logits.shape[1] - 1}")
-    index = index.unsqueeze(1)
-    return logits.gather(1, index).squeeze(1), index
+    value, index = explained_value(logits, batch_size(x), target)
+    return value, torch.zeros(len(value), 1, dtype=torch.long, device=value.device) if index is None else index
 
 
-def input_gradient(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """Gradient of the explained logit by the input, of `x`'s shape."""
-    x = x.detach().requires_grad_()
-    value, _ = explained_logit(model(x), x, target)
-    (gradient,) = torch.autograd.grad(value.sum(), x)
-    return gradient
-
-
-def resolve_target(model: nn.Module, x: Tensor, target: Target) -> Tensor:
-    """(B,) the explained logits of `x` itself, for methods that also look at other inputs."""
+def resolve_target(model: nn.Module, x: Inputs, target: Target) -> Any:
+    """The explained outputs of `x` itself, for methods that also look at other inputs."""
+    if target is not None:
+        return target
     with torch.no_grad():
-        return explained_logit(model(x), x, target)[1].squeeze(1)
+        _, index = explained_value(model(x), batch_size(x), None)
+    return None if index is None else index.squeeze(1)
 
 
 def as_tuple(names: Sequence[str] | str) -> tuple[str, ...]:

@@ -26,6 +26,8 @@ class InChunks(Attributor):
     def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
         if target is None:
             target = torch.cat([resolve_target(model, part, None) for part in x.split(self.examples)])
+        if isinstance(target, list):
+            target = torch.as_tensor(target, device=x.device)
         if isinstance(target, Tensor) and target.dim() == 1:
             targets: list[Target] = list(target.split(self.examples))
         else:

@@ -1,12 +1,13 @@
 """A linear map as the rules see it: products of an input and constant weights, summed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.pixels import Pixels
 
 # "minus" is the magnitude of the negative part, so that all parts but "all" are >= 0. The last two are for
@@ -39,35 +40,53 @@ class Operation:
         return self.transpose is not None or self.matrix is not None
 
 
+IDENTITY = Operation(lambda a, _: a, lambda factors, _, shape: factors)
+
+
+def held(tensor: Tensor) -> Tensor:
+    """A tensor as a constant: with the graph that it has only if gradients of the relevance are asked for."""
+    return tensor.view_as(tensor) if torch.is_grad_enabled() else tensor.detach()
+
+
+def leaf_of(value: Tensor) -> Tensor:
+    """The same values to be differentiated by, whatever else is made of them; with the graph that they have."""
+    return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
+
+
 class WeightParts:
     """Positive parts of weights and the like, made once an explanation however often a layer is called."""
 
     def __init__(self) -> None:
-        self._parts: dict[tuple[int, WeightPart], tuple[Tensor, Tensor]] = {}
-        self._nonnegative: dict[int, tuple[Tensor, bool]] = {}
+        self._parts: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
+        self._nonnegative: dict[tuple[object, ...], tuple[Tensor, bool]] = {}
 
     def __call__(self, weight: Tensor, part: WeightPart, beside: int = 0) -> Tensor:
-        """The asked-for part of a weight; the weight itself is kept so that its id stays its own."""
-        key = (id(weight), part)
+        """The asked-for part of a weight; the weight itself is kept so that its memory stays its own."""
+        if part == "all":
+            return held(weight)
+        key = (*self._key(weight), part)
         if key not in self._parts:
             self._parts[key] = (weight, self._make(weight, part, beside))
         return self._parts[key][1]
 
     def nonnegative(self, weight: Tensor) -> bool:
         """Whether no weight is negative."""
-        key = id(weight)
+        key = self._key(weight)
         if key not in self._nonnegative:
             self._nonnegative[key] = (weight, weight.numel() == 0 or bool(weight.detach().amin() >= 0))
         return self._nonnegative[key][1]
 
+    @staticmethod
+    def _key(weight: Tensor) -> tuple[object, ...]:
+        # By memory: `F.linear` makes a new view of its weight at each call. With a graph each view has its own.
+        return id(weight) if torch.is_grad_enabled() else weight.data_ptr(), weight.shape, weight.stride()
+
     def _make(self, weight: Tensor, part: WeightPart, beside: int) -> Tensor:
-        plain = weight.detach()
-        if part == "all":
-            return plain
+        plain = held(weight)
         if part == "plus":
             return plain.clamp(min=0)
         if part == "minus":
-            return plain.clamp(max=0).neg_()
+            return plain.clamp(max=0).neg()
         if part == "square":
             return plain.square()
         if part == "ones":
@@ -86,16 +105,15 @@ class Product:
         value: of the input's shape, or two of them side by side.
     """
 
-    def __init__(self, operation: Operation, value: Tensor, weight: Tensor | None, fold: int | None) -> None:
+    def __init__(
+        self, operation: Operation, value: Tensor, weight: Tensor | None, fold: int | None, sign: float = 1.0
+    ) -> None:
         self.value = value
+        self.sign = sign
         self._operation = operation
         self._weight = weight
         self._fold = fold
         self._graph: tuple[Tensor, Tensor] | None = None
-
-    def scaled(self, factor: float) -> "Product":
-        """All of it times a number."""
-        return Product(self._operation, factor * self.value, self._weight, self._fold)
 
     def total(self) -> Tensor:
         """sum_i v_i w_ij."""
@@ -103,15 +121,15 @@ class Product:
             return self._operation.apply(self.value, self._weight)
         if self._graph is None:
             with torch.enable_grad():
-                leaf = self.value.detach().requires_grad_()
+                leaf = leaf_of(self.value)
                 self._graph = leaf, self._operation.apply(leaf, self._weight)
-        return self._graph[1].detach()
+        return self._graph[1] if torch.is_grad_enabled() else self._graph[1].detach()
 
     def transposed(self, factors: Tensor, before: Tensor | None = None) -> Tensor:
         """sum_j w_ij f_j, of the shape of `value`; `before`, what another part of the operation gave, is added."""
         if before is None:
             return self._transposed(factors)
-        if self._operation.matrix is None or self._weight is None:
+        if self._operation.matrix is None or self._weight is None or torch.is_grad_enabled():
             return before + self._transposed(factors)
         before.view(-1, before.shape[-1]).addmm_(factors.flatten(0, -2), self._operation.matrix(self._weight))
         return before  # a product is in memory of its own
@@ -124,7 +142,8 @@ class Product:
         self.total()
         assert self._graph is not None  # made by total()
         leaf, result = self._graph
-        return torch.autograd.grad(result, leaf, factors, retain_graph=True)[0]
+        graph = torch.is_grad_enabled()
+        return torch.autograd.grad(result, leaf, factors, retain_graph=True, create_graph=graph)[0]
 
     def folded(self, relevance: Tensor) -> Tensor:
         """Relevance of `value` to that of the input: two sides are added up."""
@@ -134,28 +153,12 @@ class Product:
         return one + other
 
 
-class Channel(NamedTuple):
-    """A sum of contributions, of the shape of the layer's output.
-
-    Attributes:
-        total: the sum; bias included.
-        products: what the contributions are, without the bias.
-        by_value: the layer's output is the sum of its first channel less that of its second, so that who knows
-            the output needs only the other sum. `total` of the first may then be 0, where only outputs that are
-            positive in the end matter.
-    """
-
-    total: Tensor
-    products: list[Product]
-    by_value: bool = False
-
-
 @dataclass(slots=True)
 class LinearMap:
     """One call of a linear operation.
 
     Attributes:
-        value: the input; None for a bias that is added alone.
+        value: the input.
         operation: what is done.
         weight: the constant factor, or None.
         bias: what is added, broadcastable to the output, or None.
@@ -163,11 +166,12 @@ class LinearMap:
         pixels: bounds of the input where it is made of pixels.
         parts: cache of parts of weights.
         where: restricts the contributions to some entries of the input; None for all.
+        present: False where an entry of the input is padding; None for nowhere.
         output: sum_i a_i w_ij + b_j, where it is known.
         active_only: sums need be exact only for outputs that are positive in the end: ReLU follows.
     """
 
-    value: Tensor | None
+    value: Tensor
     operation: Operation
     weight: Tensor | None
     bias: Tensor | None
@@ -175,91 +179,63 @@ class LinearMap:
     pixels: Pixels | None
     parts: WeightParts
     where: Tensor | None = None
+    present: Tensor | None = None
     output: Tensor | None = None
     active_only: bool = False
-    _all: Product | None = field(default=None, repr=False)
     _sides: list[Tensor] | None = field(default=None, repr=False)
 
-    def on_pixels(self, where: Tensor) -> "LinearMap":
-        """The same map with the contributions of pixels alone, without bias."""
-        return replace(self, where=where, bias=None, output=None, _all=None, _sides=None)
+    def plain(self, channel: Channel) -> list[Product]:
+        """Contributions a_i w_ij."""
+        if channel is Channel.NET:
+            return [self._product(self.value, "all")]
+        if channel is Channel.POSITIVE:
+            return self._signed("plus", "minus")
+        if channel is Channel.NEGATIVE:
+            return self._signed("minus", "plus")
+        return self.of_weights("ones")
 
-    def on_features(self, where: Tensor) -> "LinearMap":
-        """The same map with the contributions of what is no pixel, and with the bias."""
-        return replace(self, where=where, pixels=None, output=None, _all=None, _sides=None)
+    def known_total(self, channel: Channel) -> Tensor | None:
+        """The output, if that is the sum of a channel."""
+        positive = channel is Channel.POSITIVE and self.nonnegative and self.pixels is None and self.weight is None
+        return (
+            self.output
+            if self.bias is None and self.where is None and (positive or channel is Channel.NET)
+            else None
+        )
 
-    def net(self) -> Channel:
-        """sum_i a_i w_ij + b_j."""
-        products = self._plain()
-        total = self.output
-        if total is None:
-            total = self._plus_bias(self._sum(products), lambda bias: bias)
-        return Channel(total, products, by_value=True)
-
-    def positive(self) -> Channel:
-        """sum_i (a_i w_ij)+ + (b_j)+."""
-        products = self._signed("plus", "minus")
-        return Channel(self._plus_bias(self._sum(products), lambda bias: bias.clamp(min=0)), products)
-
-    def negative(self) -> Channel:
-        """sum_i |(a_i w_ij)-|, >= 0; without the bias."""
-        products = self._signed("minus", "plus")
-        return Channel(self._sum(products), products)
-
-    def positive_and_negative(self) -> tuple[Channel, Channel | None]:
-        """Both; None where nothing can be negative.
-
-        For outputs that are positive in the end z+ = z + |z-| has no cancellation, and needs no product.
-        """
-        by_value = self.bias is None
-        products = self._signed("minus", "plus")
-        if not products:
-            return self.positive()._replace(by_value=by_value), None
-        negative = Channel(self._sum(products), products, by_value)
-        if not by_value or not self.active_only:
-            return self.positive()._replace(by_value=by_value), negative
-        left_out = negative.total.new_zeros(()).expand(negative.total.shape)
-        return Channel(left_out, self._signed("plus", "minus"), by_value), negative
-
-    def boxed(self, low: float | Tensor, high: float | Tensor) -> Channel:
-        """sum_i (a_i - low) w+_ij + (high - a_i) |w-_ij|; without the bias."""
-        if self.value is None:
-            return Channel(self._sum([]), [])
+    def boxed(self, channel: Channel, low: float | Tensor, high: float | Tensor) -> list[Product]:
+        """Contributions a_i w_ij - low w+_ij - high w-_ij, all >= 0; negative: of the negated map."""
+        if channel is Channel.COUNT:
+            return self.of_weights("ones")
         if self.pixels is not None:
             low, high = self.pixels.bounds(low, high)
+        flip = channel is Channel.NEGATIVE
         if self.weight is None:
-            products = [self._product(self.value - low, "plus")]
-        elif self.operation.beside is None or self.where is not None:
-            products = [self._product(self.value - low, "plus"), self._product(high - self.value, "minus")]
-        else:
-            dim, weight_dim = self.operation.beside
-            both, above, below = self._two_sides(self.value, dim)
-            torch.sub(self.value, low, out=above)
-            torch.neg(self.value, out=below).add_(high)
-            weight = self.parts(self.weight, "plus minus", weight_dim)
-            products = [Product(self.operation, both, weight, fold=dim)]
-        total = self._boxed_total(low, high)
-        return Channel(self._sum(products) if total is None else total, products)
+            return [self._product(high - self.value if flip else self.value - low, "plus")]
+        one: WeightPart = "minus" if flip else "plus"
+        other: WeightPart = "plus" if flip else "minus"
+        if self.operation.beside is None or self.where is not None or torch.is_grad_enabled():
+            return [self._product(self.value - low, one), self._product(high - self.value, other)]
+        dim, weight_dim = self.operation.beside
+        both, above, below = self._two_sides(self.value, dim)
+        torch.sub(self.value, low, out=above)
+        torch.neg(self.value, out=below).add_(high)
+        weight = self.parts(self.weight, "minus plus" if flip else "plus minus", weight_dim)
+        return [Product(self.operation, both, weight, fold=dim)]
 
-    def squared_weights(self) -> Channel:
-        """sum_i w_ij^2 over the entries that there are (padding is none)."""
-        return self._of_ones("square")
-
-    def ones(self) -> Channel:
-        """The number of entries that output j is made of."""
-        return self._of_ones("ones")
-
-    def _boxed_total(self, low: float | Tensor, high: float | Tensor) -> Tensor | None:
+    def boxed_total(self, low: float | Tensor, high: float | Tensor) -> Tensor | None:
         """sum_i a_i w_ij - low w+_ij - high w-_ij: the net input, and what is the same for all examples.
 
         A positive net input has no cancellation here, as -low w+ and -high w- are >= 0 where low <= 0 <= high.
         """
         if not self.active_only or not self.operation.transposable or self.weight is None:
             return None
+        if self.pixels is not None:
+            low, high = self.pixels.bounds(low, high)
         if (
-            self.value is None
-            or self.output is None
+            self.output is None
             or self.bias is not None
+            or self.where is not None
             or isinstance(low, Tensor)
             or isinstance(high, Tensor)
             or not low <= 0 <= high
@@ -267,35 +243,28 @@ class LinearMap:
             return None
         one = torch.ones_like(self.value[:1])
         constant = self.operation.apply(one * high, self._part("minus"))
-        constant -= self.operation.apply(one * low, self._part("plus"))
-        return (self.output + constant).clamp_(min=0)
+        constant = constant - self.operation.apply(one * low, self._part("plus"))
+        return (self.output + constant).clamp(min=0)
 
-    def _of_ones(self, part: WeightPart) -> Channel:
-        products = [] if self.value is None else [self._product(torch.ones_like(self.value), part)]
-        return Channel(self._sum(products), products)
-
-    def _plain(self) -> list[Product]:
-        """The product of input and weights as they are; the same one each time, with its graph if it has one."""
-        if self.value is None:
-            return []
-        if self._all is None:
-            self._all = self._product(self.value, "all")
-        return [self._all]
+    def of_weights(self, part: Literal["square", "ones"]) -> list[Product]:
+        """The squared weights, or one for each that is not 0, of the entries that there are (padding is none)."""
+        ones = torch.ones_like(self.value)
+        if self.present is not None:
+            ones = ones * self.present
+        return [self._product(ones, part)]
 
     def _signed(self, of_positive: WeightPart, of_negative: WeightPart) -> list[Product]:
         """Products >= 0: positive inputs with one part of the weights, negative ones with the other."""
         value = self.value
-        if value is None:
-            return []
         if self.nonnegative and self.pixels is None:
-            if self._weights_nonnegative:
-                return self._plain() if of_positive == "plus" else []
+            if self.weight is None or self.parts.nonnegative(self.weight):
+                return [self._product(value, "all")] if of_positive == "plus" else []
             return [self._product(value, of_positive)]
         if self.weight is None:  # all weights are positive
-            side = value.clamp(min=0) if of_positive == "plus" else value.clamp(max=0).neg_()
+            side = value.clamp(min=0) if of_positive == "plus" else value.clamp(max=0).neg()
             return [self._product(side, "all")]
         sides = self._by_sign(value)
-        if self.operation.beside is None:
+        if len(sides) == 2 or self.operation.beside is None:
             return [self._product(sides[0], of_positive), self._product(sides[1], of_negative)]
         # A signed input is an input >= 0 of twice the width: one product, not two.
         dim, weight_dim = self.operation.beside
@@ -303,16 +272,12 @@ class LinearMap:
         weight = self.parts(self.weight, part, weight_dim)
         return [Product(self.operation, sides[0], weight, fold=dim)]
 
-    @property
-    def _weights_nonnegative(self) -> bool:
-        return self.weight is None or self.parts.nonnegative(self.weight)
-
     def _by_sign(self, value: Tensor) -> list[Tensor]:
         """Magnitudes of positive and negative entries: two tensors, or one with both beside each other."""
         if self._sides is None:
             value = self._chosen(value)
-            if self.operation.beside is None:
-                self._sides = [value.clamp(min=0), value.clamp(max=0).neg_()]
+            if self.operation.beside is None or torch.is_grad_enabled():
+                self._sides = [value.clamp(min=0), value.clamp(max=0).neg()]
             else:
                 both, above, below = self._two_sides(value, self.operation.beside[0])
                 torch.clamp(value, min=0, out=above)
@@ -338,13 +303,30 @@ class LinearMap:
     def _part(self, part: WeightPart) -> Tensor | None:
         return None if self.weight is None else self.parts(self.weight, part)
 
-    def _sum(self, products: list[Product]) -> Tensor:
-        if not products:
-            if self.output is not None:
-                return torch.zeros_like(self.output)
-            return torch.zeros(()) if self.bias is None else self.bias.new_zeros(())
-        first, *more = [product.total() for product in products]
-        return sum(more, start=first)
 
-    def _plus_bias(self, total: Tensor, part: Callable[[Tensor], Tensor]) -> Tensor:
-        return total if self.bias is None else total + part(self.bias)
+def relevance_of_input(products: list[tuple[Product, Tensor]]) -> Tensor | None:
+    """The relevance of an input: its products, transposed with the factor of their channel."""
+    parts: dict[int, tuple[Product, Tensor, list[Tensor]]] = {}  # by the value that they are multiplied with
+    for product, factor in products:
+        factor = factor if product.sign == 1 else product.sign * factor
+        key = id(product.value)
+        if key in parts:
+            _, before, factors = parts[key]
+            parts[key] = product, product.transposed(factor, before), [*factors, factor]
+        else:
+            parts[key] = product, product.transposed(factor), [factor]
+    relevance = None
+    for product, part, factors in parts.values():
+        own = product.folded(_times(part, product.value, factors))
+        relevance = own if relevance is None else relevance + own
+    return relevance
+
+
+def _times(part: Tensor, value: Tensor, borrowed: list[Tensor]) -> Tensor:
+    """Part * value, in place if the memory of `part` is its own."""
+    if torch.is_grad_enabled():
+        return part * value
+    memory = part.untyped_storage()
+    own = all(factor.untyped_storage().data_ptr() != memory.data_ptr() for factor in borrowed)
+    whole = memory.nbytes() == part.numel() * part.element_size()  # not expanded, no view of a larger one
+    return part.mul_(value) if own and whole and part.dtype == value.dtype else part * value

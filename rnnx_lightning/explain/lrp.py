@@ -1,56 +1,76 @@
 """Layer-wise relevance propagation and deep Taylor decomposition."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.explain.attributor import Attributor, Target, as_tuple, explained_logit
+from rnnx_lightning.explain.attributor import Attributor, as_tuple
 from rnnx_lightning.explain.composite import Composite
+from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, filled, mapped, network_of, tensors_of
 from rnnx_lightning.explain.isolation import isolated
+from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.module_path import ModulePath
-from rnnx_lightning.explain.operations import KNOWN
-from rnnx_lightning.explain.rules import AlphaBeta, Rule, ZBox, ZPlus
-from rnnx_lightning.explain.tracing import RelevanceTracer, UnexplainableError
+from rnnx_lightning.explain.node import RELEVANCE
+from rnnx_lightning.explain.outputs import Target, explained_value, logits_in
+from rnnx_lightning.explain.recording import recorded
+from rnnx_lightning.explain.refusals import NothingToExplainWarning, UnexplainableError
+from rnnx_lightning.explain.rules import AlphaBeta, PixelBound, Rule, ZBox, ZPlus
+from rnnx_lightning.explain.walk import find_exact, walk
+
+Start = Literal["logit", "positive"]
 
 
 class Explanation(NamedTuple):
     """Relevance at the input and on its way.
 
     Attributes:
-        relevance: of the input's shape.
-        logits: (B, K), as the model computed them.
-        explained: (B,) the relevance that was sent down, max(z_y, 0).
+        relevance: in the input's structure.
+        logits: (B, K), as the model computed them, before a last softmax or sigmoid.
+        explained: (B,) the relevance that was sent down: z_y, or max(z_y, 0).
         layers: for each asked-for layer the relevance of its outputs, one tensor a call, in the order of the calls
             (the time steps of a recurrent layer).
+        nothing: (B,) true where there is nothing to explain, as nothing was sent down.
     """
 
-    relevance: Tensor
-    logits: Tensor
+    relevance: Any
+    logits: Any
     explained: Tensor
     layers: dict[str, tuple[Tensor, ...]]
+    nothing: Tensor
 
 
 class LRP(Attributor):
-    """Layer-wise relevance propagation [BML+16] from max(z_y, 0) down, right for recurrent networks.
+    """Layer-wise relevance propagation [BML+16] from a logit down, right for recurrent networks.
 
     Without arguments: z+ everywhere. `LRP(alpha=1.5, beta=0.5)` is the published alpha-beta. Otherwise
-    `LRP(rules)` with one rule for all layers, or a
-    `Composite` that says which layer gets which.
+    `LRP(rules)` with one rule for all layers, or a `Composite` that says which layer gets which.
 
     Args:
         rules: a rule or a composite.
         alpha: with `beta`, short for `rules=AlphaBeta(alpha, beta)`.
         beta: see above.
+        start: "logit": the explained logit is sent down, whatever its sign; "positive": max(z, 0), as in the
+            study.
+            None: "logit" where the default rule shares by sign (`Epsilon`, `Gamma`), else "positive".
+        create_graph: relevance (and an explanation's logits) can be differentiated by the parameters, and be
+            part of a loss. What the network detaches is constant; what it computes under `torch.no_grad` is not.
 
     Raises:
         ValueError: both `rules` and `alpha` are given, or alpha - beta is not 1.
     """
 
     def __init__(
-        self, rules: Rule | Composite | None = None, *, alpha: float | None = None, beta: float | None = None
+        self,
+        rules: Rule | Composite | None = None,
+        *,
+        alpha: float | None = None,
+        beta: float | None = None,
+        start: Start | None = None,
+        create_graph: bool = False,
     ) -> None:
         if alpha is not None or beta is not None:
             if rules is not None:
@@ -58,22 +78,32 @@ class LRP(Attributor):
             if alpha is None or beta is None:
                 raise ValueError("alpha and beta belong together: give both")
             rules = AlphaBeta(alpha, beta)
+        if start not in (None, "logit", "positive"):
+            raise ValueError(f'start={start!r}: choose "logit" or "positive"')
         rules = rules if rules is not None else ZPlus()
         self.composite = rules if isinstance(rules, Composite) else Composite(rules)
+        self.start = start or ("logit" if self.composite.default.sharing.signed else "positive")
+        self.create_graph = create_graph
 
-    def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         return self._explain(model, x, target, ()).relevance
 
     def explain(
-        self, model: nn.Module, x: Tensor, target: Target = None, layers: Sequence[str] | str = ()
+        self,
+        model: nn.Module,
+        x: Inputs,
+        target: Target = None,
+        layers: Sequence[str] | str = (),
+        **arguments: Any,
     ) -> Explanation:
         """As calling the method, but also shows how relevance travels.
 
         Args:
             model: the network.
-            x: (B, ...) input.
+            x: as for calling.
             target: as for calling.
             layers: paths of modules, as `model.named_modules()` names them.
+            arguments: as for calling.
 
         Returns:
             An `Explanation`.
@@ -82,52 +112,117 @@ class LRP(Attributor):
             ValueError: a layer does not exist or was not called, or see `__call__`.
             UnexplainableError: see `__call__`.
         """
-        with isolated(model, x.device):
-            return self._explain(model, x.detach().clone(), target, as_tuple(layers))
+        batch_size(x)
+        with isolated(model, tensors_of(x)[0].device):
+            bound = Bound(model, arguments)
+            return self._explain(bound, mapped(lambda t: t.detach().clone(), x), target, as_tuple(layers))
 
-    def _explain(self, model: nn.Module, x: Tensor, target: Target, layers: tuple[str, ...]) -> Explanation:
-        self.composite.check(model)
-        x.requires_grad_()
-        path = ModulePath(model, layers)
+    def _explain(self, model: nn.Module, x: Inputs, target: Target, layers: tuple[str, ...]) -> Explanation:
+        network = network_of(model)
+        self.composite.check(network)
+        path = ModulePath(network, layers)
         # If it is refused, it runs once more, to say in which layer.
         for watched in (self.composite.by_layer or bool(layers), True):
             try:
-                with path if watched else nullcontext(), RelevanceTracer(x, self.composite, path, KNOWN) as tracer:
-                    logits = model(x)
-                break
+                return self._attempt(model, x, target, path, watched)
             except UnexplainableError:
                 if watched:
                     raise
-        if not isinstance(logits, Tensor) or tracer.info(logits) is None:
-            raise UnexplainableError("the model's output is not made of its input by operations that were seen")
-        value, index = explained_logit(logits.detach(), x, target)
-        explained = value.clamp(min=0)
-        start = torch.zeros_like(logits).scatter_(1, index, explained.unsqueeze(1))
-        top = tracer.close(logits)
-        kept = [tracer.parts_of(output) for name in layers for output in path.outputs[name]]
-        wanted = [part for parts in kept for part in parts]
-        gradients = torch.autograd.grad(top, [x, *wanted], start, allow_unused=True)
-        relevance = torch.zeros_like(x) if gradients[0] is None else gradients[0]
-        flow = iter(gradients[1:])
-        at_layers: dict[str, tuple[Tensor, ...]] = {}
-        outputs = iter(kept)
-        for name in layers:
-            calls = [
-                tracer.relevance_at(output, [next(flow) for _ in next(outputs)]) for output in path.outputs[name]
-            ]
-            if not calls:
+        raise AssertionError  # the loop returns or raises
+
+    def _attempt(
+        self, model: nn.Module, x: Inputs, target: Target, path: ModulePath, watched: bool
+    ) -> Explanation:
+        pixels = [t for t in tensors_of(x) if t.is_floating_point()]
+        composite = self.composite.fitted(pixels[0]) if pixels else self.composite
+        examples = batch_size(x)
+
+        def choose(output: Any) -> tuple[Any, Tensor]:
+            return logits_in(output), explained_value(output, examples, target)[0]
+
+        with torch.set_grad_enabled(self.create_graph):
+            tape, inputs, logits, value = recorded(
+                model, x, composite, path if watched else nullcontext(path), choose, self.create_graph
+            )
+            top = tape.find(value)
+            if top is None:
+                raise UnexplainableError(
+                    "the model's output is not made of its input by operations that were seen. Where it is "
+                    "several tensors, let target be a function that gives the one that is."
+                )
+            explained = value.clamp(min=0) if self.start == "positive" else value.clone()
+            nothing = explained == 0
+            self._warn(nothing)
+            return self._walk(tape, inputs, x, logits, explained, nothing, path, top)
+
+    def _walk(
+        self,
+        tape: Any,
+        inputs: Any,
+        x: Inputs,
+        logits: Any,
+        explained: Tensor,
+        nothing: Tensor,
+        path: ModulePath,
+        top: Any,
+    ) -> Explanation:
+        asked = {name: [tape.find(output) for output in outputs] for name, outputs in path.outputs.items()}
+        for name, found in asked.items():
+            if not found:
                 raise ValueError(f"the layer {name!r} was not called, or its output is no tensor")
-            at_layers[name] = tuple(calls)
-        return Explanation(relevance.detach(), logits.detach(), explained, at_layers)
+            for node in found:
+                if node is not None:
+                    node.kept = True
+        shapes = {name: [(o.shape, o.dtype, o.device) for o in outputs] for name, outputs in path.outputs.items()}
+        top.exact = True
+        find_exact(tape.nodes, not tape.composite.zero_gets_nothing or bool(path.outputs))
+        top.receive(explained)
+        kept: dict[int, Tensor | None] = {}
+        walk(tape.nodes, tape.composite, kept)
+        at_layers = {}
+        for name, found in asked.items():
+            relevances = [None if node is None else kept.get(id(node)) for node in found]
+            at_layers[name] = tuple(
+                torch.zeros(shape, dtype=dtype, device=device) if r is None else r.expand(shape)
+                for r, (shape, dtype, device) in zip(relevances, shapes[name], strict=True)
+            )
+        relevance = [
+            torch.zeros(node.shape, dtype=node.dtype, device=node.device)
+            if (r := node.inbox[RELEVANCE]) is None
+            else r
+            for node in inputs
+        ]
+        whole = filled(x, [r.expand(node.shape).contiguous() for r, node in zip(relevance, inputs, strict=True)])
+        for node in inputs:
+            node.free()  # relevance may have a graph that knows the node: it could never be freed
+        logits = held(logits) if isinstance(logits, Tensor) else logits
+        return Explanation(whole, logits, explained, at_layers, nothing)
+
+    def _warn(self, nothing: Tensor) -> None:
+        if count := int(nothing.sum()):
+            reason = "not positive" if self.start == "positive" else "0"
+            warnings.warn(
+                f"{count} of {len(nothing)} examples have nothing to explain: the explained output is {reason}, "
+                'and all their relevance is 0. start="logit" explains outputs of either sign.',
+                NothingToExplainWarning,
+                stacklevel=6,
+            )
 
 
 class DeepTaylor(LRP):
     """Deep Taylor decomposition [MLB+17]: z^B for what reads pixels, z+ for everything else.
 
     Args:
-        low: the least value that a pixel can have.
-        high: the greatest.
+        low: the least value that a pixel can have, by default -1; a number, a tensor (a bound a channel), or
+            "data".
+        high: the greatest, by default 1; see `ZBox`.
+        create_graph: see `LRP`.
     """
 
-    def __init__(self, low: float = -1.0, high: float = 1.0) -> None:
-        super().__init__(Composite(ZPlus(), pixels=ZBox(low, high)))
+    def __init__(
+        self,
+        low: PixelBound | None = None,
+        high: PixelBound | None = None,
+        create_graph: bool = False,
+    ) -> None:
+        super().__init__(Composite(ZPlus(), pixels=ZBox(low, high)), create_graph=create_graph)

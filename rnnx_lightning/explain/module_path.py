@@ -47,6 +47,8 @@ class ModulePath:
             if module in self._names:
                 self._stack.pop()
                 name = self._names[module]
+                while isinstance(output, tuple) and output:
+                    output = output[0]  # of an nn.LSTM all hidden states, of a packed sequence its data
                 if name in self.outputs and isinstance(output, Tensor):
                     self.outputs[name].append(output)
 
@@ -63,6 +65,15 @@ class ModulePath:
     def module(self) -> nn.Module | None:
         """The innermost module that runs."""
         return self._stack[-1] if self._stack else None
+
+    @property
+    def place(self) -> tuple[nn.Module, ...]:
+        """All modules that run, the innermost last."""
+        return tuple(self._stack)
+
+    @place.setter
+    def place(self, modules: tuple[nn.Module, ...]) -> None:
+        self._stack[:] = modules
 
     @property
     def name(self) -> str:

@@ -15,11 +15,13 @@ class Pixels:
         mask: true where an entry is a pixel, of the tensor's shape; None where all are.
         scale: an entry is scale * pixel + shift; numbers, or tensors of the tensor's shape.
         shift: see above.
+        alone: what is no pixel is padding.
     """
 
     mask: Tensor | None = None
     scale: Tensor | float = 1.0
     shift: Tensor | float = 0.0
+    alone: bool = True
 
     def bounds(self, low: float | Tensor, high: float | Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Least and greatest value of the entries, where pixels lie in [low, high]."""
@@ -36,11 +38,11 @@ class Pixels:
             return move(part.expand(shape)) if isinstance(part, Tensor) else part
 
         mask = None if self.mask is None else move(self.mask)
-        return Pixels(mask, follow(self.scale), follow(self.shift))
+        return Pixels(mask, follow(self.scale), follow(self.shift), self.alone)
 
     def affine(self, scale: Tensor | float, shift: Tensor | float) -> "Pixels":
         """After `scale * entry + shift`."""
-        return Pixels(self.mask, scale * self.scale, scale * self.shift + shift)
+        return Pixels(self.mask, scale * self.scale, scale * self.shift + shift, self.alone)
 
     @property
     def plain(self) -> bool:
@@ -62,8 +64,9 @@ def joined(
     ]
     everywhere = all(part is not None and part.mask is None for part in pixels)
     mask = None if everywhere else join(masks)
+    alone = all(part is not None and part.alone for part in pixels)
     if all(part is None or part.plain for part in pixels):
-        return Pixels(mask)
+        return Pixels(mask, alone=alone)
 
     def follow(name: str, default: float) -> Tensor:
         return join(
@@ -75,4 +78,4 @@ def joined(
             ]
         )
 
-    return Pixels(mask, follow("scale", 1.0), follow("shift", 0.0))
+    return Pixels(mask, follow("scale", 1.0), follow("shift", 0.0), alone)

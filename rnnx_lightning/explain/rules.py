@@ -1,36 +1,57 @@
-"""Rules of layer-wise relevance propagation: how a linear layer shares the relevance of its outputs.
+"""Rules of layer-wise relevance propagation: how a linear map shares the relevance of its outputs.
 
-Each rule is a declaration: which products of inputs and weights count as contributions. A unit j with
-relevance R_j gives input i the share of i's contributions in the sum of all.
+Each rule is a declaration: which products of inputs and weights count as contributions, and how relevance is
+shared among them. A unit j with relevance R_j gives input i the share of i's contributions in the sum of all.
 """
 
+import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
-from rnnx_lightning.explain.linear import Channel, LinearMap
-from rnnx_lightning.explain.sharing import Proportional, Sharing, TwoSided
+import torch
+from torch import Tensor
 
-SIMPLE = Proportional()
-SIGNED = Proportional(signed=True)
+from rnnx_lightning.explain.channels import Channel
+from rnnx_lightning.explain.linear import LinearMap, Product
+from rnnx_lightning.explain.refusals import PixelRangeWarning
+from rnnx_lightning.explain.sharing import Proportional, Sharing, Signed, TwoSided
+
+PixelBound = float | Tensor | Literal["data"]
+
+PROPORTIONAL = Proportional()
 
 
 class Rule(ABC):
-    """What the explainer asks of a rule."""
+    """What the explainer asks of a rule.
+
+    Attributes:
+        zero_gets_nothing: an input that is 0 contributes nothing.
+        plain: its contributions are a_i w_ij, which add up to the net input.
+        adapts: in a sum, it takes the other terms' way of sharing. Such a rule does not count biases.
+    """
+
+    zero_gets_nothing: bool = True
+    plain: bool = True
+    adapts: bool = False
 
     @property
     @abstractmethod
     def sharing(self) -> Sharing:
         """How relevance is shared among the channels; linear maps that are summed must agree in it."""
 
-    @property
-    @abstractmethod
-    def zero_gets_nothing(self) -> bool:
-        """An input that is 0 contributes nothing."""
+    def contributions(self, layer: LinearMap, channel: Channel) -> list[Product]:
+        """The contributions of one channel, as products; none where the channel is empty."""
+        return layer.plain(channel)
 
-    @abstractmethod
-    def channels(self, layer: LinearMap) -> tuple[Channel | None, ...]:
-        """The sums of contributions; None for a negative one where nothing is negative."""
+    def total(self, layer: LinearMap, channel: Channel) -> Tensor | None:
+        """The sum of a channel, where there is a shorter way than summing its products."""
+        return None
+
+    def fitted(self, inputs: Tensor) -> "Rule":
+        """The rule for these pixels; it may take its bounds from them, or warn where they do not fit."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -40,12 +61,7 @@ class ZPlus(Rule):
     A positive bias takes its share of the relevance; a negative one counts for nothing.
     """
 
-    sharing = SIMPLE
-    zero_gets_nothing = True
-
-    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
-        """The positive contributions."""
-        return (layer.positive(),)
+    sharing = PROPORTIONAL
 
 
 @dataclass(frozen=True)
@@ -65,7 +81,6 @@ class AlphaBeta(Rule):
 
     alpha: float = 2.0
     beta: float = 1.0
-    zero_gets_nothing = True
 
     def __post_init__(self) -> None:
         if abs(self.alpha - self.beta - 1) > 1e-9 or self.beta < 0:
@@ -74,11 +89,7 @@ class AlphaBeta(Rule):
     @cached_property
     def sharing(self) -> Sharing:
         """Two-sided, or proportional where beta is 0."""
-        return TwoSided(self.alpha, self.beta) if self.beta else Proportional()
-
-    def channels(self, layer: LinearMap) -> tuple[Channel | None, ...]:
-        """The positive and the negative contributions."""
-        return layer.positive_and_negative() if self.beta else (layer.positive(),)
+        return TwoSided(self.alpha, self.beta) if self.beta else PROPORTIONAL
 
 
 @dataclass(frozen=True)
@@ -90,35 +101,29 @@ class Epsilon(Rule):
     """
 
     epsilon: float = 1e-6
-    zero_gets_nothing = True
 
     @cached_property
     def sharing(self) -> Sharing:
-        """Proportional, stabilised."""
-        return Proportional(self.epsilon, signed=True)
-
-    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
-        """All contributions as they are."""
-        return (layer.net(),)
+        """As the contributions are, stabilised."""
+        return Signed(self.epsilon)
 
 
 @dataclass(frozen=True)
 class Gamma(Rule):
     """R_i = sum_j (a_i w_ij + gamma (a_i w_ij)+) / sum_i' (...) R_j [Montavon et al., 2019].
 
+    Where the net input is negative, the negative contributions are favoured instead, as for signed units.
+
     Attributes:
-        gamma: how much positive contributions are favoured, >= 0.
+        gamma: how much contributions with the sign of the net input are favoured, >= 0.
     """
 
     gamma: float = 0.25
-    sharing = SIGNED
-    zero_gets_nothing = True
 
-    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
-        """All contributions, the positive ones once more gamma times."""
-        net, positive = layer.net(), layer.positive()
-        more = [product.scaled(self.gamma) for product in positive.products]
-        return (Channel(net.total + self.gamma * positive.total, net.products + more),)
+    @cached_property
+    def sharing(self) -> Sharing:
+        """As the contributions are, one sign favoured."""
+        return Signed(0.0, self.gamma)
 
 
 @dataclass(frozen=True)
@@ -128,37 +133,92 @@ class ZBox(Rule):
     They are (x_i - low) w+_ij + (x_i - high) w-_ij, all of them positive.
 
     Attributes:
-        low: the least value that an input can have.
-        high: the greatest.
+        low: the least value that an input can have; a number, a tensor that broadcasts to the input (a bound a
+            channel), or "data": the least that the explained inputs have. Left out, it is -1, or
+            "data" if `high` is.
+        high: the greatest. Left out, it is 1, or "data" if `low` is.
 
     Raises:
         ValueError: low is not below high.
     """
 
-    low: float = -1.0
-    high: float = 1.0
-    sharing = SIMPLE
+    low: PixelBound | None = None
+    high: PixelBound | None = None
+    sharing = PROPORTIONAL
     zero_gets_nothing = False
+    plain = False
+    adapts = True
 
     def __post_init__(self) -> None:
-        if not self.low < self.high:
-            raise ValueError(f"low={self.low} must be below high={self.high}")
+        for name, other, default in (("low", self.high, -1.0), ("high", self.low, 1.0)):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, "data" if isinstance(other, str) else default)
+        low, high = self._bounds
+        if isinstance(low, str) or isinstance(high, str):
+            if wrong := {bound for bound in (low, high) if isinstance(bound, str)} - {"data"}:
+                raise ValueError(f'a bound is a number, a tensor or "data", got {wrong.pop()!r}')
+        elif not bool(torch.as_tensor(low < high).all()):
+            raise ValueError(f"low={low} must be below high={high}")
 
-    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
-        """The contributions above."""
-        return (layer.boxed(self.low, self.high),)
+    def fitted(self, inputs: Tensor) -> "ZBox":
+        """With the bounds that the inputs have where they are asked for; warns of inputs outside of the box."""
+        least, greatest = (float(bound) for bound in torch.aminmax(inputs.detach()))
+        asked_low, asked_high = self._bounds
+        low = least if isinstance(asked_low, str) else asked_low
+        high = greatest if isinstance(asked_high, str) else asked_high
+        if isinstance(asked_high, str) and not bool(torch.as_tensor(low < high).all()):
+            high = low + 1  # all inputs are equal
+        outside = (inputs < low) | (inputs > high)
+        if bool(outside.any()):
+            warnings.warn(
+                f"{int(outside.sum())} of {inputs.numel()} inputs lie outside of the box [{low}, {high}] that z^B "
+                f"was told: they were seen from {least:g} to {greatest:g}, and their relevance may be wrong. Give "
+                'these bounds, or low="data" and high="data".',
+                PixelRangeWarning,
+                stacklevel=2,
+            )
+        return ZBox(low, high)
+
+    def contributions(self, layer: LinearMap, channel: Channel) -> list[Product]:
+        """Those above."""
+        low, high = self._numbers
+        return layer.boxed(channel, low, high)
+
+    def total(self, layer: LinearMap, channel: Channel) -> Tensor | None:
+        """From the net input, where ReLU follows."""
+        if channel is Channel.NEGATIVE:
+            return None
+        low, high = self._numbers
+        return layer.boxed_total(low, high)
+
+    @property
+    def _bounds(self) -> tuple[PixelBound, PixelBound]:
+        assert self.low is not None
+        assert self.high is not None  # see __post_init__
+        return self.low, self.high
+
+    @property
+    def _numbers(self) -> tuple[float | Tensor, float | Tensor]:
+        low, high = self._bounds
+        if isinstance(low, str) or isinstance(high, str):
+            raise ValueError(
+                'a box of the data must be the rule of the pixels: Composite(..., pixels=ZBox("data", "data"))'
+            )
+        return low, high
 
 
 @dataclass(frozen=True)
 class WSquare(Rule):
     """w^2: R_i = sum_j w_ij^2 / sum_i' w_i'j^2 R_j, whatever the inputs are [MLB+17]; no bias."""
 
-    sharing = SIMPLE
+    sharing = PROPORTIONAL
     zero_gets_nothing = False
+    plain = False
+    adapts = True
 
-    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
+    def contributions(self, layer: LinearMap, channel: Channel) -> list[Product]:
         """The squared weights."""
-        return (layer.squared_weights(),)
+        return layer.of_weights("ones" if channel is Channel.COUNT else "square")
 
 
 @dataclass(frozen=True)
@@ -168,9 +228,11 @@ class Flat(Rule):
     A weight that is exactly 0 (pruned, masked) is no connection.
     """
 
-    sharing = SIMPLE
+    sharing = PROPORTIONAL
     zero_gets_nothing = False
+    plain = False
+    adapts = True
 
-    def channels(self, layer: LinearMap) -> tuple[Channel, ...]:
+    def contributions(self, layer: LinearMap, channel: Channel) -> list[Product]:
         """One for each input."""
-        return (layer.ones(),)
+        return layer.of_weights("ones")

@@ -1,171 +1,167 @@
-"""How the relevance of a unit is shared among the sums of contributions that it is made of.
+"""How the relevance of a unit is shared among its contributions: one factor a channel.
 
-Buffers of this file's own are changed in place: for large feature maps new memory costs more than arithmetic.
+A contribution times the factor of its channel is its relevance.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnx_lightning.explain.terms import Products, Sum, Term, added, relevance_of_input
+from rnnx_lightning.explain.channels import Channel
+
+Factors = dict[Channel, Tensor]
 
 
-def _divided(relevance: Tensor, total: Tensor) -> Tensor:
-    """Relevance / total; overwrites `total` where it can."""
-    if total.shape == relevance.shape and total.dtype == relevance.dtype:
+class Unit(Protocol):
+    """The totals of a unit. Each one is computed when it is asked for."""
+
+    @property
+    def active(self) -> bool:
+        """There is relevance only where the unit's net input is positive: ReLU follows."""
+        ...
+
+    @property
+    def net(self) -> Tensor:
+        """The sum of all contributions, and of the constant."""
+        ...
+
+    @property
+    def positive(self) -> Tensor:
+        """The sum of the positive ones, and of a positive constant."""
+        ...
+
+    @property
+    def negative(self) -> Tensor | None:
+        """The magnitude of the sum of the negative ones, without the constant; None where there is none."""
+        ...
+
+    @property
+    def constant(self) -> Tensor | None:
+        """The constant; None where there is none."""
+        ...
+
+    @property
+    def by_value(self) -> bool:
+        """The positive sum is the net input plus the negative sum."""
+        ...
+
+
+class Sharing(ABC):
+    """How relevance is shared; terms of one sum must agree in it."""
+
+    signed: ClassVar[bool] = False
+    real_scale: ClassVar[bool] = False  # totals are needed as they are, not each in a scale of its own
+
+    @abstractmethod
+    def factors(self, relevance: Tensor, unit: Unit) -> Factors:
+        """What the contributions of each channel are multiplied with to give their relevance."""
+
+
+def _divided(relevance: Tensor, total: Tensor, own: bool = False) -> Tensor:
+    """Relevance / total; overwrites `total` if that is its own memory."""
+    if own and not torch.is_grad_enabled() and total.shape == relevance.shape and total.dtype == relevance.dtype:
         return torch.div(relevance, total, out=total)
     return relevance / total
 
 
-def _ratio(relevance: Tensor, total: Tensor, own: bool = False) -> Tensor:
-    """Relevance / total for totals >= 0, and 0 where there is nothing to share among; `own` is overwritten."""
-    return _divided(relevance, F.threshold(total, 0.0, math.inf, inplace=own))
+def _or_infinity(total: Tensor) -> Tensor:
+    """Totals >= 0; infinity where they are nothing, or so little that a quotient by them would overflow."""
+    return F.threshold(total, torch.finfo(total.dtype).tiny ** 0.8, math.inf)
+
+
+def ratio(relevance: Tensor, total: Tensor) -> Tensor:
+    """Relevance / total for totals >= 0, and 0 where there is nothing to share among."""
+    return _divided(relevance, _or_infinity(total), own=True)
 
 
 @dataclass(frozen=True)
-class Proportional:
-    """All to one sum: R / n. With `epsilon`, R / (n + epsilon * sign(n)).
+class Proportional(Sharing):
+    """All to the positive contributions."""
+
+    def factors(self, relevance: Tensor, unit: Unit) -> Factors:
+        """R / z+."""
+        return {Channel.POSITIVE: ratio(relevance, unit.positive)}
+
+
+@dataclass(frozen=True)
+class Signed(Sharing):
+    """To all contributions as they are, those with the sign of their sum once more `gamma` times.
 
     Attributes:
         epsilon: stabiliser >= 0; it absorbs relevance.
-        signed: the sum can be negative.
+        gamma: how much the contributions with the sign of the sum are favoured.
     """
 
     epsilon: float = 0.0
-    signed: bool = field(default=False, compare=False)
+    gamma: float = 0.0
+    signed = True
+    real_scale = True
 
-    def factors(self, relevance: Tensor, sums: list[Sum], net: Tensor | None, active: bool) -> tuple[Tensor]:
-        """What each contribution to the sum is multiplied with to give its relevance."""
-        total = added(sums[0]) if net is None else net
-        assert total is not None  # only negative contributions can be absent
-        positive = not self.signed or (net is not None and active)
+    def factors(self, relevance: Tensor, unit: Unit) -> Factors:
+        """R / (z + epsilon sign(z)), where z counts what is favoured 1 + gamma times."""
+        total = unit.net
+        if not self.gamma:
+            return {Channel.NET: self._quotient(relevance, total, unit.active)}
+        if unit.active:
+            factor = ratio(relevance, total + self.gamma * unit.positive)
+            return {Channel.NET: factor, Channel.POSITIVE: self.gamma * factor}
+        above = total > 0
+        up, down, constant = unit.positive, unit.negative, unit.constant
+        down = torch.zeros_like(total) if down is None else down
+        if constant is not None:
+            down = down - constant.clamp(max=0)
+        favoured = torch.where(above, up, -down)
+        factor = self._quotient(relevance, total + self.gamma * favoured, unit.active)
+        more = self.gamma * factor
+        return {
+            Channel.NET: factor,
+            Channel.POSITIVE: torch.where(above, more, 0.0),
+            Channel.NEGATIVE: torch.where(above, 0.0, -more),
+        }
+
+    def _quotient(self, relevance: Tensor, total: Tensor, active: bool) -> Tensor:
         if self.epsilon:
-            if positive:
-                return (_divided(relevance, total + self.epsilon),)
+            if active:
+                return _divided(relevance, total + self.epsilon, own=True)
             epsilon = total.new_full((), self.epsilon)  # made on the device
-            return (_divided(relevance, torch.copysign(epsilon, total).add_(total)),)
-        if not positive:
-            return (_divided(relevance, total.masked_fill(total == 0, math.inf)),)
-        return (_ratio(relevance, total, own=net is None and len(sums[0]) > 1),)
+            return _divided(relevance, torch.copysign(epsilon, total) + total, own=True)
+        if active:
+            return ratio(relevance, total)
+        return _divided(relevance, total.masked_fill(total == 0, math.inf), own=True)
 
 
 @dataclass(frozen=True)
-class TwoSided:
+class TwoSided(Sharing):
     """Alpha to the positive contributions, -beta to the negative ones; alpha - beta = 1.
 
     Where one of the two sums is empty its quotient is 0 / 0, and the other takes the relevance whole, so that
     relevance is conserved.
     """
 
-    alpha: float
-    beta: float
-    signed = False
+    alpha: float = 2.0
+    beta: float = 1.0
 
-    def factors(
-        self, relevance: Tensor, sums: list[Sum], net: Tensor | None, active: bool
-    ) -> tuple[Tensor, Tensor | None]:
+    def factors(self, relevance: Tensor, unit: Unit) -> Factors:
         """What each contribution to the two sums, of magnitudes both, is multiplied with."""
-        negative = added(sums[1])
-        positive = added(sums[0]) if net is None else net
-        assert positive is not None  # only negative contributions can be absent
+        negative = unit.negative
         if negative is None:
-            return _ratio(relevance, positive), None
-        if net is not None:
-            positive = net + negative
-        below = F.threshold(negative, 0.0, math.inf)
-        above = F.threshold(positive, 0.0, math.inf, inplace=net is not None)  # then in memory of its own
+            return {Channel.POSITIVE: ratio(relevance, unit.positive)}
+        positive, by_value = unit.positive, unit.by_value and unit.active
+        below = _or_infinity(negative)
+        above = _or_infinity(positive)
         down = _divided(relevance, below)
-        if net is not None:  # a unit that is active has something positive
-            down *= -self.beta
+        if by_value:  # a unit that is active has something positive
+            down = down * -self.beta
         else:
             # 1 where there is something, else 0 / inf = 0; `sign` takes four times as long.
             is_above = positive / above
-            down.addcmul_(down, is_above, value=-self.beta - 1)  # all of it where there is nothing positive
+            # All of it where there is nothing positive.
+            down = torch.addcmul(down, down, is_above, value=-self.beta - 1)
         # What the negative contributions did not get: alpha R where there are any, else R.
-        up = _divided(torch.addcmul(relevance, negative, down, value=-1), above)
-        return up, down
-
-
-Sharing = Proportional | TwoSided
-
-
-def close(
-    sharing: Sharing,
-    value: Tensor,
-    terms: Sequence[Term],
-    net: Tensor,
-    active: bool = False,
-    apart: bool = False,
-) -> Tensor:
-    """A unit made of terms, with its graph.
-
-    Args:
-        sharing: how its relevance is shared among the channels.
-        value: what goes forward.
-        terms: what it is made of.
-        net: what the terms add up to; with `active`, only where that is positive.
-        active: there is relevance only where `net` is positive.
-        apart: the sums get a graph of their own, which tells their factors.
-    """
-    if apart:
-        terms = [term.separate() for term in terms]
-    # Of units that are not active, two channels by value would cancel.
-    by_net = (active or len(terms[0].totals) == 1) and all(term.by_value for term in terms)
-    sums = list(zip(*(term.totals for term in terms), strict=True))
-    products = [term.products for term in terms]
-    inputs = [part for term in terms for part in term.inputs]
-    return Close.apply(sharing, active, value, net if by_net else None, sums, products, *inputs)
-
-
-class Close(torch.autograd.Function):
-    """A unit made of terms: its value goes forward; backward, its relevance is shared among them."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        sharing: Sharing,
-        active: bool,
-        value: Tensor,
-        net: Tensor | None,
-        sums: list[Sum],
-        products: list[Products | None],
-        *inputs: Tensor | None,
-    ) -> Tensor:
-        """`value` as it is."""
-        ctx.sharing, ctx.active, ctx.net, ctx.sums, ctx.products = sharing, active, net, sums, products
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor | None, ...]:
-        """The relevance of each input, or the factor where it is a sum."""
-        factors = ctx.sharing.factors(relevance, ctx.sums, ctx.net, ctx.active)
-        del ctx.sums, ctx.net  # what they leave in the caches is the best memory for what comes next
-        needed = iter(ctx.needs_input_grad[6:])
-        gradients: list[Tensor | None] = []
-        for products in ctx.products:
-            if products is None:
-                gradients += [factor if next(needed) else None for factor in factors]
-            else:
-                next(needed)
-                gradients.append(relevance_of_input(products, factors))
-        return None, None, None, None, None, None, *gradients
-
-
-class Pass(torch.autograd.Function):
-    """An activation or a gated signal: `value` goes forward; backward, all relevance to `source`."""
-
-    @staticmethod
-    def forward(ctx: Any, source: Tensor, value: Tensor) -> Tensor:
-        """`value`, as part of the graph of `source`."""
-        ctx.shape = source.shape
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, None]:
-        """The relevance, summed where `source` was broadcast."""
-        return relevance.sum_to_size(ctx.shape), None
+        up = _divided(torch.addcmul(relevance, negative, down, value=-1), above, own=True)
+        return {Channel.POSITIVE: up, Channel.NEGATIVE: down}

@@ -8,6 +8,7 @@ from rnnx_lightning import architectures
 from rnnx_lightning.architectures import ConvDeep, layers
 
 EVERY = ["Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU", "LSTM", "GRU"]
+EVERY += ["Evidence", "ConvEvidence"]
 NETWORKS = {"ConvDeep": (ConvDeep, 151_192)}
 
 
@@ -48,6 +49,16 @@ def test_encoding_distinct_samples_once_gives_the_same_logits_and_gradients(name
         return logits, [parameter.grad.clone() for parameter in network.parameters()]
 
     torch.testing.assert_close(gradients(samples, order), gradients(shown(order, samples)))
+
+
+@pytest.mark.parametrize("name", ["Evidence", "ConvEvidence"])
+def test_each_class_has_evidence_to_begin_with(name):
+    """A class whose one unit gives nothing for any picture has no gradient, and is never learnt."""
+    for seed in range(5):
+        torch.manual_seed(seed)
+        network = getattr(architectures, name)()
+        logits = network(torch.rand(20, 1, 28, 84) * 2 - 1)
+        assert (logits > 0).all()
 
 
 class Ones(nn.Module):

@@ -48,6 +48,18 @@ def test_scores_and_pictures_of_all_methods_are_logged(tmp_path):
     assert "custom_scalars__config__" in events.Tags()["tensors"]
 
 
+def test_scores_of_every_second_epoch(tmp_path):
+    model, data = make_run()
+    methods = {"SA": Sensitivity()}
+    trainer = make_trainer(tmp_path, [CosineSimilarity(methods, sequences=40, every_n_epochs=2)], max_epochs=5)
+    trainer.fit(model, data)
+    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"scalars": 0}).Reload()
+    assert [event.step for event in events.Scalars("val/cosine/SA")] == [5, 11]
+    assert len(events.Scalars("val/accuracy")) == 5
+    with pytest.raises(ValueError, match="every_n_epochs=0 must be at least 1"):
+        CosineSimilarity(every_n_epochs=0)
+
+
 @pytest.mark.parametrize("size", [None, 12, 64])
 def test_the_logged_score_is_that_of_the_first_sequences(size, tmp_path):
     model, data = make_run(evaluation_batch_size=size)

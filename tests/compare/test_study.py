@@ -34,6 +34,14 @@ def test_folds_replace_seeds(config, tmp_path):
     assert [run.repetition for run in runs] == list(range(10))
     assert "--data.folds=10" in runs[0].arguments
     assert "--data.fold=9" in runs[9].arguments
+    assert "--seed_everything=9" in runs[9].arguments
+    assert not any(argument.startswith("--data.seed") for argument in runs[9].arguments)
+
+
+def test_some_of_the_folds_are_the_same_runs(config, tmp_path):
+    all_runs = Study("s", {"A": [str(config)]}, folds=10).runs(tmp_path)
+    some = Study("s", {"A": [str(config)]}, folds=10, chosen_folds=[2, 5]).runs(tmp_path)
+    assert some == [all_runs[2], all_runs[5]]
 
 
 def test_two_studies_share_a_run_until_its_config_changes(config, tmp_path):
@@ -66,6 +74,9 @@ def test_an_interrupted_run_goes_on(config, tmp_path):
         ({"networks": {}}, "at least one network"),
         ({"seeds": []}, "one seed"),
         ({"folds": 1}, "folds=1"),
+        ({"folds": 3, "chosen_folds": [3]}, r"chosen_folds=\[3\] are not among the 3 folds"),
+        ({"folds": 3, "chosen_folds": []}, "chosen_folds"),
+        ({"chosen_folds": [0]}, "among the no folds"),
     ],
 )
 def test_impossible_studies_are_refused(changes, words, config):

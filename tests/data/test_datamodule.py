@@ -36,6 +36,31 @@ def test_pixels_stand_where_the_plan_says():
     assert torch.equal(data.images.labels[plan.index] == plan.label[:, None], plan.majority)
 
 
+def test_samples_with_a_margin_stand_at_places_of_their_own():
+    data, plain = digits(margin=7), digits()
+    shown, label, majority = data.sequences("test", range(20))
+    assert shown.shape == (20, *data.picture_shape) == (20, 1, 28, 3 * 35)
+    expected, label_too, majority_too = plain.sequences("test", range(20))
+    assert torch.equal(label, label_too)
+    assert torch.equal(majority, majority_too)
+    places = set()
+    for tile, image in zip(shown.split(35, dim=3), expected.split(28, dim=3), strict=True):
+        for one, other in zip(tile, image, strict=True):
+            (place,) = [at for at in range(8) if torch.equal(one[..., at : at + 28], other)][:1]
+            assert (one[..., :place] == -1).all()
+            assert (one[..., place + 28 :] == -1).all()
+            places.add(place)
+    assert len(places) > 3
+    assert torch.equal(shown, data.sequences("test", range(20))[0])
+
+
+def test_impossible_margins_are_refused():
+    with pytest.raises(ValueError, match="margin=-1"):
+        MajoritySequences("digits", margin=-1)
+    with pytest.raises(ValueError, match=r"columns=7 must divide .* 3 x 30 = 90"):
+        MajoritySequences("digits", margin=2)
+
+
 def test_sequences_need_images():
     with pytest.raises(RuntimeError, match="call setup"):
         MajoritySequences(dataset="digits").sequences("test", [0])
@@ -69,6 +94,18 @@ def test_most_images_of_a_fresh_batch_are_shared():
     batches = list(data.train_dataloader())
     mean = sum(len(batch.distinct) for batch in batches) / len(batches)
     assert mean < 1.2 * 50
+
+
+def test_sequences_drawn_once_share_no_images_while_training():
+    """Nor dropout masks, therefore; what is validated has none, and may."""
+    data = digits(fresh=False)
+    batch = next(iter(data.train_dataloader()))
+    assert len(batch.distinct) == 3 * 50
+    assert torch.equal(batch.order.flatten(), torch.arange(150))
+    rows = data.plan("train").rows(slice(0, 50))
+    assert torch.equal(batch.distinct[batch.order], rows.index)
+    validated = next(iter(data.val_dataloader()))
+    assert len(validated.distinct) < 3 * 50
 
 
 def test_folds_are_stratified_and_cover_every_image_once():

@@ -41,8 +41,12 @@ def epsilon_rule(J, a, b, R, epsilon):
 
 
 def gamma_rule(J, a, b, R, gamma):
+    """Contributions of the sign of the net input are favoured."""
     z = J * a
-    return share(z + gamma * np.maximum(z, 0), b + gamma * np.maximum(b, 0), R)
+    up = (z.sum(1) + b > 0)[:, None]
+    favoured = np.where(up, np.maximum(z, 0), np.minimum(z, 0))
+    favoured_bias = np.where(up[:, 0], np.maximum(b, 0), np.minimum(b, 0))
+    return share(z + gamma * favoured, b + gamma * favoured_bias, R)
 
 
 def z_box(J, a, b, R, low, high):

@@ -25,7 +25,7 @@ from rnnx_lightning.explain import (
     ZPlus,
 )
 
-RELU_NETWORKS = ["Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU"]
+RELU_NETWORKS = ["Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU", "Evidence", "ConvEvidence"]
 NETWORKS = [*RELU_NETWORKS, "LSTM", "GRU"]
 METHODS = {
     "Sensitivity": Sensitivity(),
@@ -35,8 +35,8 @@ METHODS = {
     "SmoothGrad": SmoothGrad(samples=3),
     "DeepTaylor": DeepTaylor(),
     "AlphaBeta": LRP(alpha=1.5, beta=0.5),
-    "Epsilon": LRP(Epsilon()),
-    "Gamma": LRP(Gamma()),
+    "Epsilon": LRP(Epsilon(), start="positive"),
+    "Gamma": LRP(Gamma(), start="positive"),
     "WSquare": LRP(Composite(ZPlus(), pixels=WSquare())),
     "Random": Random(),
     "Input": Input(),
@@ -98,7 +98,9 @@ def test_epsilon_tends_to_gradient_times_input_without_biases():
         network, x = getattr(architectures, name)().double(), pictures(4, torch.float64)
         target = network.eval()(x).argmax(1)
         product = GradientTimesInput()(network, x, target)
-        torch.testing.assert_close(LRP(Epsilon(0))(network, x, target), product, rtol=1e-8, atol=1e-14)
+        torch.testing.assert_close(
+            LRP(Epsilon(0), start="positive")(network, x, target), product, rtol=1e-8, atol=1e-14
+        )
 
 
 def test_alpha_one_beta_zero_is_z_plus(network):
@@ -158,44 +160,3 @@ def test_gates_get_nothing_in_the_lstm():
     cell = torch.stack([part.sum(1) for part in explanation.layers["cell.output"]])
     torch.testing.assert_close(cell[-1], explanation.explained)
     assert len(explanation.layers["cell.candidate"]) == 12
-
-
-@pytest.mark.parametrize("fused_class", [nn.LSTM, nn.GRU])
-@pytest.mark.parametrize(
-    "options",
-    [{}, {"num_layers": 2, "bidirectional": True, "batch_first": True}, {"bias": False}],
-    ids=["plain", "deep and bidirectional", "without bias"],
-)
-def test_trained_modules_become_explainable(fused_class, options):
-    fused = fused_class(5, 7, **options)
-    explainable = getattr(architectures, f"Explainable{fused_class.__name__}")(fused)
-    x = torch.randn(4, 6, 5)
-    start = torch.randn(
-        options.get("num_layers", 1) * (1 + options.get("bidirectional", False)),
-        *((4 if options.get("batch_first") else 6), 7),
-    )
-    starts = (start, -start) if fused_class is nn.LSTM else start
-    for arguments in ((x,), (x, starts)):
-        expected, got = fused(*arguments), explainable(*arguments)
-        torch.testing.assert_close(got[0], expected[0], rtol=0, atol=1e-6)
-        for one, two in zip(
-            torch.utils._pytree.tree_leaves(got[1]), torch.utils._pytree.tree_leaves(expected[1]), strict=True
-        ):
-            torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
-
-    class Reader(nn.Module):
-        def __init__(self, recurrent):
-            super().__init__()
-            self.recurrent, self.out = recurrent, nn.Linear(7 * (1 + options.get("bidirectional", False)), 3)
-
-        def forward(self, x):
-            return self.out(self.recurrent(x)[0].flatten(0, 1)[: len(x)])
-
-    assert LRP(Epsilon())(Reader(explainable), x, 0).shape == x.shape
-
-
-def test_other_modules_are_refused_as_fused():
-    with pytest.raises(TypeError, match="expected LSTM, got GRU"):
-        architectures.ExplainableLSTM(nn.GRU(2, 2))
-    with pytest.raises(ValueError, match="proj_size"):
-        architectures.ExplainableLSTM(nn.LSTM(2, 3, proj_size=2))

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rnnx_lightning.explain import GuidedBackprop, UnexplainableError
+from rnnx_lightning.explain import GuidedBackprop, NoReLUWarning, UnexplainableError
 
 
 class Net(nn.Module):
@@ -34,7 +34,73 @@ FORMS = {
     "clamp_": lambda h: h.clamp_(min=0),
     "clamp_min": lambda h: torch.clamp_min(h, 0),
     "clip": lambda h: torch.clip(h, 0.0, None),
+    "clamp by a tensor": lambda h: h.clamp(min=torch.zeros_like(h)),
+    "maximum": lambda h: torch.maximum(h, torch.zeros_like(h)),
+    "max, zero first": lambda h: torch.max(torch.zeros((), dtype=h.dtype), h),
+    "fmax": lambda h: torch.fmax(h, h.new_zeros(8)),
+    "threshold": nn.Threshold(0, 0),
+    "threshold in place": nn.Threshold(0, 0, inplace=True),
+    "where": lambda h: torch.where(h > 0, h, 0.0),
+    "where, zeros": lambda h: torch.where(h >= 0, h, torch.zeros_like(h)),
+    "where, below": lambda h: torch.where(h <= 0, 0.0, h),
+    "where, zero first": lambda h: torch.where(h > 0, h, 0.0),
+    "where, by name": lambda h: torch.where(condition=h > 0, input=h, other=0.0),
+    "where, method": lambda h: h.where(h > 0, torch.zeros((), dtype=h.dtype)),
+    "times a mask": lambda h: h * (h > 0),
+    "mask times": lambda h: (h > 0).to(h.dtype) * h,
+    "times the mask of a detached": lambda h: h * (h.detach() > 0).double(),
+    "times not a mask": lambda h: h * ~(h < 0),
+    "times a mask in place": lambda h: h.mul_(h > 0),
+    "masked_fill": lambda h: h.masked_fill(h < 0, 0),
+    "masked_fill in place": lambda h: h.masked_fill_(h <= 0, 0.0),
+    "assignment": lambda h: assigned(h),
 }
+
+
+def assigned(h):
+    h[h < 0] = 0
+    return h
+
+
+CUT_OFF = {
+    "ReLU6": nn.ReLU6(),
+    "ReLU6 in place": nn.ReLU6(inplace=True),
+    "clamp": lambda h: h.clamp(0, 6),
+    "clamp by tensors": lambda h: h.clamp(torch.zeros_like(h), torch.full_like(h, 6)),
+    "hardtanh": lambda h: F.hardtanh(h, 0, 6),
+}
+
+
+@pytest.mark.parametrize("form", CUT_OFF)
+def test_relu6_is_a_relu(form):
+    model = Net(CUT_OFF[form])
+    x = 8 * torch.randn(64, 5, dtype=torch.float64)
+    hidden = model.layer(x)
+    active = ((hidden > 0) & (hidden < 6)).double()
+    assert 0 < (hidden > 6).sum() < (hidden > 0).sum()
+    expected = ((model.out.weight[1].clamp(min=0) * active) @ model.layer.weight).detach() ** 2
+    torch.testing.assert_close(GuidedBackprop()(model, x, 1), expected)
+
+
+NO_RELU = {
+    "tanh": torch.tanh,
+    "another bound": lambda h: h.clamp(min=-1),
+    "another threshold": nn.Threshold(0.1, 0),
+    "hardtanh": F.hardtanh,
+    "abs": lambda h: h.abs(),
+    "a maximum of two signals": lambda h: torch.maximum(h, h.roll(1, 1)),
+    "a leak": lambda h: torch.where(h > 0, h, 0.1 * h),
+    "the mask of another": lambda h: h * (h.roll(1, 1) > 0),
+    "the mask of what has been overwritten since": lambda h: stale(h),
+    "another comparison": lambda h: h * (h > 0.1),
+    "the other side": lambda h: h * (h < 0),
+    "a mask of ones": lambda h: h.exp() * torch.ones_like(h, dtype=torch.bool),
+}
+
+
+def stale(h):
+    mask = h > 0
+    return h.add_(1) * mask
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -53,13 +119,14 @@ def test_a_unit_at_zero_is_not_active(form):
     assert (GuidedBackprop()(model, torch.zeros(3, 5, dtype=torch.float64), 1) == 0).all()
 
 
-def test_what_is_no_relu_lets_negative_gradients_pass():
-    forms = [torch.tanh, lambda h: h.clamp(min=-1), lambda h: h.clamp(0, 6), lambda h: h.abs(), F.relu6]
-    for form in forms:
-        model = Net(form)
-        x = torch.randn(16, 5, dtype=torch.float64, requires_grad=True)
-        (gradient,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
-        torch.testing.assert_close(GuidedBackprop()(model, x.detach(), 0), gradient**2)
+@pytest.mark.parametrize("form", NO_RELU)
+def test_what_is_no_relu_lets_negative_gradients_pass_and_that_is_said(form):
+    model = Net(NO_RELU[form])
+    x = torch.randn(16, 5, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(model(x)[:, 0].sum(), x)
+    with pytest.warns(NoReLUWarning, match="no ReLU in this network"):
+        relevance = GuidedBackprop()(model, x.detach(), 0)
+    torch.testing.assert_close(relevance, gradient**2)
 
 
 def test_a_gradient_that_relu_shares_with_others_is_theirs_unchanged():
@@ -82,6 +149,11 @@ IN_PLACE = {
     "module": nn.ReLU(inplace=True),
     "clamp_": lambda h: h.clamp_(min=0),
     "clamp_min_": lambda h: h.clamp_min_(0),
+    "threshold_": lambda h: F.threshold_(h, 0, 0),
+    "hardtanh_": lambda h: F.hardtanh_(h, 0, 1e9),
+    "ReLU6": lambda h: F.hardtanh(h, 0, 1e9, inplace=True),
+    "masked_fill_": lambda h: h.masked_fill_(h < 0, 0),
+    "mul_": lambda h: h.mul_(h > 0),
 }
 
 

@@ -13,8 +13,8 @@ METHODS = [
     DeepTaylor(),
     LRP(),
     LRP(alpha=1.5, beta=0.5),
-    LRP(Epsilon()),
-    LRP(Gamma()),
+    LRP(Epsilon(), start="positive"),
+    LRP(Gamma(), start="positive"),
 ]
 NETWORKS = [Shallow, ConvDeep, RLSTM]
 

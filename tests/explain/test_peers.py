@@ -103,13 +103,14 @@ RULES = {
 def test_a_recurrent_net_equals_zennit_on_its_unrolled_copy(inner, first, nets):
     shared, unrolled, x = nets
     target = torch.arange(8) % 5
-    ours = LRP(Composite(RULES[inner], by_name={"fronts.*": RULES[first]}))
+    ours = LRP(Composite(RULES[inner], by_name={"fronts.*": RULES[first]}), start="positive")
     relevance = ours(shared, x, target)
     expected = zennit_relevance(unrolled, x, target, inner, first)
     assert expected.abs().max() > 0
     torch.testing.assert_close(relevance, expected, rtol=1e-6, atol=1e-9)
     # What reads pixels is found without being named, too.
-    torch.testing.assert_close(LRP(Composite(RULES[inner], pixels=RULES[first]))(shared, x, target), relevance)
+    found = LRP(Composite(RULES[inner], pixels=RULES[first]), start="positive")
+    torch.testing.assert_close(found(shared, x, target), relevance)
 
 
 class FeedForward(nn.Module):

@@ -69,7 +69,7 @@ def both(rule):
 METHODS = {
     "z+": (LRP(ZPlus()), lambda n: both(naive.z_plus)),
     "alpha-beta": (LRP(alpha=1.5, beta=0.5), lambda n: both(lambda *a: naive.alpha_beta(*a, 1.5, 0.5))),
-    "epsilon": (LRP(Epsilon(1e-3)), lambda n: both(lambda *a: naive.epsilon_rule(*a, 1e-3))),
+    "epsilon": (LRP(Epsilon(1e-3), start="positive"), lambda n: both(lambda *a: naive.epsilon_rule(*a, 1e-3))),
     "deep Taylor": (
         DeepTaylor(LOW, HIGH),
         lambda m: (

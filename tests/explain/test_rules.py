@@ -109,15 +109,15 @@ def test_rule_equals_naive_algebra(rule_name, layer_name, signs):
     torch.set_default_dtype(torch.float64)
     try:
         layer, shape = LAYERS[layer_name]()
-        x = torch.rand(3, *shape) * 2 - (1 if signs == "mixed" else 0)
+        x = torch.rand(3, *shape) * (2 if signs == "mixed" else 1) - (1 if signs == "mixed" else 0)
         model = nn.Sequential(layer, nn.Flatten())
         logits = model(x).detach()
         for target in range(logits.shape[1]):
-            relevance = LRP(rule)(model, x, target)
+            relevance = LRP(rule, start="logit")(model, x, target)
             for b in range(len(x)):
                 J, bias = dense(layer, x[b])
                 R = np.zeros(len(J))
-                R[target] = max(float(logits[b, target]), 0)
+                R[target] = float(logits[b, target])
                 extra = {}
                 if rule_name == "Flat" and layer_name in DISCONNECTED:
                     extra = {"connected": J != 0}

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from rnnx_lightning.explain import LRP, AlphaBeta, Composite, DeepTaylor, Epsilon, Gamma, ZPlus
+from rnnx_lightning.explain import LRP, AlphaBeta, DeepTaylor, Epsilon, Gamma, ZPlus
 
 
 class Sums(nn.Module):
@@ -50,8 +50,6 @@ RULES = {
     "Epsilon 0": Epsilon(0),
     "ZPlus": ZPlus(),
     "Gamma": Gamma(0.5),
-    "Epsilon 0 and ZPlus": Composite(Epsilon(0), by_name={"b": ZPlus()}),
-    "Epsilon 0 and Gamma": Composite(Epsilon(0), by_name={"a": Gamma(0.5)}),
 }
 
 

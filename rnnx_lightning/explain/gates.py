@@ -1,0 +1,182 @@
+"""Gates as constants: no gradient goes through a sigmoid whose output scales a signal."""
+
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+from torch.utils.hooks import RemovableHandle
+
+from rnnx_lightning.explain.backward_graph import operation
+from rnnx_lightning.explain.refusals import UnexplainableError
+
+Gates = Literal["free", "constant"]
+Gradients = tuple[Tensor | None, ...]
+Backward = Callable[[Gradients, Any], Gradients]  # from the gradients by an operation's inputs to what they become
+
+
+class _Made(IntEnum):
+    """What a tensor is made of."""
+
+    CONSTANTS = 0  # not of the explained input
+    GATES = 1  # by affine maps of each entry, `1 - gate`, or products
+    SCALED_GATES = 2  # the same, scaled by a tensor of constants: a state that was given, a bias
+    SIGNALS = 3
+    GATES_AND_SIGNALS = 4  # side by side in one tensor
+
+
+_SIGMOIDS = {"Sigmoid", "Hardsigmoid"}
+_SUMS = {"Add", "Sub", "Rsub"}
+_PRODUCTS = {"Mul", "Div", "Bmm", "Mm", "Lerp", "Addcmul"}
+_JOINS = {"Cat", "Stack", "CopySlices", "IndexPut"}
+_MOVES = {  # of entries, and maps that are the same for each
+    *("Neg", "Sum", "Mean", "Clone", "Copy", "ToCopy", "Alias", "AsStrided"),
+    *("View", "UnsafeView", "ReshapeAlias", "Reshape", "Squeeze", "Unsqueeze", "T", "Transpose", "Permute"),
+    *("Slice", "Select", "Split", "SplitWithSizes", "UnsafeSplit", "UnsafeSplitWithSizes", "Unbind"),
+    *("Index", "IndexSelect", "Gather", "Expand", "Repeat", "Flip", "Roll"),
+}
+_FUSED = {"CudnnRnn", "MiopenRnn", "MkldnnRnnLayer", "ThnnFusedLstmCell", "ThnnFusedGruCell"}
+_FUSED_LSTM = 2  # the mode of a fused recurrent layer: ReLU, tanh, LSTM, GRU
+
+
+def hold_gates_constant(nodes: list[Any], x: Tensor) -> list[RemovableHandle]:
+    """Let the backward pass to `x` treat gates as constants.
+
+    A gate is a sigmoid's output, or what is made of gates alone by affine maps of each entry, and scales a signal:
+    it is a factor of it (`gate * signal`, `torch.lerp`, a matrix product, GLU). One that scales a tensor of
+    constants, as a forget gate does with a state that was given, is a gate where the product is added to a signal.
+    A sigmoid that is a layer's activation keeps its gradient.
+
+    Args:
+        nodes: the explained value's `operations`.
+        x: the explained input, a leaf of their graph.
+
+    Returns:
+        The hooks that do so.
+
+    Raises:
+        UnexplainableError: gates are out of reach, or may be: inside a fused operation, compiled code, or an
+            autograd function of the network's own, or beside signals in one tensor.
+    """
+    made: dict[int, _Made] = {id(None): _Made.CONSTANTS}
+    hooks: list[RemovableHandle] = []
+    for node in nodes:
+        inputs = [made[id(before)] for before, _ in node.next_functions]
+        if getattr(node, "variable", None) is x:
+            made[id(node)] = _Made.SIGNALS
+        elif max(inputs, default=_Made.CONSTANTS) is _Made.CONSTANTS:
+            made[id(node)] = _Made.CONSTANTS
+        else:
+            _check_visible(node)
+            made[id(node)] = _classify(node, inputs)
+            if backward := _backward_without_gates(node, inputs):
+                hooks.append(node.register_hook(backward))
+    return hooks
+
+
+def _classify(node: Any, inputs: list[_Made]) -> _Made:
+    """What an operation's output is made of."""
+    name, all_made = operation(node), max(inputs)
+    if name in _SIGMOIDS:
+        return _Made.GATES
+    if name in _JOINS and all_made is _Made.SIGNALS and _gates(inputs):
+        return _Made.GATES_AND_SIGNALS
+    if name in _MOVES | _JOINS:
+        return all_made
+    if _is_sum(name, inputs):
+        return min(all_made, _Made.SIGNALS)
+    if name in _PRODUCTS:
+        if all_made is _Made.GATES and not _by_tensor(node, inputs):
+            return _Made.GATES
+        linear = name in ("Bmm", "Mm") and _Made.CONSTANTS in inputs  # a linear layer that reads gates
+        return _Made.SIGNALS if linear else max(all_made, _Made.SCALED_GATES)
+    return _Made.SIGNALS
+
+
+def _backward_without_gates(node: Any, inputs: list[_Made]) -> Backward | None:
+    """A hook that keeps the gradient from gates that scale a signal in this operation; None if there are none."""
+    name = operation(node)
+    if name == "Glu":
+        return _without_second_half(node._saved_dim)
+    gates: list[int] = []
+    if _is_sum(name, inputs):
+        scaled = [i for i, made in enumerate(inputs) if made is _Made.SCALED_GATES]
+        gates = scaled if max(inputs) >= _Made.SIGNALS else []
+    elif name in _PRODUCTS:
+        gates = _gates_of_signals(node, name, inputs)
+    if not gates:
+        return None
+    return lambda gradients, _: tuple(None if i in gates else g for i, g in enumerate(gradients))
+
+
+def _gates_of_signals(node: Any, name: str, inputs: list[_Made]) -> list[int]:
+    """Which inputs of a product are gates that scale a signal.
+
+    Raises:
+        UnexplainableError: that cannot be told.
+    """
+    signals = [made >= _Made.SIGNALS for made in inputs]
+    if _Made.GATES_AND_SIGNALS in inputs and sum(made > _Made.CONSTANTS for made in inputs) > 1:
+        raise UnexplainableError(
+            f"gates='constant' cannot tell gates from signals in a tensor that holds both, and is a factor in "
+            f"{node.name()!r}. Keep them in tensors of their own."
+        )
+    if name == "Lerp":  # one + gate * (two - one)
+        return [2] if _is_gate(inputs[2]) and any(signals[:2]) else []
+    if name == "Addcmul":  # summand + one * two: a sum, too
+        gates = [i for i in (1, 2) if _is_gate(inputs[i]) and (signals[3 - i] or signals[0])]
+        return [0, *gates] if inputs[0] is _Made.SCALED_GATES and any(signals) else gates
+    gates = [1] if name == "Div" and _is_gate(inputs[1]) else [] if name == "Div" else _gates(inputs)
+    return gates if any(signals) else []
+
+
+def _is_sum(name: str, inputs: list[_Made]) -> bool:
+    """Also `torch.lerp` by a number."""
+    return name in _SUMS or (name == "Lerp" and len(inputs) == 2)
+
+
+def _is_gate(made: _Made) -> bool:
+    return made in (_Made.GATES, _Made.SCALED_GATES)
+
+
+def _gates(inputs: list[_Made]) -> list[int]:
+    return [i for i, made in enumerate(inputs) if _is_gate(made)]
+
+
+def _by_tensor(node: Any, inputs: list[_Made]) -> bool:
+    """Whether gates are multiplied by constants that differ from entry to entry."""
+    if _Made.CONSTANTS not in inputs:
+        return False
+    if len(inputs) > 2:
+        return True
+    constant = node._saved_self if inputs[0] is _Made.CONSTANTS else node._saved_other
+    return constant is not None and constant.dim() > 0
+
+
+def _without_second_half(dim: int) -> Backward:
+    dim = dim - 2**64 if dim >= 2**63 else dim  # torch gives negative ones as unsigned
+
+    def backward(gradients: Gradients, _: Any) -> Gradients:
+        (gradient,) = gradients
+        if gradient is None:
+            return gradients
+        first, second = gradient.chunk(2, dim)
+        return (torch.cat([first, torch.zeros_like(second)], dim),)
+
+    return backward
+
+
+def _check_visible(node: Any) -> None:
+    name = operation(node)
+    if isinstance(node, BackwardCFunction) or type(node).__name__ == "CppFunction":
+        raise UnexplainableError(
+            f"gates='constant' cannot see whether the autograd function {node.name()!r} contains a gate. "
+            "Write it with torch operations."
+        )
+    if name in _FUSED and getattr(node, "_saved_mode", _FUSED_LSTM) >= _FUSED_LSTM:
+        raise UnexplainableError(
+            f"gates='constant' cannot reach the gates inside the fused operation {node.name()!r}: "
+            "explain on the CPU."
+        )

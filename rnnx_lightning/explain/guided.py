@@ -1,0 +1,116 @@
+"""Guided backprop."""
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.utils.hooks import RemovableHandle
+
+from rnnx_lightning.explain.attributor import Target
+from rnnx_lightning.explain.backward_graph import operation
+from rnnx_lightning.explain.gradients import GradientMethod
+from rnnx_lightning.explain.inputs import Inputs, mapped
+from rnnx_lightning.explain.refusals import UnexplainableError
+
+_FUSED_RELU = 0  # the mode of fused recurrent layers with ReLU; tanh, LSTM and GRU come after
+
+
+class NoReLUWarning(UserWarning):
+    """There is nothing to guide: the relevance is that of `Sensitivity`."""
+
+
+class GuidedBackprop(GradientMethod):
+    """The square of the gradient when ReLU passes only positive gradients of active units [SDBR15].
+
+    A ReLU is found by the names `relu`, `clamp(min=0)`, `nn.Threshold(0, 0)` and `maximum(x, 0)`, and where it is
+    written with a comparison, as `x * (x > 0)`, `where(x > 0, x, 0)` or `masked_fill(x < 0, 0)`. ReLU6 and others
+    that are cut off above are ReLUs, too. One made of other functions, as `(x + x.abs()) / 2`, is not seen. Where
+    the network has none, a `NoReLUWarning` says so.
+
+    Args:
+        gates: see `GradientMethod`. The study holds them constant, for only so are its published values of gated
+            cells met (docs/explaining.md).
+        create_graph: see `GradientMethod`.
+
+    Raises:
+        UnexplainableError: ReLUs are out of reach, or may be: inside compiled code, an autograd function of the
+            network's own, or an `nn.RNN` that runs fused on a GPU.
+    """
+
+    def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
+        return mapped(torch.square, self._gradient(model, x, target))
+
+    @property
+    def _looks_at_graph(self) -> bool:
+        return True
+
+    def _change_backward(self, nodes: list[Any]) -> list[RemovableHandle]:
+        hooks = [hook for hook in map(_guide, nodes) if hook is not None]
+        if not hooks:
+            warnings.warn(
+                "guided backprop found no ReLU in this network: its relevance is that of Sensitivity",
+                NoReLUWarning,
+                stacklevel=5,
+            )
+        return hooks
+
+
+def _guide(node: Any) -> RemovableHandle | None:
+    """If the operation is a ReLU, by whichever name, let it pass positive gradients alone."""
+    name = operation(node)
+    hook: RemovableHandle
+    if name == "Relu":
+        hook = node.register_hook(
+            lambda gradients, _: tuple(None if g is None else g.clamp(min=0) for g in gradients)
+        )
+        return hook
+    if _is_rectifier(node, name):
+        active = _net_input(node) > 0  # some pass the gradient, or half of it, where their input is 0, too
+        hook = node.register_prehook(
+            lambda gradients: tuple(None if g is None else g.clamp(min=0) * active for g in gradients)
+        )
+        return hook
+    if isinstance(node, BackwardCFunction) or type(node).__name__ == "CppFunction":
+        raise UnexplainableError(
+            f"Guided backprop cannot see whether the autograd function {node.name()!r} contains a ReLU. "
+            "Write it with torch operations."
+        )
+    if name in ("CudnnRnn", "MiopenRnn") and node._saved_mode == _FUSED_RELU:
+        raise UnexplainableError(
+            f"Guided backprop cannot reach the ReLUs inside the fused operation {node.name()!r} of nn.RNN: "
+            "explain on the CPU, or inside torch.backends.cudnn.flags(enabled=False)."
+        )
+    return None
+
+
+def _is_rectifier(node: Any, name: str) -> bool:
+    """Whether it is 0 for a negative input, and for a positive one the input itself, up to some limit."""
+    if name in ("Clamp", "ClampMin"):
+        return _is_zero(getattr(node, "_saved_min", None))
+    if name == "Hardtanh":
+        return _is_zero(node._saved_min_val)
+    if name == "Threshold":
+        return _is_zero(node._saved_threshold)
+    return name in ("Maximum", "Fmax") and _zero_operand(node) is not None
+
+
+def _net_input(node: Any) -> Tensor:
+    zero = _zero_operand(node) if operation(node) in ("Maximum", "Fmax") else None
+    net: Tensor = node._saved_other if zero == 0 else node._saved_self
+    return net
+
+
+def _zero_operand(node: Any) -> int | None:
+    """Which operand of a maximum is the constant 0."""
+    for number, operand in enumerate((node._saved_self, node._saved_other)):
+        if node.next_functions[number][0] is None and _is_zero(operand):
+            return number
+    return None
+
+
+def _is_zero(bound: Any) -> bool:
+    if isinstance(bound, Tensor):
+        return not bool(bound.any())
+    return isinstance(bound, int | float) and bound == 0

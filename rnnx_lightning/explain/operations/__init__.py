@@ -1,0 +1,16 @@
+"""Every operation that the explainer knows; `register` adds one."""
+
+from rnnx_lightning.explain.operations import activations, arithmetic, linear_maps, norms, shapes
+from rnnx_lightning.explain.operations.table import ADVICE, HARMLESS, TABLE, register
+
+__all__ = [
+    "ADVICE",
+    "HARMLESS",
+    "TABLE",
+    "activations",
+    "arithmetic",
+    "linear_maps",
+    "norms",
+    "register",
+    "shapes",
+]

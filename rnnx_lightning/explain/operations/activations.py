@@ -1,0 +1,262 @@
+"""Activations, gates, dropout, and where the winner takes all."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import held
+from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.operations.table import Recorder, aten, records, register
+from rnnx_lightning.explain.pixels import Pixels
+from rnnx_lightning.explain.rows import PASS, RELU, VJP
+from rnnx_lightning.explain.tape import Tape
+
+
+def activation(nonnegative: bool = False) -> Recorder:
+    """An activation with f(0) = 0 that keeps signs: the relevance of its output is its input's.
+
+    Args:
+        nonnegative: its values are >= 0.
+    """
+
+    def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        value = func(tensor, *args, **kwargs)
+        node = tape.find(tensor)
+        if node is None:
+            return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
+        if node.refusal is not None:
+            return tape.refused(func, value, "", tensor)
+        if node.gate:
+            return tape.gate_of(value, node)
+        return tape.note(
+            value,
+            Node(PASS, (node,), value, nonnegative=nonnegative or (node.nonnegative and node.pixels is None)),
+        )
+
+    return record
+
+
+for _name in [
+    "tanh",
+    "leaky_relu",
+    "elu",
+    "hardtanh",
+    "gelu",
+    "silu",
+    "mish",
+    "hardswish",
+    "softshrink",
+    "hardshrink",
+    "prelu",
+    "_prelu_kernel",
+    "celu",
+    "selu",
+    "rrelu",
+    "asinh",
+    "atan",
+    "sin",
+    "erf",
+]:
+    for _operation in (getattr(aten, _name).default,) if hasattr(aten, _name) else ():
+        register(_operation, activation())
+
+
+@records("relu.default")
+def relu(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
+    """ReLU."""
+    value = func(tensor)
+    node = tape.find(tensor)
+    assert node is not None  # recorded
+    if node.refusal is not None:
+        return tape.refused(func, value, "", tensor)
+    if node.gate:
+        return tape.gate_of(value, node)
+    return tape.note(value, Node(RELU, (node,), value, nonnegative=True))
+
+
+@records("clamp_min.default threshold.default clamp.default")
+def clamp(tape: Tape, func: Any, tensor: Tensor, low: Any = None, high: Any = None) -> Tensor:
+    """ReLU under another name, or an activation that saturates."""
+    value = func(tensor, low, high) if func is not aten.clamp_min.default else func(tensor, low)
+    node = tape.find(tensor)
+    if node is not None and node.gate:
+        return tape.gate_of(value, node)
+    if (func is aten.threshold.default and (low, high) == (0, 0)) or (low == 0 and high is None):
+        return relu(tape, aten.relu.default, tensor)
+    if func is not aten.threshold.default and (low is None or low <= 0) and (high is None or high >= 0):
+        return (
+            activation(nonnegative=low == 0)(tape, func, tensor, low, high)
+            if func is not aten.clamp_min.default
+            else activation()(tape, func, tensor, low)
+        )
+    return tape.refused(func, value, "Only clamping to a range that contains 0 has a rule.", tensor)
+
+
+@records("clamp_max.default")
+def clamp_above(tape: Tape, func: Any, tensor: Tensor, high: float) -> Tensor:
+    """An activation that saturates."""
+    if high >= 0:
+        return activation()(tape, func, tensor, high)
+    return tape.refused(func, func(tensor, high), "Only clamping to a range that contains 0 has a rule.", tensor)
+
+
+def gate(as_signal: str | None, squashes: bool = False) -> Recorder:
+    """A function that scales signals, and takes no relevance where it does.
+
+    Args:
+        as_signal: why it is refused as a signal; None: it hands relevance on as an activation.
+        squashes: as a network's last operation it is no part of what is explained.
+    """
+
+    def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        value = func(tensor, *args, **kwargs)
+        node = tape.find(tensor)
+        if node is None:
+            return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
+        tape.gate_of(value, node, nonnegative=True, refusal=as_signal, func=func)
+        made = tape.find(value)
+        if squashes and made is not None:
+            tape.squashed = made, tensor
+        return value
+
+    return record
+
+
+for _operation in (aten.sigmoid.default, aten.hardsigmoid.default):
+    register(_operation, gate(None, squashes=True))
+register(aten.softplus.default, gate(None))
+for _operation in (aten.exp.default, aten.exp2.default):
+    register(_operation, gate("It is explained where it scales a signal. As a signal it has no rule."))
+for _operation in (aten._softmax.default, aten._log_softmax.default, aten._safe_softmax.default):
+    register(
+        _operation,
+        gate(
+            "It is explained where it weighs signals (attention). Explain the logits: leave the softmax out of "
+            "the network.",
+            squashes=True,
+        ),
+    )
+for _operation in (
+    aten.var.correction, aten.std.correction, aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim,
+    aten.abs.default,
+):  # fmt: skip
+    register(_operation, gate("It is explained where it scales a signal. As a signal it has no rule."))
+
+
+def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Of a scale, a scale; of a signal, refused unless it becomes one."""
+    value = func(tensor, *args, **kwargs)
+    node = tape.find(tensor)
+    advice = "It is explained where it scales a signal. As a signal it has no rule."
+    if node is None:
+        return tape.refused(func, value, advice, *args)
+    tape.gate_of(value, node, nonnegative=True, refusal=advice, func=func)
+    if tape.squashed is not None and tape.squashed[0] is node:
+        made = tape.find(value)
+        assert made is not None  # just noted
+        tape.squashed = made, tape.squashed[1]  # the logarithm of probabilities
+    return value
+
+
+for _operation in (
+    aten.sqrt.default,
+    aten.rsqrt.default,
+    aten.reciprocal.default,
+    aten.log.default,
+    aten.log1p.default,
+):
+    register(_operation, of_gate)
+
+
+def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """Max pooling, a maximum over time, sorting: the winner takes all."""
+    value, node = func(tensor, *args, **kwargs), tape.find(tensor)
+    assert node is not None  # recorded
+    first = value[0] if isinstance(value, tuple | list) else value
+    if node.refusal is not None:
+        tape.refused(func, first, "", tensor)
+        return value
+    if node.gate:
+        tape.gate_of(first, node)
+        return value
+    if node.pixels is not None and node.pixels.mask is not None:
+        tape.refused(func, first, "It chooses only among pixels or among features.", tensor)
+        return value
+
+    def function(source: Tensor) -> Tensor:
+        result = func(source, *args, **kwargs)
+        return result[0] if isinstance(result, tuple | list) else result
+
+    pixels = (
+        None
+        if node.pixels is None or isinstance(node.pixels.scale, Tensor) or isinstance(node.pixels.shift, Tensor)
+        else Pixels(None, node.pixels.scale, node.pixels.shift)
+    )
+    new = Node(VJP, (node,), first, (function, held(tensor)), node.nonnegative, pixels)
+    tape.note(first, new)
+    return value
+
+
+for _operation in (
+    aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default, aten.adaptive_max_pool2d.default,
+    aten.adaptive_max_pool3d.default, aten.max.default, aten.max.dim, aten.amax.default, aten.topk.default,
+    aten.sort.default, aten.sort.stable, aten.min.dim, aten.min.default, aten.amin.default, aten.kthvalue.default,
+    aten.median.dim, aten.max_pool2d.default, aten.fractional_max_pool2d.default,
+):  # fmt: skip
+    register(_operation, winner)
+
+
+@records("maximum.default minimum.default")
+def larger(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
+    """The larger of two, element by element; with zero it is ReLU."""
+    for first, second in ((one, two), (two, one)):
+        if (
+            func is aten.maximum.default
+            and tape.find(first) is None
+            and bool((first == 0).all())
+            and first.numel() <= second.numel()
+        ):
+            value = relu(tape, aten.relu.default, second)
+            if value.shape == torch.broadcast_shapes(one.shape, two.shape):
+                return value
+    one, two = (
+        torch.broadcast_tensors(one, two)
+        if tape.find(one) is None and tape.find(two) is None
+        else (
+            tape.record(aten.expand.default, (t, torch.broadcast_shapes(one.shape, two.shape)), {})
+            for t in (one, two)
+        )
+    )
+    chosen = one >= two if func is aten.maximum.default else one <= two
+    return tape.record(aten.where.self, (chosen, one, two), {})
+
+
+@records("native_dropout.default")
+def dropout(tape: Tape, func: Any, tensor: Tensor, p: float, train: bool | None) -> Any:
+    """Dropped units get none, as they are 0."""
+    if not train or p == 0:
+        return tape.record(aten.clone.default, (tensor,), {}), torch.ones_like(tensor, dtype=torch.bool)
+    value, mask = func(torch.ones_like(tensor), p, True)
+    return tape.record(aten.mul.Tensor, (tensor, value), {}), mask
+
+
+@records("log_sigmoid_forward.default")
+def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
+    """As a network's last operation it is no part of what is explained."""
+    value = func(tensor)
+    node = tape.find(tensor)
+    assert node is not None  # recorded
+    tape.gate_of(value[0], node, refusal="It is explained as a network's last operation.", func=func)
+    made = tape.find(value[0])
+    assert made is not None  # just noted
+    tape.squashed = made, tensor
+    return value
+
+
+@records("glu.default")
+def gated_linear_unit(tape: Tape, func: Any, tensor: Tensor, dim: int = -1) -> Tensor:
+    """The first half, gated by the second."""
+    half = tensor.shape[dim] // 2
+    signal, gates = tape.record(aten.split.Tensor, (tensor, half, dim), {})
+    return tape.record(aten.mul.Tensor, (signal, tape.record(aten.sigmoid.default, (gates,), {})), {})

@@ -1,0 +1,198 @@
+"""Sums, products and differences, element by element."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import held
+from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.operations.table import aten, records
+from rnnx_lightning.explain.rows import PASS, SCALE, Scaling
+from rnnx_lightning.explain.tape import Tape
+
+Operand = Any  # a tensor or a number
+EVERY = 8  # so many scalings in a row shrink totals little enough
+
+
+@records("add.Tensor add.Scalar")
+def add(
+    tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1, *, value: Tensor | None = None
+) -> Tensor:
+    """A sum: a linear map whose weights are one, together with the linear maps that its terms are."""
+    value = func(one, two, alpha=alpha) if value is None else value
+    if alpha != 1:
+        two = (
+            tape.record(aten.mul.Tensor, (two, torch.as_tensor(alpha, dtype=value.dtype)), {})
+            if isinstance(two, Tensor)
+            else two * alpha
+        )
+    first, second = tape.find(one), tape.find(two)
+    if (refusal := _refused(tape, func, value, first, second, one, two)) is not None:
+        return refusal
+    if first is None or second is None:
+        node, tensor, constant = (second, two, one) if first is None else (first, one, two)
+        assert node is not None  # one of them is made of the input
+        return plus_constant(tape, value, node, tensor, constant)
+    if first.gate and second.gate and (first.lost or second.lost):
+        return tape.gate_of(value, first, second, lost=True)
+    if first.lost or second.lost:  # a gate times a constant is no signal
+        node, tensor, constant = (second, two, one) if first.lost else (first, one, two)
+        plus_constant(tape, value, node, tensor, held(constant))
+        found = tape.find(value)
+        assert found is not None  # just noted
+        found.gated = True
+        return value
+    result = tape.add(value, (first, one), (second, two))
+    found = tape.find(result)
+    assert found is not None  # just noted
+    found.gate = first.gate and second.gate
+    found.gated = first.gated or second.gated
+    return result
+
+
+@records("sub.Tensor sub.Scalar")
+def subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1) -> Tensor:
+    """A difference: the sum with what is negated."""
+    value = func(one, two, alpha=alpha)
+    if alpha != 1:
+        return add(tape, func, one, two, -alpha, value=value)
+    if tape.find(two) is None:
+        return add(tape, func, one, -two, value=value)
+    return add(tape, func, one, negate(tape, aten.neg.default, two), value=value)
+
+
+@records("rsub.Tensor rsub.Scalar")
+def reverse_subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1) -> Tensor:
+    """Two - one."""
+    value = func(one, two, alpha=alpha)
+    if alpha != 1:
+        one = tape.record(aten.mul.Scalar, (one, alpha), {})
+    return add(tape, func, negate(tape, aten.neg.default, one), two, value=value)
+
+
+@records("mul.Tensor mul.Scalar")
+def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
+    """A gated signal, or a tensor scaled by a constant."""
+    value = func(one, two)
+    first, second = tape.find(one), tape.find(two)
+    if (refusal := _refused(tape, func, value, first, second, one, two)) is not None:
+        return refusal
+    if first is None or second is None:
+        node, tensor, constant = (second, two, one) if first is None else (first, one, two)
+        assert node is not None  # one of them is made of the input
+        return scaled(tape, value, node, tensor, constant, None)
+    if first.gate and second.gate:
+        return tape.gate_of(value, first, second)
+    if not first.gate and not second.gate:
+        return tape.product_of_signals(func, value, (first, one), (second, two), func)
+    node, tensor, gate, known = (second, two, one, first) if first.gate else (first, one, two, second)
+    sign = True if known.nonnegative else None
+    if node.gated and node.rule is not None and tape.composite.memory == "per_step":
+        tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and known.nonnegative))
+    else:
+        scaled(tape, value, node, tensor, held(gate), sign)
+    made = tape.find(value)
+    assert made is not None  # just noted
+    made.gated = True
+    return value
+
+
+@records("div.Tensor div.Scalar")
+def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
+    """A tensor divided by a constant, or by a gate (a standard deviation)."""
+    value = func(one, two)
+    first, second = tape.find(one), tape.find(two)
+    if (refusal := _refused(tape, func, value, first, second, one, two)) is not None:
+        return refusal
+    if second is None:
+        assert first is not None  # one of them is made of the input
+        return scaled(tape, value, first, one, 1 / two, None)
+    if not second.gate:
+        return tape.refused(func, value, "Only division by a constant, or by what scales (a norm), has a rule.")
+    if first is None or first.gate:
+        return tape.gate_of(value, second)
+    return scaled(tape, value, first, one, 1 / held(two), True if second.nonnegative else None)
+
+
+@records("neg.default")
+def negate(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
+    """Times minus one."""
+    value = func(tensor)
+    node = tape.find(tensor)
+    assert node is not None  # recorded
+    refusal = _refused(tape, func, value, node, None, tensor, None)
+    return scaled(tape, value, node, tensor, -1.0, False) if refusal is None else refusal
+
+
+@records("addcmul.default")
+def add_product(tape: Tape, func: Any, base: Tensor, one: Tensor, two: Tensor, *, value: Operand = 1) -> Tensor:
+    """Base + value * one * two."""
+    product = tape.record(aten.mul.Tensor, (one, two), {})
+    return tape.record(aten.add.Tensor, (base, product), {"alpha": value})
+
+
+@records("lerp.Tensor lerp.Scalar")
+def interpolate(tape: Tape, func: Any, start: Tensor, end: Tensor, weight: Operand) -> Tensor:
+    """(1 - weight) * start + weight * end."""
+    rest = tape.record(aten.rsub.Scalar, (weight, 1), {}) if isinstance(weight, Tensor) else 1 - weight
+    left = tape.record(aten.mul.Tensor, (start, rest), {})
+    return tape.record(aten.add.Tensor, (left, tape.record(aten.mul.Tensor, (end, weight), {})), {})
+
+
+@records("pow.Tensor_Scalar")
+def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
+    """Of a gate, a gate; of a signal there is no rule, but its mean may become a scale (RMS norm)."""
+    node = tape.find(tensor)
+    value = func(tensor, exponent)
+    if node is not None and node.gate:
+        return tape.gate_of(value, node)
+    if exponent == 1:
+        return tape.record(aten.mul.Scalar, (tensor, 1), {})
+    return tape.refused(func, value, "Which of its factors the relevance belongs to is not known.", tensor)
+
+
+def plus_constant(tape: Tape, value: Tensor, node: Node, tensor: Tensor, constant: Operand) -> Tensor:
+    """Something that is made of the input, plus a constant."""
+    if node.gate:  # 1 - gate stays a gate
+        number = isinstance(constant, int | float) and not node.lost
+        return tape.gate_of(value, node, nonnegative=bool((value >= 0).all()) if number else None)
+    if node.pixels is not None and node.rule is None:
+        # Scaled and shifted pixels are pixels still: a normalisation takes no relevance.
+        pixels = node.pixels.affine(1.0, constant if isinstance(constant, Tensor) else float(constant))
+        return tape.note(value, Node(PASS, (node,), value, pixels=pixels))
+    return tape.add_constant(value, node, tensor, constant)
+
+
+def scaled(
+    tape: Tape, value: Tensor, node: Node, tensor: Tensor, factor: Operand, nonnegative: bool | None
+) -> Tensor:
+    """Tensor * factor; the factor gets no relevance."""
+    if node.gate:
+        number = not isinstance(factor, Tensor)
+        positive = node.nonnegative and (bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0)
+        return tape.gate_of(value, node, lost=node.lost or not number, nonnegative=positive)
+    if nonnegative is None:
+        nonnegative = bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0
+    if node.rule is not None:
+        depth = node.depth + 1
+        normalise = depth % EVERY == 0
+        new = Node(
+            SCALE, (node,), value, Scaling(factor, nonnegative, normalise), node.nonnegative and nonnegative
+        )
+        tape.sum_of(new, node.rule, value, node.by_value)
+        new.constant, new.depth, new.scaled = node.constant, depth, node.scaled or normalise
+        return tape.note(value, new)
+    pixels = None
+    if node.pixels is not None:
+        pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
+    return tape.note(
+        value, Node(PASS, (node,), value, nonnegative=node.nonnegative and nonnegative, pixels=pixels)
+    )
+
+
+def _refused(tape: Tape, func: Any, value: Tensor, first: Node | None, second: Node | None, *sources: Any) -> Any:
+    """What is noted if an operand has no way back."""
+    if any(node is not None and node.refusal is not None for node in (first, second)):
+        return tape.refused(func, value, "", *sources)
+    return None

@@ -1,0 +1,160 @@
+"""Operations that are linear in what is made of the input: matrix products, convolutions, sums, averages."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import Operation, held
+from rnnx_lightning.explain.operations.table import aten, records
+from rnnx_lightning.explain.tape import Tape
+
+MATRIX_PRODUCT = Operation(lambda a, w: a @ w, beside=(-1, 0), matrix=lambda w: w.mT)
+
+
+@records("mm bmm mv dot matmul.default")
+def matrix_product(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
+    """X @ W, W @ x, and attention: a product with weights that are made of the input, but take no relevance."""
+    return product(tape, func, one, two, func(one, two), None)
+
+
+def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
+    """One @ two + bias."""
+    first, second = tape.find(one), tape.find(two)
+    if first is not None and second is not None and first.gate and second.gate:
+        return tape.gate_of(value, first, second)
+    if first is None or (second is not None and first.gate and not second.gate):
+        operation = Operation(
+            lambda x, w: func_of(func)(w, x), lambda f, w, _: w.mT @ f if w.dim() > 1 else torch.outer(w, f)
+        )
+        if one.dim() == 1 or two.dim() == 1:
+            operation = Operation(lambda x, w: func_of(func)(w, x))
+        return tape.linear(func, two, operation, held(one) if first is not None else one, bias, value)
+    if second is not None and not second.gate:
+        return tape.product_of_signals(func, value, (first, one), (second, two), func_of(func))
+    weight = held(two) if second is not None else two
+    if two.dim() == 2 and one.dim() == 2:
+        return tape.linear(func, one, MATRIX_PRODUCT, weight, bias, value)
+    if two.dim() == 3:
+        return tape.linear(func, one, Operation(lambda x, w: x @ w, lambda f, w, _: f @ w.mT), weight, bias, value)
+    return tape.linear(func, one, Operation(lambda x, w: func_of(func)(x, w)), weight, bias, value)
+
+
+def func_of(func: Any) -> Any:
+    """The plain product of an operation that also adds."""
+    return {aten.addmm.default: torch.mm, aten.baddbmm.default: torch.bmm, aten.addmv.default: torch.mv}.get(
+        func, func
+    )
+
+
+@records("addmm.default baddbmm.default addmv.default")
+def add_product(
+    tape: Tape, func: Any, bias: Tensor, one: Tensor, two: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """Bias + one @ two."""
+    plain = func_of(func)
+    if alpha != 1 or beta != 1 or tape.find(bias) is not None:
+        result = tape.record(aten.mul.Scalar, (tape.record(PLAIN[plain], (one, two), {}), alpha), {})
+        if beta == 0:
+            return result
+        return tape.record(aten.add.Tensor, (result, tape.record(aten.mul.Scalar, (bias, beta), {})), {})
+    return product(tape, func, one, two, func(bias, one, two), bias)
+
+
+PLAIN = {torch.mm: aten.mm.default, torch.bmm: aten.bmm.default, torch.mv: aten.mv.default}
+
+
+@records("convolution.default")
+def convolution(
+    tape: Tape,
+    func: Any,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    outside: list[int],
+    groups: int,
+) -> Tensor:
+    """Convolutions and transposed convolutions of any dimension."""
+    rest = (stride, padding, dilation, transposed, outside, groups)
+
+    def transpose(factors: Tensor, w: Tensor, shape: torch.Size) -> Tensor:
+        like = factors.new_empty(1).expand(shape)  # its values are not looked at
+        return aten.convolution_backward(factors, like, w, None, *rest, [True, False, False])[0]
+
+    operation = Operation(
+        lambda a, w: func(a, w, None, *rest),
+        transpose,
+        beside=(1, 1) if groups == 1 and not transposed else None,
+    )
+    value = func(x, weight, bias, *rest)
+    if tape.find(x) is None:
+        return tape.refused(func, value, "Only the signal may depend on the input, not the weight.", weight)
+    shaped = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
+    return tape.linear(func, x, operation, weight, shaped, value)
+
+
+@records("_convolution _convolution_mode conv1d conv2d conv3d")
+def named_convolution(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Tensor:
+    """Convolutions that were not taken apart."""
+    return tape.opaque(func, args, kwargs)
+
+
+@records(
+    "sum.default sum.dim_IntList mean.default mean.dim avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d "
+    "_adaptive_avg_pool3d adaptive_avg_pool1d cumsum.default upsample_nearest1d.default "
+    "upsample_nearest2d.default upsample_nearest3d.default _upsample_nearest_exact1d.default "
+    "_upsample_nearest_exact2d.default upsample_linear1d.default upsample_bilinear2d.default "
+    "upsample_trilinear3d.default upsample_nearest2d.vec "
+    "upsample_bilinear2d.vec im2col.default col2im.default trace.default"
+)
+def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Sums, means, average pooling, interpolation: no weight is negative."""
+    value = func(x, *args, **kwargs)
+    node = tape.find(x)
+    if node is not None and node.gate:
+        return tape.gate_of(value, node)
+    transpose = None
+    if func in (aten.mean.dim, aten.sum.dim_IntList, aten.sum.default, aten.mean.default):
+        mean = func in (aten.mean.dim, aten.mean.default)
+        transpose = _spread_back(x, value, args[0] if args else kwargs.get("dim"), mean)
+    elif func in BACKWARD:
+        transpose = _pooled_back(BACKWARD[func], args, kwargs)
+    operation = Operation(lambda a, _: func(a, *args, **kwargs), transpose)
+    return tape.linear(func, x, operation, None, None, value)
+
+
+def _spread_back(x: Tensor, value: Tensor, dims: list[int] | None, mean: bool) -> Any:
+    """The transpose of a sum or a mean over dimensions."""
+    summed = {d % x.dim() for d in dims} if dims else set(range(x.dim()))
+    weight = value.numel() / x.numel() if mean and x.numel() else 1.0
+
+    def transpose(factors: Tensor, _: Any, size: torch.Size) -> Tensor:
+        kept = [1 if d in summed else length for d, length in enumerate(size)]
+        return (factors * weight if mean else factors).reshape(kept).expand(size)
+
+    return transpose
+
+
+BACKWARD = {
+    aten.avg_pool2d.default: aten.avg_pool2d_backward.default,
+    aten.avg_pool3d.default: aten.avg_pool3d_backward.default,
+    aten._adaptive_avg_pool2d.default: aten._adaptive_avg_pool2d_backward.default,
+}
+
+
+def _pooled_back(backward: Any, args: Any, kwargs: Any) -> Any:
+    """The transpose of average pooling."""
+    if backward is aten._adaptive_avg_pool2d_backward.default:
+        return lambda factors, _, size: backward(factors, factors.new_empty(1).expand(size))
+    names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+    given = (
+        dict(zip(names, ([], [], 0, False, True, None), strict=True))
+        | dict(zip(names, args, strict=False))
+        | kwargs
+    )
+    rest = [given[name] if name != "padding" or given[name] else [0] for name in names]
+    return lambda factors, _, size: backward(factors, factors.new_empty(1).expand(size), *rest)

@@ -1,0 +1,134 @@
+"""Normalisation: batch norm scales and shifts; the others centre, and divide by what is taken for constant."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import Operation, held
+from rnnx_lightning.explain.operations.table import aten, records
+from rnnx_lightning.explain.tape import Tape
+
+
+@records(
+    "native_batch_norm.default _native_batch_norm_legit_no_training.default "
+    "cudnn_batch_norm.default miopen_batch_norm.default _native_batch_norm_legit.default"
+)
+def batch_norm(
+    tape: Tape,
+    func: Any,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    *rest: Any,
+) -> Any:
+    """In eval mode: a linear map of each channel."""
+    value = func(x, weight, bias, mean, variance, *rest)
+    training = func is not aten._native_batch_norm_legit_no_training.default and rest[0]
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    if training and len(x) == 1 and x.dim() > 2:  # one example alone: instance norm
+        dims = list(range(2, x.dim()))
+        scale = inverse_deviation(held(x), dims, rest[-1])
+        result = tape.record(aten.mul.Tensor, (centred(tape, func, x, dims), scale), {})
+        if weight is not None:
+            result = tape.record(aten.mul.Tensor, (result, weight.view(shape)), {})
+        if bias is not None:
+            result = tape.record(aten.add.Tensor, (result, bias.view(shape)), {})
+        return (result, *value[1:])
+    if training or mean is None or variance is None:
+        tape.refused(func, value[0], "In train mode it depends on the other examples: call model.eval().", x)
+        return value
+    scale = torch.rsqrt(variance + rest[-1])
+    scale = scale if weight is None else scale * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
+    result = scaled_and_shifted(tape, x, scale.view(shape), shift.view(shape))
+    return (result, *value[1:])
+
+
+def scaled_and_shifted(tape: Tape, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
+    """X * scale + shift, as a part of the sum that x is."""
+    node = tape.find(x)
+    if node is not None and node.rule is None and node.pixels is None and not node.gate and node.refusal is None:
+        tape.mark(x, tape.as_sum(node, x))
+    result = tape.record(aten.mul.Tensor, (x, scale.to(x.dtype)), {})
+    if node is not None and node.rule is None:
+        tape.mark(x, node)
+    return result if shift is None else tape.record(aten.add.Tensor, (result, shift.to(x.dtype)), {})
+
+
+def centred(tape: Tape, func: Any, x: Tensor, dims: list[int]) -> Tensor:
+    """X less its mean over some dimensions: a linear map, whose weights are 1 - 1/n and -1/n."""
+    width = 1
+    for d in dims:
+        width *= x.shape[d]
+    weight = torch.tensor([1 - 1 / width, -1 / width], dtype=x.dtype, device=x.device)
+
+    def apply(a: Tensor, w: Tensor) -> Tensor:
+        return (w[0] - w[1]) * a + w[1] * a.sum(dims, keepdim=True)
+
+    operation = Operation(apply, lambda factors, w, _: apply(factors, w))
+    return tape.linear(func, x, operation, weight, None, apply(x, weight))
+
+
+def inverse_deviation(x: Tensor, dims: list[int], epsilon: float) -> Tensor:
+    """1 / sqrt(variance + epsilon). The fused norms give it, too, but without a graph."""
+    return torch.rsqrt(x.var(dims, unbiased=False, keepdim=True) + epsilon)
+
+
+@records("native_layer_norm.default")
+def layer_norm(
+    tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
+) -> Any:
+    """Centring is a linear map, the standard deviation a constant (Ali et al., 2022)."""
+    value = func(x, shape, weight, bias, epsilon)
+    dims = list(range(-len(shape), 0))
+    scale = inverse_deviation(held(x), dims, epsilon) if torch.is_grad_enabled() else value[2]
+    result = tape.record(aten.mul.Tensor, (centred(tape, func, x, dims), scale), {})
+    if weight is not None:
+        result = tape.record(aten.mul.Tensor, (result, weight), {})
+    if bias is not None:
+        result = tape.record(aten.add.Tensor, (result, bias), {})
+    return (result, *value[1:])
+
+
+@records("native_group_norm.default")
+def group_norm(
+    tape: Tape,
+    func: Any,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    n: int,
+    c: int,
+    hw: int,
+    groups: int,
+    epsilon: float,
+) -> Any:
+    """As layer norm, over the channels of a group and all places."""
+    value = func(x, weight, bias, n, c, hw, groups, epsilon)
+    grouped = tape.record(aten.view.default, (x.contiguous() if tape.find(x) is None else x, [n, groups, -1]), {})
+    scale = inverse_deviation(held(grouped), [-1], epsilon) if torch.is_grad_enabled() else value[2].unsqueeze(-1)
+    result = tape.record(aten.mul.Tensor, (centred(tape, func, grouped, [-1]), scale), {})
+    result = tape.record(aten.view.default, (result, list(x.shape)), {})
+    shape = (1, -1, *[1] * (x.dim() - 2))
+    if weight is not None:
+        result = tape.record(aten.mul.Tensor, (result, weight.view(shape)), {})
+    if bias is not None:
+        result = tape.record(aten.add.Tensor, (result, bias.view(shape)), {})
+    return (result, *value[1:])
+
+
+@records("_fused_rms_norm.default rms_norm.default")
+def rms_norm(
+    tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tensor | None, epsilon: float | None
+) -> Any:
+    """The root of the mean square is a constant."""
+    value = func(x, shape, weight, epsilon)
+    small = torch.finfo(x.dtype).eps if epsilon is None else epsilon
+    scale = torch.rsqrt(held(x).square().mean(list(range(-len(shape), 0)), keepdim=True) + small)
+    result = tape.record(aten.mul.Tensor, (x, scale), {})
+    if weight is not None:
+        result = tape.record(aten.mul.Tensor, (result, weight), {})
+    return result if isinstance(value, Tensor) else (result, *value[1:])

@@ -1,0 +1,161 @@
+"""`nn.RNN`, `nn.LSTM`, `nn.GRU` and their cells, taken apart into operations that have a rule.
+
+torch runs them as one operation, of another name on every device. Here they are seen where they are called.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+State = tuple[Tensor, ...]  # hidden state (B, H), and an LSTM's memory (B, H)
+Step = Callable[[Tensor, State, "Weights"], State]
+
+
+class Weights(NamedTuple):
+    """Of one layer in one direction.
+
+    Attributes:
+        input: (gates * H, D).
+        hidden: (gates * H, H).
+        input_bias: (gates * H,) or None.
+        hidden_bias: (gates * H,) or None.
+        projection: (P, H) or None.
+    """
+
+    input: Tensor
+    hidden: Tensor
+    input_bias: Tensor | None = None
+    hidden_bias: Tensor | None = None
+    projection: Tensor | None = None
+
+
+def lstm_step(drive: Tensor, state: State, weights: Weights) -> State:
+    """c_t = f c_{t-1} + i g, h_t = o tanh(c_t) [HS97]; `drive` is W x_t + b."""
+    hidden, memory = state
+    gates = drive + F.linear(hidden, weights.hidden, weights.hidden_bias)
+    i, f, g, o = gates.chunk(4, -1)
+    memory = f.sigmoid() * memory + i.sigmoid() * g.tanh()
+    hidden = o.sigmoid() * memory.tanh()
+    return (hidden if weights.projection is None else F.linear(hidden, weights.projection)), memory
+
+
+def gru_step(drive: Tensor, state: State, weights: Weights) -> State:
+    """h_t = (1 - z) n + z h_{t-1}, n = tanh(W x_t + b + r (U h_{t-1} + b'))."""
+    (hidden,) = state
+    reset, update, new = F.linear(hidden, weights.hidden, weights.hidden_bias).chunk(3, -1)
+    drive_reset, drive_update, drive_new = drive.chunk(3, -1)
+    keep = (drive_update + update).sigmoid()
+    candidate = (drive_new + (drive_reset + reset).sigmoid() * new).tanh()
+    return ((1 - keep) * candidate + keep * hidden,)
+
+
+def _plain_step(activation: Callable[[Tensor], Tensor]) -> Step:
+    def step(drive: Tensor, state: State, weights: Weights) -> State:
+        return (activation(drive + F.linear(state[0], weights.hidden, weights.hidden_bias)),)
+
+    return step
+
+
+STEPS: dict[str, Step] = {
+    "lstm": lstm_step,
+    "gru": gru_step,
+    "rnn_tanh": _plain_step(torch.tanh),
+    "rnn_relu": _plain_step(torch.relu),
+}
+FUSED = {getattr(torch, name): name for name in STEPS}
+CELLS = {getattr(torch, f"{name}_cell"): name for name in STEPS}
+
+
+class RecurrentModules(TorchFunctionMode):
+    """Runs recurrent modules step by step while its context is entered."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Only the fused functions are replaced."""
+        if func in FUSED:
+            return fused(FUSED[func], *args)
+        if func in CELLS:
+            return cell(CELLS[func], *args)
+        return func(*args, **(kwargs or {}))
+
+
+def has_recurrent_modules(model: nn.Module) -> bool:
+    """Whether a network may call a fused recurrent function."""
+    return any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in model.modules())
+
+
+def cell(name: str, x: Tensor, state: Any, *tensors: Any) -> Any:
+    """One step of a `*Cell` module."""
+    weights = Weights(*tensors)
+    new = STEPS[name](
+        F.linear(x, weights.input, weights.input_bias), state if name == "lstm" else (state,), weights
+    )
+    return new if name == "lstm" else new[0]
+
+
+def fused(name: str, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    """All layers, directions and steps, of sequences that are padded or packed."""
+    packed = isinstance(arguments[2], tuple | list)
+    if packed:
+        batch_sizes, start, tensors, biases, layers, dropout, training, bidirectional = arguments
+        steps = list(x.split(batch_sizes.tolist()))
+    else:
+        start, tensors, biases, layers, dropout, training, bidirectional, batch_first = arguments
+        steps = list(x.unbind(1 if batch_first else 0))
+    starts = tuple(start) if name == "lstm" else (start,)
+    directions = 2 if bidirectional else 1
+    per_direction = len(tensors) // (layers * directions)
+    last: list[State] = []
+    for layer in range(layers):
+        outputs = []
+        for direction in range(directions):
+            number = layer * directions + direction
+            weights = _weights(tensors[number * per_direction : (number + 1) * per_direction], bool(biases))
+            state = tuple(part[number] for part in starts)
+            shown, end = _scan(STEPS[name], steps, state, weights, reverse=direction == 1)
+            outputs.append(shown)
+            last.append(end)
+        steps = outputs[0] if directions == 1 else [torch.cat(both, -1) for both in zip(*outputs, strict=True)]
+        if dropout and training and layer < layers - 1:
+            steps = [F.dropout(step, dropout) for step in steps]
+    output = torch.cat(steps) if packed else torch.stack(steps, 1 if arguments[-1] else 0)
+    return output, *(torch.stack(parts) for parts in zip(*last, strict=True))
+
+
+def _weights(tensors: Sequence[Tensor], biases: bool) -> Weights:
+    if biases:
+        return Weights(*tensors)
+    return Weights(tensors[0], tensors[1], None, None, *tensors[2:])
+
+
+def _scan(
+    step: Step, inputs: list[Tensor], start: State, weights: Weights, reverse: bool
+) -> tuple[list[Tensor], State]:
+    """One layer in one direction: the hidden state of each step, and the last state of each example.
+
+    Sequences are sorted by length, so that those that still run are the first ones of the batch.
+    """
+    shown: list[Tensor] = []
+    ended: list[State] = []
+    sizes = [len(x) for x in inputs]
+    drives = F.linear(torch.cat(inputs), weights.input, weights.input_bias).split(sizes)
+    state = start
+    size = len(start[0])
+    for t in reversed(range(len(inputs))) if reverse else range(len(inputs)):
+        if not reverse and sizes[t] < size:
+            ended.append(tuple(part[sizes[t] :] for part in state))
+            state = tuple(part[: sizes[t]] for part in state)
+        elif reverse and t == len(inputs) - 1:
+            state = tuple(part[: sizes[t]] for part in start)
+        elif reverse and sizes[t] > len(state[0]):
+            state = tuple(torch.cat([part, s[len(part) : sizes[t]]]) for part, s in zip(state, start, strict=True))
+        size = sizes[t]
+        state = step(drives[t], state, weights)
+        shown.append(state[0])
+    ended.append(state)
+    if len(ended) > 1:
+        state = tuple(torch.cat(parts[::-1]) for parts in zip(*ended, strict=True))
+    return (shown[::-1] if reverse else shown), state

@@ -1,0 +1,386 @@
+"""Operations that move, choose and join entries."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.operations.table import Recorder, aten, overloads, records, register
+from rnnx_lightning.explain.overwriting import places, written
+from rnnx_lightning.explain.rows import Joining, Movement, transposed
+from rnnx_lightning.explain.tape import Tape
+
+Undo = Callable[..., Callable[[Tensor], Tensor] | None]  # (func, tensor, args, kwargs) -> what undoes it
+
+
+def moving(undo: Undo, pads: bool = False) -> Recorder:
+    """An operation that moves, chooses or repeats the entries of its first argument.
+
+    Args:
+        undo: from an operation, its first and its other arguments to what undoes it; it may give None if the
+            operation shows a view of some entries.
+        pads: it adds zeros.
+    """
+
+    def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        value = func(tensor, *args, **kwargs)
+        node = tape.find(tensor)
+        if node is None:
+            return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
+
+        def apply(part: Tensor) -> Tensor:
+            return part.reshape(shape) if undo is by_shape else func(part, *args, **kwargs)
+
+        shape = value.shape
+        return tape.move(value, node, Movement(apply, undo(func, tensor, args, kwargs)), pads)
+
+    return record
+
+
+def by_gradient(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
+    """Undone as the gradient goes back."""
+    like = torch.empty(
+        0, dtype=tensor.dtype if tensor.is_floating_point() else torch.float32, device=tensor.device
+    ).expand(0)
+    shape = tensor.shape
+
+    def undo(part: Tensor) -> Tensor:
+        source = like.new_zeros(1, dtype=part.dtype).expand(shape)
+        return transposed(lambda leaf: func(leaf, *args, **kwargs), source.contiguous(), part)
+
+    return undo
+
+
+def by_shape(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
+    """Undone by giving the source's shape."""
+    shape = tensor.shape
+    return lambda part: part.reshape(shape)
+
+
+def by_permutation(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
+    """Undone by the inverse permutation."""
+    dims = [d % tensor.dim() for d in args[0]]
+    back = sorted(range(len(dims)), key=dims.__getitem__)
+    return lambda part: part.permute(back)
+
+
+def by_itself(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
+    """Done twice it is nothing."""
+    return lambda part: func(part, *args, **kwargs)
+
+
+def by_summing(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
+    """Copies are added up."""
+    shape = tensor.shape
+    return lambda part: part.sum_to_size(shape)
+
+
+def by_type(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
+    """Back to the type and the device of the source."""
+    dtype, device = tensor.dtype, tensor.device
+    return lambda part: part.to(device=device, dtype=dtype if dtype.is_floating_point else part.dtype)
+
+
+def by_view(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> None:
+    """The operation shows some entries: what comes back is added there."""
+    return
+
+
+for _undo, _names in (
+    (
+        by_shape,
+        "view.default _unsafe_view.default reshape.default unsqueeze.default squeeze.default squeeze.dim "
+        "squeeze.dims _reshape_alias.default clone.default alias.default contiguous.default lift_fresh.default "
+        "_reshape_copy.default",
+    ),
+    (by_permutation, "permute.default"),
+    (by_itself, "t.default transpose.int"),
+    (by_summing, "expand.default"),
+    (by_view, "select.int slice.Tensor diagonal.default narrow.default"),
+    (
+        by_gradient,
+        "flip.default roll.default repeat.default index_select.default unfold.default gather.default index.Tensor "
+        "take.default repeat_interleave.self_int reflection_pad1d.default "
+        "reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
+        "replication_pad2d.default replication_pad3d.default "
+        "pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default tril.default triu.default",
+    ),
+):
+    for _operation in overloads(_names):
+        register(_operation, moving(_undo))
+
+
+@records("_to_copy.default")
+def copy(tape: Tape, func: Any, tensor: Tensor, **kwargs: Any) -> Tensor:
+    """A change of memory layout, device or type; integers carry no relevance."""
+    value = func(tensor, **kwargs)
+    node = tape.find(tensor)
+    if node is None or not value.is_floating_point() or not tensor.is_floating_point():
+        return value
+    dtype = kwargs.get("dtype") or tensor.dtype
+
+    def apply(part: Tensor) -> Tensor:
+        return part.to(device=value.device, dtype=dtype if part.is_floating_point() else part.dtype)
+
+    return tape.move(value, node, Movement(apply, by_type(func, tensor, (), kwargs)))
+
+
+@records("constant_pad_nd.default")
+def pad(tape: Tape, func: Any, tensor: Tensor, widths: list[int], value: float = 0) -> Tensor:
+    """Padding: what is added is neither pixel nor feature."""
+    result = func(tensor, widths, value)
+    node = tape.find(tensor)
+    assert node is not None  # recorded
+
+    def apply(part: Tensor) -> Tensor:
+        return func(part, widths, 0)
+
+    movement = Movement(apply, lambda part: func(part, [-w for w in widths], 0))
+    if not value:
+        return tape.move(result, node, movement, padding=any(widths))
+    inside = torch.ones_like(tensor, dtype=torch.bool)
+    return fill(tape, func, tensor, ~apply(inside), value, result, apply)
+
+
+@records("masked_fill.Scalar masked_fill.Tensor")
+def masked_fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any) -> Tensor:
+    """Entries are replaced by a constant."""
+    if tape.find(tensor) is None or (isinstance(value, Tensor) and tape.find(value) is not None):
+        return tape.record(aten.where.self, (mask, value, tensor), {})
+    shape = torch.broadcast_shapes(tensor.shape, mask.shape)
+    moved = tape.record(aten.expand.default, (tensor, shape), {}) if shape != tensor.shape else tensor
+    return fill(tape, func, moved, mask, value, func(tensor, mask, value), lambda part: part)
+
+
+def fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any, result: Tensor, apply: Any) -> Tensor:
+    """Entries of a tensor under a mask are a constant."""
+    node = tape.find(tensor)
+    assert node is not None  # recorded
+    constant = torch.full_like(result, 0.0).masked_fill(mask, value)
+    shape = tensor.shape
+
+    def put(parts: Sequence[Any]) -> Tensor:
+        one, other = parts
+        one = torch.zeros_like(result) if one is None else apply(one)
+        return torch.where(mask, torch.zeros_like(one) if other is None else other.to(one.dtype), one)
+
+    def undo(part: Tensor) -> list[Tensor | None]:
+        kept = part.masked_fill(mask, 0)
+        return [kept if kept.shape == shape else transposed(apply, kept.new_zeros(shape), kept), None]
+
+    return tape.join(result, [node, None], [tensor, constant], Joining(put, undo), put)
+
+
+@records("where.self where.ScalarSelf where.ScalarOther")
+def where(tape: Tape, func: Any, condition: Tensor, one: Any, two: Any) -> Tensor:
+    """Entries are chosen from either."""
+    value = func(condition, one, two)
+    parts = [tape.record(aten.expand.default, (t, value.shape), {}) if isinstance(t, Tensor) else
+    torch.full_like(value, t)
+             for t in (one, two)]  # fmt: skip
+    if tape.find(condition) is not None:
+        return tape.refused(func, value, "Its condition has no relevance to give.", condition)
+    nodes = [tape.find(part) for part in parts]
+
+    def put(given: Sequence[Any]) -> Tensor:
+        like = next(g for g in given if g is not None)
+        first, second = (torch.zeros_like(like) if g is None else g for g in given)
+        return torch.where(condition, first, second)
+
+    def undo(part: Tensor) -> list[Tensor | None]:
+        return [torch.where(condition, part, 0), torch.where(condition, 0, part)]
+
+    return tape.join(value, nodes, parts, Joining(put, undo), put)
+
+
+@records(
+    "split.Tensor split_with_sizes.default unsafe_split.Tensor unsafe_split_with_sizes.default "
+    "unsafe_chunk.default chunk.default"
+)
+def split(tape: Tape, func: Any, tensor: Tensor, sizes: Any, dim: int = 0) -> list[Tensor]:
+    """Several parts, each a move of its own."""
+    values = func(tensor, sizes, dim)
+    starts = [0]
+    for value in values:
+        starts.append(starts[-1] + value.shape[dim])
+    return [_shown(tape, tensor, value, dim, start) for value, start in zip(values, starts, strict=False)]
+
+
+def _shown(tape: Tape, tensor: Tensor, value: Tensor, dim: int, start: int) -> Tensor:
+    node, length = tape.find(tensor), value.shape[dim]
+    assert node is not None  # recorded
+    return tape.move(value, node, Movement(lambda part: part.narrow(dim, start, length)))
+
+
+@records("unbind.int")
+def unbind(tape: Tape, func: Any, tensor: Tensor, dim: int = 0) -> list[Tensor]:
+    """Several parts, each a move of its own."""
+    node = tape.find(tensor)
+    assert node is not None  # recorded
+    values = func(tensor, dim)
+    return [tape.move(value, node, Movement(_selecting(dim, number))) for number, value in enumerate(values)]
+
+
+def _selecting(dim: int, number: int) -> Callable[[Tensor], Tensor]:
+    return lambda part: part.select(dim, number)
+
+
+@records("cat.default stack.default")
+def join(tape: Tape, func: Any, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Tensors are put together."""
+    tensors = [t for t in tensors if t.dim() != 1 or t.shape[0] or func is aten.stack.default]
+    value = func(tensors, dim)
+    if len(tensors) == 1 and func is aten.cat.default:
+        return tape.record(aten.clone.default, (tensors[0],), {})
+    nodes = [tape.find(t) for t in tensors]
+
+    def put(parts: Sequence[Any]) -> Tensor:
+        like = next(p for p in parts if p is not None)
+        return func([like.new_zeros(t.shape) if p is None else p for p, t in zip(parts, shapes, strict=True)], dim)
+
+    shapes = [t.detach() for t in tensors]
+    widths = [] if func is aten.stack.default else [t.shape[dim] for t in tensors]
+
+    def undo(part: Tensor) -> Sequence[Tensor | None]:
+        return part.unbind(dim) if func is aten.stack.default else part.split(widths, dim)
+
+    return tape.join(value, nodes, tensors, Joining(put, undo), put)
+
+
+def writing(places: int) -> Recorder:
+    """An operation that writes one tensor into another.
+
+    Args:
+        places: which argument is written; the first is written into, those between say where.
+    """
+
+    def record(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Tensor:
+        value = func(*args, **kwargs)
+        tensor, source = args[0], args[places]
+        if not isinstance(source, Tensor):
+            source = torch.full_like(value, source).flatten()[:1].squeeze() if value.numel() else value
+        nodes = [tape.find(tensor), tape.find(source)]
+        like = [tensor.detach(), source.detach()]
+
+        def put(parts: Sequence[Any]) -> Tensor:
+            given = next(p for p in parts if p is not None)
+            one, two = (
+                torch.zeros(t.shape, dtype=given.dtype, device=given.device) if p is None else p
+                for p, t in zip(parts, like, strict=True)
+            )
+            new = list(args)
+            new[0], new[places] = one, two if isinstance(args[places], Tensor) else 0
+            return func(*new, **kwargs)
+
+        def undo(part: Tensor) -> Sequence[Tensor | None]:
+            create = torch.is_grad_enabled()
+            with torch.enable_grad():
+                leaves = [t.to(part.dtype).clone().requires_grad_() for t in like]
+                return torch.autograd.grad(put(leaves), leaves, part, create_graph=create, allow_unused=True)
+
+        return tape.join(value, nodes, [tensor, source], Joining(put, undo), put)
+
+    return record
+
+
+for _place, _names in (
+    (1, "slice_scatter.default select_scatter.default diagonal_scatter.default"),
+    (2, "index_put.default masked_scatter.default"),
+    (3, "scatter.src scatter.value index_copy.default index_fill.int_Scalar index_fill.int_Tensor"),
+):
+    for _operation in overloads(_names):
+        register(_operation, writing(_place))
+
+
+@records("as_strided.default")
+def as_strided(
+    tape: Tape,
+    func: Any,
+    tensor: Tensor,
+    size: list[int],
+    stride: list[int],
+    offset: int | None = None,
+) -> Tensor:
+    """Entries are read where a view of the memory lies."""
+    value = func(tensor, size, stride, offset)
+    node, shape = tape.find(tensor), tensor.shape
+    assert node is not None  # recorded
+    start = int(tensor.storage_offset() if offset is None else offset)
+    index = places(tensor, torch.Size(size), tuple(stride), start)
+    if bool((index < 0).any()):
+        return tape.refused(func, value, "It reads memory that is not the tensor's own.", tensor)
+
+    def undo(part: Tensor) -> Tensor:
+        whole = part.new_zeros(shape.numel()).index_add(0, index.flatten(), part.reshape(-1))
+        return whole.view(shape)
+
+    return tape.move(value, node, Movement(lambda part: part.take(index), undo))
+
+
+@records("as_strided_scatter.default")
+def write_view(
+    tape: Tape,
+    func: Any,
+    base: Tensor,
+    value: Tensor,
+    size: list[int],
+    stride: list[int],
+    offset: int | None = None,
+) -> Tensor:
+    """A tensor is written where a view of another one lies."""
+    start = int(base.storage_offset() if offset is None else offset)
+    return written(tape, base, value, torch.Size(size), tuple(stride), start)
+
+
+@records("masked_select.default")
+def masked_select(tape: Tape, func: Any, tensor: Tensor, mask: Tensor) -> Tensor:
+    """The entries under a mask."""
+    node = tape.find(tensor)
+    assert node is not None  # recorded
+    return tape.move(
+        func(tensor, mask), node, Movement(lambda part: func(part, mask), by_gradient(func, tensor, (mask,), {}))
+    )
+
+
+@records("embedding.default")
+def embedding(tape: Tape, func: Any, weight: Tensor, indices: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Tokens are looked up: a token's relevance is the sum of its vector's."""
+    from rnnx_lightning.explain.node import Node
+    from rnnx_lightning.explain.rows import EMBEDDING
+
+    value = func(weight, indices, *args, **kwargs)
+    node = tape.find(indices)
+    if node is None:
+        return tape.refused(func, value, "Its weight may not depend on the input.", weight)
+    return tape.note(value, Node(EMBEDDING, (node,), value))
+
+
+@records("_pack_padded_sequence.default")
+def pack(tape: Tape, func: Any, padded: Tensor, lengths: Tensor, batch_first: bool) -> Any:
+    """Steps of all examples, one after the other, without padding."""
+    value, sizes = func(padded, lengths, batch_first)
+    node = tape.find(padded)
+    assert node is not None  # recorded
+
+    def apply(part: Tensor) -> Tensor:
+        return func(part, lengths, batch_first)[0]
+
+    undo = by_gradient(lambda part: apply(part), padded, (), {})
+    return tape.move(value, node, Movement(apply, undo)), sizes
+
+
+@records("_pad_packed_sequence.default")
+def unpack(
+    tape: Tape, func: Any, packed: Tensor, sizes: Tensor, batch_first: bool, padding: float, length: int
+) -> Any:
+    """The same with padding again."""
+    value, lengths = func(packed, sizes, batch_first, padding, length)
+    node = tape.find(packed)
+    assert node is not None  # recorded
+
+    def apply(part: Tensor) -> Tensor:
+        return func(part, sizes, batch_first, 0, length)[0]
+
+    undo = by_gradient(lambda part: apply(part), packed, (), {})
+    return tape.move(value, node, Movement(apply, undo), padding=padding == 0), lengths

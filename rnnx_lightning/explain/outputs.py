@@ -1,0 +1,94 @@
+"""Which number of a network's output is explained."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Target = Tensor | int | Sequence[int] | Callable[[Any], Tensor] | None
+CHOOSE = "Give a target that says which: an index, a tuple of indices, or a function of the output."
+
+
+def logits_in(output: Any) -> Any:
+    """The tensor that a target is looked up in: the output itself, its `logits`, or the first of several."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        return output["logits"] if "logits" in output else logits_in(next(iter(output.values()), None))
+    if hasattr(output, "logits"):
+        return output.logits
+    if isinstance(output, tuple | list) and output:
+        return logits_in(output[0])
+    return output
+
+
+def explained_value(output: Any, examples: int, target: Target) -> tuple[Tensor, Tensor | None]:
+    """Choose what is explained of each example.
+
+    Args:
+        output: the network's output.
+        examples: how many there are.
+        target: see `Attributor.__call__`.
+
+    Returns:
+        The values (B,), and the classes (B, 1) if the output is of shape (B, K).
+
+    Raises:
+        ValueError: output and target do not fit.
+    """
+    if callable(target):
+        value = target(output)
+        if not isinstance(value, Tensor) or value.shape not in ((examples,), (examples, 1)):
+            shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"the target function must give one number an example ({examples},), got {shape}")
+        return value.reshape(examples), None
+    logits = logits_in(output)
+    if not isinstance(logits, Tensor) or logits.dim() == 0 or len(logits) != examples:
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the model must give logits of shape ({examples}, classes), got {got}. {CHOOSE}")
+    if isinstance(target, tuple):
+        return _at(logits, target), None
+    if logits.dim() == 1 or (logits.dim() == 2 and logits.shape[1] == 1 and target is None):
+        if target is not None and bool((torch.as_tensor(target) != 0).any()):
+            raise ValueError(f"target {target} is not among the outputs: there is one number an example")
+        return logits.reshape(examples), None
+    if logits.dim() != 2:
+        raise ValueError(
+            f"the model must give logits of shape ({examples}, classes), got {tuple(logits.shape)}. {CHOOSE}"
+        )
+    index = class_index(logits, target)
+    return logits.gather(1, index).squeeze(1), index
+
+
+def class_index(logits: Tensor, target: Tensor | int | Sequence[int] | None) -> Tensor:
+    """The explained classes (B, 1).
+
+    Raises:
+        ValueError: a target is out of range.
+    """
+    if target is None:
+        return logits.detach().argmax(dim=1, keepdim=True)
+    index = torch.as_tensor(target, device=logits.device)
+    if index.is_floating_point() or index.dim() > 1 or (index.dim() == 1 and len(index) != len(logits)):
+        raise ValueError(f"target must be one class or (B,) = ({len(logits)},) classes, got {tuple(index.shape)}")
+    index = index.long().expand(len(logits)).clone()  # one that was made in inference mode could not be saved
+    outside = (index < 0) | (index >= logits.shape[1])
+    if bool(outside.any()):
+        wrong = int(index[outside][0])
+        raise ValueError(f"target {wrong} is not among the classes 0 to {logits.shape[1] - 1}")
+    return index.unsqueeze(1)
+
+
+def _at(output: Tensor, indices: tuple[Any, ...]) -> Tensor:
+    """The entry of each example at a tuple of indices, each a number or one number an example."""
+    if len(indices) != output.dim() - 1:
+        raise ValueError(
+            f"the target has {len(indices)} indices, the output {output.dim() - 1} dimensions after the first"
+        )
+    rows = torch.arange(len(output), device=output.device)
+    for index, size in zip(indices, output.shape[1:], strict=True):
+        numbers = torch.as_tensor(index)
+        if bool(((numbers < -size) | (numbers >= size)).any()):
+            raise ValueError(f"target {tuple(indices)} is outside of the output's shape {tuple(output.shape)}")
+    return output[(rows, *(torch.as_tensor(i, device=output.device).expand(len(output)) for i in indices))]

@@ -1,0 +1,175 @@
+"""Operations that overwrite a tensor: what they write takes its place, and views of the old memory follow."""
+
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import held
+from rnnx_lightning.explain.refusals import UnexplainableError, name_of
+from rnnx_lightning.explain.rows import Joining
+
+if TYPE_CHECKING:
+    from rnnx_lightning.explain.tape import Tape
+
+aten = torch.ops.aten
+WITHOUT_IN_PLACE = "Use its ordinary form (for example nn.ReLU(inplace=False))."
+
+
+def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Tensor:
+    """The ordinary form of an operation, whose result takes the place of the first argument.
+
+    Args:
+        tape: what is written.
+        func: the operation.
+        tensor: its first argument; its memory may have been replaced.
+        args: all arguments, as they are now.
+        kwargs: others.
+    """
+    value = overwritten(tape, func, args, kwargs)
+    shape, stride, offset = tensor.shape, tensor.stride(), tensor.storage_offset()
+    replaced = tape.retired.get(tensor.untyped_storage()._cdata)
+    if replaced is not None:
+        base, old = replaced
+        offset -= old.storage_offset()
+    elif tensor._base is not None:
+        base = tensor._base
+    else:
+        _replace(tape, tensor, value)
+        return tensor
+    whole = written(tape, base, value, shape, stride, offset)
+    _replace(tape, base, whole)
+    node = tape.find(value)
+    tensor.data = base.detach().as_strided(shape, stride, offset)
+    tape.mark(tensor, node)
+    return tensor
+
+
+def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
+    """What an operation leaves in its first argument, as a new tensor.
+
+    Raises:
+        UnexplainableError: the operation has no ordinary form.
+    """
+    tensor, *others = args
+    ordinary = _ordinary(func)
+    if ordinary is None:
+        raise UnexplainableError(
+            f"The operation {name_of(func)!r}{tape.path} overwrites a tensor. {WITHOUT_IN_PLACE}"
+        )
+    if ordinary is aten.copy.default or func is aten.fill_.Tensor:
+        return _copied(tape, tensor, others[0])
+    if func in (aten.zero_.default, aten.fill_.Scalar):
+        return torch.full_like(tensor, others[0] if others else 0)
+    value: Tensor = tape.record(ordinary, args, kwargs)
+    return value
+
+
+def _copied(tape: "Tape", tensor: Tensor, source: Tensor) -> Tensor:
+    """The source, of shape and type of the tensor."""
+    moved: Tensor = tape.record(aten.expand.default, (source, tensor.shape), {})
+    if moved.dtype != tensor.dtype or moved.device != tensor.device:
+        moved = tape.record(aten._to_copy.default, (moved,), {"dtype": tensor.dtype, "device": tensor.device})
+    value: Tensor = tape.record(aten.clone.default, (moved,), {})
+    return value
+
+
+def _replace(tape: "Tape", tensor: Tensor, value: Tensor) -> None:
+    """Let a tensor be another one; who holds the old memory keeps it."""
+    old = tensor.detach()
+    tape.retired[tensor.untyped_storage()._cdata] = (tensor, old)
+    if value.shape == tensor.shape:
+        value = laid_out(tape, value, tensor.stride())
+    node = tape.find(value)
+    tensor.data = value
+    tape.mark(tensor, node)
+
+
+def laid_out(tape: "Tape", value: Tensor, stride: tuple[int, ...]) -> Tensor:
+    """The same in memory of other strides."""
+    if value.stride() == stride:
+        return value
+    laid = torch.empty_strided(value.shape, stride, dtype=value.dtype, device=value.device).copy_(value)
+    tape.mark(laid, tape.find(value))
+    return laid
+
+
+def written(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
+    """The base of a view after `value` was written where the view lies."""
+    below, above = tape.find(base), tape.find(value)
+    shape, inner, layout = base.shape, value.shape, (base.stride(), base.storage_offset())
+    index = cache(partial(places, held(base), *geometry))
+
+    def as_base(part: Tensor) -> bool:
+        return (part.stride(), part.storage_offset()) == layout and not torch.is_grad_enabled()
+
+    def put(one: Tensor, other: Tensor) -> Tensor:
+        if as_base(one):
+            return torch.as_strided_scatter(one, other, *geometry)
+        return one.reshape(-1).index_copy(0, index().flatten(), other.reshape(-1)).view(shape)
+
+    def apply(parts: Any) -> Tensor:
+        one, other = parts
+        like = other if one is None else one
+        return put(
+            like.new_zeros(shape) if one is None else one, like.new_zeros(inner) if other is None else other
+        )
+
+    def undo(part: Tensor) -> list[Tensor | None]:
+        return [
+            put(part, part.new_zeros(inner)),
+            part.as_strided(*geometry) if as_base(part) else part.take(index()),
+        ]
+
+    whole = put(held(base), held(value))
+    if below is None and above is None:
+        return whole
+    return tape.join(whole, [below, above], [base, value], Joining(apply, undo), apply)
+
+
+def places(base: Tensor, size: torch.Size, stride: tuple[int, ...], offset: int) -> Tensor:
+    """Which entries of a tensor, counted in order, lie where a view of its memory does; -1 where there is none.
+
+    What has a tensor's shape, a bound or a relevance, need not lie in memory as the tensor does.
+    """
+    index = torch.tensor(offset - base.storage_offset(), device=base.device)
+    for length, step in zip(size, stride, strict=True):
+        index = index.unsqueeze(-1) + step * torch.arange(length, device=base.device)
+    extent = 1 + sum((length - 1) * step for length, step in zip(base.shape, base.stride(), strict=True))
+    inside = (index >= 0) & (index < extent)
+    if not base.is_contiguous():
+        order = torch.full((extent,), -1, device=base.device)
+        order.as_strided(base.shape, base.stride(), 0).copy_(
+            torch.arange(base.numel(), device=base.device).view(base.shape)
+        )
+        index = order[index.clamp(0, extent - 1)]
+    return torch.where(inside, index, -1)
+
+
+def current(tape: "Tape", argument: Any) -> Any:
+    """A view of memory that has been replaced, as it is now."""
+    if isinstance(argument, list | tuple):
+        return (
+            type(argument)([current(tape, a) for a in argument]) if type(argument) in (list, tuple) else argument
+        )
+    if not isinstance(argument, Tensor) or argument.layout is not torch.strided:
+        return argument
+    key = argument.untyped_storage()._cdata
+    found = tape.retired.get(key)
+    if found is None:
+        return argument
+    base, old = found
+    geometry = (argument.shape, argument.stride(), argument.storage_offset() - old.storage_offset())
+    return tape.record(aten.as_strided.default, (base, *geometry), {})
+
+
+def _ordinary(func: Any) -> Any:
+    """The form of an in-place operation that gives a new tensor; None if there is none."""
+    name = func._schema.name.partition("::")[2]
+    if name == "copy_":
+        return aten.copy.default
+    if name in ("zero_", "fill_"):
+        return func
+    packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
+    return getattr(packet, func._overloadname, None) if packet is not None else None

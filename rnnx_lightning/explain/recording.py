@@ -1,0 +1,84 @@
+"""Running a network under a tape."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rnnx_lightning.explain.composite import Composite
+from rnnx_lightning.explain.inputs import Inputs, network_of, tensors_of
+from rnnx_lightning.explain.module_path import ModulePath
+from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.operations import ADVICE, HARMLESS, TABLE
+from rnnx_lightning.explain.operations.recurrent import RecurrentModules, has_recurrent_modules
+from rnnx_lightning.explain.replay import Replay
+from rnnx_lightning.explain.tape import Tape
+
+
+class Recording(NamedTuple):
+    """A network's run.
+
+    Attributes:
+        tape: what was done to the inputs.
+        inputs: their nodes.
+        logits: the network's output, before a last softmax or sigmoid.
+        value: (B,) what is explained of it.
+    """
+
+    tape: Tape
+    inputs: list[Node]
+    logits: Any
+    value: Tensor
+
+
+def recorded(
+    model: nn.Module,
+    x: Inputs,
+    composite: Composite,
+    path: AbstractContextManager[ModulePath],
+    choose: Callable[[Any], tuple[Any, Tensor]],
+    create_graph: bool,
+) -> Recording:
+    """Run a network once.
+
+    Args:
+        model: it is called with `x`.
+        x: the inputs.
+        composite: which operation gets which rule.
+        path: to be entered while the network runs.
+        choose: from the network's output to its logits and to what is explained.
+        create_graph: values on the tape have a graph.
+    """
+    network = network_of(model)
+    with path as place, ExitStack() as stack:
+        tape = Tape(composite, place, TABLE, HARMLESS, ADVICE)
+        replay = Replay(tape, place, network.parameters()) if create_graph else None
+        parameter = next((p for p in network.parameters() if p.is_floating_point()), None)
+        dtype = torch.get_default_dtype() if parameter is None else parameter.dtype
+        inputs = [
+            tape.leaf(t if replay is None else replay.stand_in(t), t.dtype if t.is_floating_point() else dtype)
+            for t in tensors_of(x)
+        ]
+        stack.enter_context(_taken_apart())
+        if has_recurrent_modules(network):
+            stack.enter_context(RecurrentModules())
+        if replay is None:
+            with torch.no_grad(), tape:
+                logits, value = choose(tape.without_squash(model(x)))
+        else:
+            logits, value = replay.run(choose, tape.without_squash(replay.run(model, x)))
+    return Recording(tape, inputs, logits, value)
+
+
+@contextmanager
+def _taken_apart() -> Iterator[None]:
+    """Attention in plain operations."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)

@@ -1,0 +1,129 @@
+"""Has operations that are spelled in a way that hides them in the autograd graph computed by plain ones."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+_ABOVE = {"gt", "greater", "ge", "greater_equal", "__gt__", "__ge__"}
+_BELOW = {"lt", "less", "le", "less_equal", "__lt__", "__le__"}
+_COMPARISONS = _ABOVE | _BELOW
+_NOT = {"logical_not", "bitwise_not", "__invert__"}
+_CASTS = {"float", "double", "half", "bfloat16", "to", "type", "type_as", *_NOT}
+_TIMES = {"mul", "multiply", "__mul__", "__rmul__", "mul_", "multiply_", "__imul__"}
+_FILLS = {"masked_fill", "masked_fill_", "__setitem__"}
+_IN_PLACE = {"relu_", "clamp_", "clamp_min_", "clip_", "hardtanh_", "threshold_", "sigmoid_", "mul_", "multiply_"}
+
+
+class PlainSpelling(TorchFunctionMode):
+    """Inside it, a network computes the same values, and the graph shows its ReLUs and gates.
+
+    - A ReLU that is written with a comparison (`x * (x > 0)`, `where(x > 0, x, 0)`, `masked_fill(x < 0, 0)`,
+      `x[x < 0] = 0`) is computed by `torch.relu`.
+    - An activation or a product that overwrites part of a tensor is computed beside it and copied there: of what
+      is written into a part, the graph shows nothing else.
+    - `nn.LSTM`, which runs fused on some CPUs, runs as plain operations.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        # By identity: the mask, kept so that no identity is used twice, what was compared, its version, the side.
+        self._masks: dict[int, tuple[Tensor, Tensor, int, bool]] = {}
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute one operation."""
+        kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        operands = (*args, *kwargs.values())
+        tensor = self._rectified(name, operands)
+        if tensor is not None:
+            rectified = torch.relu(tensor)
+            if name == "__setitem__" or name.endswith("_"):
+                return tensor.copy_(rectified)
+            result = func(*args, **kwargs)
+            fits = result.shape == rectified.shape and result.dtype == rectified.dtype
+            return rectified if fits else result
+        if operands and isinstance(operands[0], Tensor) and operands[0]._is_view():
+            if name in _IN_PLACE:
+                beside = getattr(Tensor, name[:-1], None) or getattr(F, name[:-1])
+                return operands[0].copy_(beside(operands[0].clone(), *args[1:], **_without_input(kwargs)))
+            if kwargs.get("inplace"):
+                return operands[0].copy_(func(operands[0].clone(), *args[1:], **{**kwargs, "inplace": False}))
+        with _without_onednn() if name == "lstm" else nullcontext():
+            result = func(*args, **kwargs)
+        if isinstance(result, Tensor):
+            self._remember(name, operands, result)
+        return result
+
+    def _remember(self, name: str, operands: tuple[Any, ...], result: Tensor) -> None:
+        """Keep what says where a tensor is above or below 0."""
+        if name in _COMPARISONS and len(operands) > 1:
+            one, two = operands[:2]
+            above = name in _ABOVE
+            if isinstance(two, Tensor) and _is_zero(one):
+                one, two, above = two, one, not above
+            if isinstance(one, Tensor) and not one.is_inference() and _is_zero(two):
+                self._masks[id(result)] = result, one.detach(), one._version, above
+        elif name in _CASTS and (known := self._masks.get(id(operands[0]))):
+            _, compared, version, above = known
+            self._masks[id(result)] = result, compared, version, above ^ (name in _NOT)
+
+    def _rectified(self, name: str, operands: tuple[Any, ...]) -> Tensor | None:
+        """The tensor whose ReLU an operation is, or None."""
+        if name in _TIMES and len(operands) > 1:
+            candidates = [(operands[0], operands[1], True)]
+            if not name.endswith("_") or name.startswith("__r"):
+                candidates.append((operands[1], operands[0], True))
+        elif name == "where" and len(operands) == 3:
+            mask, one, two = operands
+            if id(mask) not in self._masks:  # it is `one.where(mask, two)`
+                mask, one = one, mask
+            candidates = [(one, mask, True)] if _is_zero(two) else []
+            if _is_zero(one):
+                candidates.append((two, mask, False))
+        elif name in _FILLS and len(operands) == 3:
+            candidates = [(operands[0], operands[1], False)] if _is_zero(operands[2]) else []
+        else:
+            return None
+        return next((tensor for tensor, mask, side in candidates if self._is_mask(mask, tensor, side)), None)
+
+    def _is_mask(self, mask: Any, tensor: Any, side: bool) -> bool:
+        """Whether a mask says where just this tensor is above (else below) 0."""
+        if not isinstance(tensor, Tensor) or (known := self._masks.get(id(mask))) is None:
+            return False
+        _, compared, version, above = known
+        return above == side and version == compared._version and _same(compared, tensor)
+
+
+@contextmanager
+def _without_onednn() -> Iterator[None]:
+    before = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        torch.backends.mkldnn.enabled = before
+
+
+def _is_zero(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return not value.requires_grad and value.numel() > 0 and not bool(value.any())
+    return isinstance(value, int | float) and value == 0
+
+
+def _same(one: Tensor, two: Tensor) -> bool:
+    """The same numbers in memory."""
+    return (
+        one.data_ptr() == two.data_ptr()
+        and one.shape == two.shape
+        and one.stride() == two.stride()
+        and one.dtype == two.dtype
+    )
+
+
+def _without_input(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in kwargs.items() if name not in ("input", "self")}

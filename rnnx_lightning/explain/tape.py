@@ -1,0 +1,466 @@
+"""The tape: what a network does to its input, one node an operation, written while it runs once.
+
+A `TorchDispatchMode` sees each operation below autograd, where layers and fused functions have come apart into
+a few
+dozen plain ones. What is done is left alone. Nothing is decided here: the walk back (`walk`) knows what follows.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rnnx_lightning.explain.composite import Composite
+from rnnx_lightning.explain.linear import IDENTITY, LinearMap, Operation, WeightParts, held
+from rnnx_lightning.explain.module_path import ModulePath
+from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.overwriting import current, overwrite
+from rnnx_lightning.explain.pixels import Pixels, joined
+from rnnx_lightning.explain.refusals import UnexplainableError, name_of
+from rnnx_lightning.explain.rows import (
+    CONSTANT,
+    HALF,
+    JOIN,
+    LEAF,
+    LINEAR,
+    MOVE,
+    OPAQUE,
+    PASS,
+    SUM,
+    Joining,
+    Map,
+    MapCall,
+    Movement,
+)
+from rnnx_lightning.explain.rules import PROPORTIONAL, Rule
+
+NOTE = "_rnnx_node"  # an attribute of tensors
+Recorder = Callable[..., Any]  # (tape, func, *args, **kwargs) -> what the operation gives
+
+
+class Tape(TorchDispatchMode):
+    """Writes down what is done to the inputs, while its context is entered.
+
+    Args:
+        composite: which operation gets which rule.
+        path: where in the network we are.
+        table: operation to what writes it down.
+        harmless: operations whose results are not made of the input's values.
+        advice: name of an operation that has no rule to what to do instead.
+    """
+
+    def __init__(
+        self,
+        composite: Composite,
+        path: ModulePath,
+        table: Mapping[Any, Recorder],
+        harmless: Iterable[Any],
+        advice: Mapping[str, str],
+    ) -> None:
+        super().__init__()
+        self.composite, self.path = composite, path
+        self.parts = WeightParts()
+        self.nodes: list[Node] = []
+        self._table, self._harmless, self._advice = table, harmless, advice
+        self.squashed: tuple[Node, Tensor] | None = None  # the last sigmoid or softmax, and its argument
+        self.retired: dict[int, tuple[Tensor, Tensor]] = {}  # storage to who had it, and what is in it
+
+    # -- what is known of tensors ----------------------------------------------------------------------------
+
+    def leaf(self, tensor: Tensor, dtype: torch.dtype) -> Node:
+        """Note an input; relevance is of this type."""
+        node = Node(LEAF, (), tensor)
+        node.pixels = Pixels() if tensor.is_floating_point() else None
+        node.dtype = dtype
+        self.note(tensor, node)
+        return node
+
+    def note(self, tensor: Tensor, node: Node) -> Tensor:
+        """Write down what a tensor is."""
+        node.tape = self
+        self.nodes.append(node)
+        setattr(tensor, NOTE, node)
+        return tensor
+
+    @staticmethod
+    def mark(tensor: Tensor, node: Node | None) -> None:
+        """Let a tensor be what a node says, or nothing that is known."""
+        if node is None:
+            tensor.__dict__.pop(NOTE, None)
+        else:
+            setattr(tensor, NOTE, node)
+
+    def find(self, tensor: Any) -> Node | None:
+        """What is known of a tensor; None for constants, and whatever is no tensor."""
+        node: Node | None = getattr(tensor, NOTE, None)
+        return node if node is not None and node.tape is self else None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Handle one operation."""
+        return self.record(func, args, kwargs or {})
+
+    def record(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """Do what an operation does, and write it down if it is done to something that is made of the input."""
+        first: Any = args[0] if args else None
+        if self.retired:
+            args = tuple(current(self, a) for a in args)
+        known = False
+        for argument in args:
+            if isinstance(argument, Tensor):
+                known = known or self.find(argument) is not None
+            elif isinstance(argument, list | tuple):
+                known = known or any(isinstance(a, Tensor) and self.find(a) is not None for a in argument)
+        if not known or func in self._harmless:
+            return func(*args, **kwargs)
+        if func._schema.is_mutable:
+            return overwrite(self, func, first, args, kwargs)
+        recorder = self._table.get(func)
+        if recorder is None:
+            return self.opaque(func, args, kwargs)
+        return recorder(self, func, *args, **kwargs)
+
+    # -- linear maps -----------------------------------------------------------------------------------------
+
+    def linear(
+        self,
+        func: Any,
+        source: Tensor,
+        operation: Operation,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        value: Tensor,
+    ) -> Tensor:
+        """One call of a linear operation.
+
+        Args:
+            func: the operation, for messages.
+            source: what is made of the input.
+            operation: what is done, without bias.
+            weight: the constant factor; None where there is none and all weights are >= 0.
+            bias: broadcastable to the output.
+            value: the output.
+        """
+        node = self.find(source)
+        if node is None or self.signal(weight) or self.signal(bias):
+            return self.refused(
+                func, value, "Only one of its factors may depend on the input.", source, weight, bias
+            )
+        if node.refusal is not None:
+            return self.note(value, self._opaque(node.refusal, value))
+        new = self.mapped(node, source, operation, weight, bias, value)
+        new.nonnegative = weight is None and bias is None and node.nonnegative and node.pixels is None
+        return self.note(value, new)
+
+    def mapped(
+        self,
+        node: Node,
+        source: Tensor,
+        operation: Operation,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        value: Tensor,
+    ) -> Node:
+        """The node of a linear map, with the rule that it gets."""
+        own = held(source) if source.is_floating_point() else source
+        layer = LinearMap(own, operation, weight, bias, node.nonnegative, node.pixels, self.parts)
+        layer.present = node.present
+        maps, rule = self._maps(layer)
+        new = Node(LINEAR, (node,), value, MapCall(maps))
+        self.sum_of(new, rule, value, all(m.rule.plain for m in maps))
+        new.constant = bias is not None
+        layer.output = new.value if new.value is not None or bias is not None else held(value)
+        return new
+
+    def sum_of(self, node: Node, rule: Rule, value: Tensor, plain: bool) -> None:
+        """Make a node a sum of contributions."""
+        node.rule = rule
+        node.by_value = plain and node.present is None
+        if rule.sharing != PROPORTIONAL or self.path.outputs:
+            node.value = held(value)
+
+    def _maps(self, layer: LinearMap) -> tuple[list[Map], Rule]:
+        """By which rule a map's contributions are made, of pixels and of features."""
+        choose, pixels = self.composite.rule, layer.pixels
+        rule = choose(self.path, reads_pixels=pixels is not None)
+        if pixels is None or pixels.mask is None:
+            return [Map(rule, layer)], rule
+        if pixels.alone or only_padded(layer, pixels.mask):
+            layer.where = pixels.mask
+            return [Map(rule, layer)], rule
+        other = choose(self.path, reads_pixels=False)
+        if other is rule:
+            return [Map(rule, layer)], rule
+        if not rule.adapts:
+            self.common_rule(rule, other)
+        on_pixels, on_features = (
+            replace_map(layer, pixels.mask, bias=False),
+            replace_map(layer, ~pixels.mask, bias=True),
+        )
+        on_features.pixels = None
+        return [Map(rule, on_pixels), Map(other, on_features)], other
+
+    def as_sum(self, node: Node, tensor: Tensor) -> Node:
+        """A value as a sum of one contribution, itself."""
+        if node.rule is not None and self.composite.sums == "merged":
+            return node
+        new = self.mapped(node, held(tensor), IDENTITY, None, None, held(tensor))
+        new.tape = self
+        self.nodes.append(new)
+        return new
+
+    def common_rule(self, one: Rule, other: Rule) -> Rule:
+        """The rule of a sum of terms that have rules: they need one denominator.
+
+        Raises:
+            UnexplainableError: they share relevance in different ways.
+        """
+        if one is other or other.adapts:
+            return one
+        if one.adapts:
+            return other
+        if one.sharing != other.sharing:
+            raise UnexplainableError(
+                f"A sum{self.path} adds terms whose rules share relevance in different ways ({one.sharing} and "
+                f"{other.sharing}). Give both terms the same rule."
+            )
+        return one
+
+    def add(self, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor]) -> Tensor:
+        """A sum of two values that are made of the input."""
+        terms = [self.as_sum(*one), self.as_sum(*two)]
+        first, second = terms
+        assert first.rule is not None
+        assert second.rule is not None
+        node = Node(SUM, terms, value)
+        rule = self.common_rule(first.rule, second.rule)
+        self.sum_of(node, rule, value, first.by_value and second.by_value)
+        node.nonnegative = all(n.nonnegative and n.pixels is None for n, _ in (one, two))
+        node.constant = first.constant or second.constant
+        node.depth, node.scaled = max(first.depth, second.depth), first.scaled or second.scaled
+        return self.note(value, node)
+
+    def add_constant(self, value: Tensor, node: Node, tensor: Tensor, constant: Tensor | float) -> Tensor:
+        """A sum of something that is made of the input, and of a constant."""
+        term = self.as_sum(node, tensor)
+        assert term.rule is not None  # a sum
+        rule = term.rule
+        if rule.adapts and isinstance(constant, Tensor) and constant.dim() == value.dim():
+            # A term that happens not to depend on the input (a start state's), and no bias.
+            rule = self.composite.rule(self.path, reads_pixels=False)
+        bias = torch.as_tensor(constant, dtype=value.dtype, device=value.device)
+        alone = Node(CONSTANT, (), bias, bias)
+        alone.rule, alone.constant, alone.by_value, alone.tape = rule, True, True, self
+        self.nodes.append(alone)
+        new = Node(SUM, (term, alone), value)
+        self.sum_of(new, rule, value, term.by_value)
+        new.constant, new.depth, new.scaled = True, term.depth, term.scaled
+        return self.note(value, new)
+
+    def gate_of(
+        self,
+        value: Tensor,
+        *nodes: Node,
+        nonnegative: bool | None = None,
+        lost: bool | None = None,
+        refusal: str | None = None,
+        func: Any = None,
+    ) -> Tensor:
+        """What scales signals; as a signal it hands relevance on to the first node, unless that is refused."""
+        if nonnegative is None:
+            nonnegative = all(node.nonnegative for node in nodes)
+        (node, *_), sources = nodes, nodes[:1]
+        new = Node(
+            PASS if node.refusal is None else OPAQUE, sources if node.refusal is None else (), value, gate=True
+        )
+        new.nonnegative = nonnegative
+        new.lost = any(n.lost for n in nodes) if lost is None else lost
+        new.reason = next((n.reason for n in nodes if n.reason is not None), None) or node.refusal
+        if refusal is not None and new.reason is None:
+            new.reason = self.message(func, refusal)
+        if len(nodes) > 1 and new.reason is None:
+            new.reason = (
+                f"A product of two gates{self.path} is used as a signal: which of them the relevance belongs to "
+                "is not known."
+            )
+        if new.reason is not None:
+            new.row, new.sources = OPAQUE, ()
+        return self.note(value, new)
+
+    def product_of_signals(
+        self, func: Any, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor], function: Any
+    ) -> Tensor:
+        """A product of two signals, as the composite says."""
+        (first, a), (second, b) = one, two
+        way = self.composite.products
+        if way == "refuse" or first.refusal is not None or second.refusal is not None:
+            advice = (
+                "It multiplies two signals, neither of which is a gate (a sigmoid's output): which of them the "
+                'relevance belongs to is not known. Say it: Composite(..., products="half"), "left" or "right".'
+            )
+            return self.refused(func, value, advice, a, b)
+        if way == "half":
+            return self.note(value, Node(HALF, (first, second), value, (function, (held(a), held(b)))))
+        (_node, signal), factor = (one, b) if way == "left" else (two, a)
+        factor = held(factor)
+        if way == "left":
+            operation = Operation(lambda x, w: function(x, w))
+        else:
+            operation = Operation(lambda x, w: function(w, x))
+        return self.linear(func, signal, operation, factor, None, value)
+
+    # -- moves -----------------------------------------------------------------------------------------------
+
+    def move(self, value: Tensor, node: Node, movement: Movement, padding: bool = False) -> Tensor:
+        """A value whose entries are some of the source's, and 0 where there is `padding`."""
+        new = Node(MOVE, (node,), value, movement, node.nonnegative, gate=node.gate)
+        new.dtype = value.dtype if value.is_floating_point() else node.dtype  # tokens have relevance, too
+        new.lost = node.lost
+        if node.refusal is not None:
+            return self.note(value, self._opaque(node.refusal, value))
+        if node.pixels is not None:
+            new.pixels = node.pixels.moved(movement.apply, node.shape)
+        if padding or node.present is not None:
+            present = (
+                torch.ones(node.shape, dtype=torch.bool, device=node.device)
+                if node.present is None
+                else node.present
+            )
+            new.present = movement.apply(present.expand(node.shape))
+            if node.pixels is not None and node.pixels.mask is None and new.pixels is not None:
+                new.pixels = Pixels(new.present, new.pixels.scale, new.pixels.shift, node.pixels.alone)
+        if node.rule is not None:
+            self._take_over(new, node, value)
+        return self.note(value, new)
+
+    def join(
+        self,
+        value: Tensor,
+        nodes: list[Node | None],
+        tensors: list[Tensor],
+        joining: Joining,
+        apply: Callable[[list[Tensor]], Tensor],
+    ) -> Tensor:
+        """Several tensors put together; `apply` does it to tensors of their shapes."""
+        known = [node for node in nodes if node is not None]
+        for node in known:
+            if node.refusal is not None:
+                return self.note(value, self._opaque(node.refusal, value))
+        new = Node(JOIN, nodes, value, joining)
+        new.present = present_of(nodes, tensors, apply)
+        new.gate = all(node is not None and node.gate for node in nodes)
+        new.lost = new.gate and any(node.lost for node in known)
+        zero = [bool((t == 0).all()) if n is None else False for n, t in zip(nodes, tensors, strict=True)]
+        sums = all(node.rule is not None for node in known)
+        rules = [node.rule for node in known if node.rule is not None]
+        agree = sums and all(rule.adapts or rule.sharing == rules[0].sharing for rule in rules)
+        if agree and all(n is not None or z for n, z in zip(nodes, zero, strict=True)):
+            rule = rules[0]
+            for other in rules[1:]:
+                rule = self.common_rule(rule, other)
+            self.sum_of(new, rule, value, all(node.by_value for node in known))
+            new.constant = any(node.constant for node in known)
+            new.depth, new.scaled = max(n.depth for n in known), any(n.scaled for n in known)
+        else:
+            new.pixels = joined([None if n is None else n.pixels for n in nodes], tensors, apply)
+        new.nonnegative = all(
+            bool((t >= 0).all())
+            if n is None
+            else n.nonnegative or (n.pixels is not None and n.pixels.mask is None)
+            for n, t in zip(nodes, tensors, strict=True)
+        )
+        return self.note(value, new)
+
+    def _take_over(self, new: Node, node: Node, value: Tensor) -> None:
+        """A sum stays one."""
+        assert node.rule is not None  # it is a sum
+        self.sum_of(new, node.rule, value, node.by_value)
+        new.constant, new.depth, new.scaled = node.constant, node.depth, node.scaled
+
+    def without_squash(self, output: Any) -> Any:
+        """An output before its last sigmoid or softmax, which is no part of what is explained."""
+        if isinstance(output, dict):
+            return {key: self.without_squash(value) for key, value in output.items()}
+        if type(output) in (tuple, list):
+            return type(output)(self.without_squash(value) for value in output)
+        node, moves = self.find(output), []
+        if self.squashed is None:
+            return output
+        last, source = self.squashed
+        while node is not None and node is not last and node.row is MOVE:
+            moves.append(node.call.apply)
+            node = node.sources[0]
+        if node is not last or node is None:
+            return output
+        for apply in reversed(moves):
+            found = self.find(source)
+            assert found is not None  # made of the input
+            source = self.move(apply(source), found, Movement(apply, None))
+        return source
+
+    # -- refusals --------------------------------------------------------------------------------------------
+
+    def signal(self, tensor: Any) -> bool:
+        """Whether a tensor is made of the input, and is no gate."""
+        node = self.find(tensor)
+        return node is not None and not node.gate
+
+    def opaque(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """An operation that has no rule: refused if relevance comes back to it."""
+        value = func(*args, **kwargs)
+        name = name_of(func)
+        advice = self._advice.get(
+            name, "Write it with operations that have one, or give it one: see docs/explaining.md."
+        )
+        return self.refused(func, value, advice, *args)
+
+    def refused(self, func: Any, value: Any, advice: str, *sources: Any) -> Any:
+        """Note that there is no way back from a value; what its sources were refused for comes first."""
+        earlier = [
+            node.refusal for node in map(self.find, sources) if node is not None and node.refusal is not None
+        ]
+        refusal = earlier[0] if earlier else self.message(func, advice)
+        for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, Tensor) and (part.is_floating_point() or part.is_complex()):
+                self.note(part, self._opaque(refusal, part))
+        return value
+
+    def message(self, func: Any, advice: str) -> str:
+        """Why an operation is refused."""
+        return f"No relevance rule for the operation {name_of(func)!r} ({func}){self.path}. {advice}"
+
+    @staticmethod
+    def _opaque(refusal: str, value: Tensor) -> Node:
+        node = Node(OPAQUE, (), value)
+        node.refusal = refusal
+        return node
+
+
+def replace_map(layer: LinearMap, where: Tensor, bias: bool) -> LinearMap:
+    """The same map with the contributions of some entries alone."""
+    return replace(layer, where=where, bias=layer.bias if bias else None, output=None, _sides=None)
+
+
+def present_of(nodes: Sequence[Node | None], tensors: Sequence[Tensor], apply: Any) -> Tensor | None:
+    """Which entries of several tensors put together are no padding; constant zeros are, as `F.pad` writes them."""
+    parts = [tensor != 0 if node is None else node.present for node, tensor in zip(nodes, tensors, strict=True)]
+    if all(part is None for part in parts):
+        return None
+    everywhere = [
+        torch.ones_like(tensor, dtype=torch.bool) if part is None else part.expand(tensor.shape)
+        for part, tensor in zip(parts, tensors, strict=True)
+    ]
+    present: Tensor = apply(everywhere)
+    return None if bool(present.all()) else present
+
+
+def only_padded(layer: LinearMap, mask: Tensor) -> bool:
+    """Whether all that is no pixel is padding. A whole channel of zeros is not: that is how a state starts."""
+    if layer.present is None or bool((layer.present & ~mask).any()):
+        return False
+    if layer.operation.beside is None:
+        return True
+    channel = layer.operation.beside[0] % mask.dim()
+    return bool(mask.movedim(channel, 0).flatten(1).any(1).all())

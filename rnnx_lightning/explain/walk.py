@@ -1,0 +1,189 @@
+"""The walk back over the tape: each value is handed its relevance, and hands it on."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.channels import Channel
+from rnnx_lightning.explain.composite import Composite
+from rnnx_lightning.explain.node import RELEVANCE, Node, Total, Unknown, power
+from rnnx_lightning.explain.rows import added, exponent_of
+
+
+def find_exact(nodes: Sequence[Node], everywhere: bool) -> None:
+    """Mark sums whose totals must be right for all units: what anything but ReLU reads."""
+    for node in reversed(nodes):
+        node.exact |= everywhere
+        absorbs = node.rule is not None and node.row.absorbs
+        for source in node.sources:
+            if source is not None and source.rule is not None:
+                source.exact |= node.exact if absorbs else not node.row.rectifies
+
+
+def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]) -> None:
+    """Hand on what the last nodes have received, to the inputs.
+
+    Args:
+        nodes: the tape; emptied on the way, so that memory is freed.
+        composite: how biases are treated.
+        kept: by number of a kept node, its relevance is put here.
+    """
+    while nodes:
+        node = nodes.pop()
+        if node.row.keeps:
+            continue
+        relevance = node.inbox[RELEVANCE]
+        if node.rule is not None and relevance is not None:
+            _close(node, relevance, composite)
+        if node.kept:
+            kept[id(node)] = relevance if node.rule is None else _relevance_of_sum(node)
+        if node.rule is not None:
+            for channel in Channel:
+                factor = node.inbox[channel]
+                if factor is not None:
+                    node.row.share(node, channel, factor)
+            node.row.finish(node)
+        elif relevance is not None:
+            node.row.pass_on(node, relevance)
+        node.free()
+
+
+def evaluate(node: Node, channel: Channel) -> Total | None:
+    """A total, from the totals of its parts; does not recurse, as sums can be as deep as a sequence is long."""
+    ahead = [(node, channel)]
+    while ahead:
+        current, wanted = ahead[-1]
+        if not isinstance(current.totals[wanted], Unknown):
+            ahead.pop()
+            continue
+        missing = [
+            part for part in current.row.parts(current, wanted) if isinstance(part[0].totals[part[1]], Unknown)
+        ]
+        if missing:
+            ahead += missing
+        else:
+            current.totals[wanted] = current.row.total(current, wanted)
+            ahead.pop()
+    return node.total(channel)
+
+
+class _Unit:
+    """The totals of a node, as a way of sharing sees them."""
+
+    def __init__(self, node: Node, bias: str) -> None:
+        assert node.rule is not None  # only sums are shared
+        self._node = node
+        self._counts_constant = node.constant and not node.rule.adapts and bias != "ignore"
+        self._ignores_constant = node.constant and bias == "ignore"
+        self._real = node.rule.sharing.real_scale
+        self.active = not node.exact and not self._ignores_constant
+        self.by_value = node.by_value and not node.scaled and not node.constant and node.value is not None
+        self.spreads = bias == "spread"
+        self.scale: Tensor | None = None  # by which a factor of `positive` is multiplied
+
+    @property
+    def net(self) -> Tensor:
+        node = self._node
+        if node.by_value:
+            assert node.value is not None  # kept for this
+            constant = evaluate(node, Channel.CONSTANT) if self._ignores_constant else None
+            return node.value if constant is None else node.value - constant.real
+        parts = [evaluate(node, Channel.NET), evaluate(node, Channel.CONSTANT) if self._counts_constant else None]
+        return self._whole(added(parts))
+
+    @property
+    def positive(self) -> Tensor:
+        node = self._node
+        if self.by_value and self.active:
+            assert node.value is not None  # kept for this
+            negative = self.negative
+            return node.value if negative is None else node.value + negative
+        own, constant = evaluate(node, Channel.POSITIVE), self._clamped_constant()
+        total = added([own, constant])
+        if total is None:
+            return self._whole(None)
+        if self._real:
+            return self._whole(total)
+        if own is not None and own.exponent is not None and constant is not None:
+            self.scale = power(exponent_of(own) - exponent_of(total), total.mantissa)
+        elif own is not None and own.exponent is None and total.exponent is not None:
+            self.scale = power(-exponent_of(total), total.mantissa)
+        return total.mantissa.expand(node.shape)
+
+    @property
+    def negative(self) -> Tensor | None:
+        total = evaluate(self._node, Channel.NEGATIVE)
+        return None if total is None else (total.real if self._real else total.mantissa)
+
+    @property
+    def constant(self) -> Tensor | None:
+        total = evaluate(self._node, Channel.CONSTANT) if self._counts_constant else None
+        return None if total is None else total.real
+
+    @property
+    def count(self) -> Tensor:
+        return self._whole(evaluate(self._node, Channel.COUNT))
+
+    def _clamped_constant(self) -> Total | None:
+        total = evaluate(self._node, Channel.CONSTANT) if self._counts_constant else None
+        return None if total is None else Total(total.mantissa.clamp(min=0), total.exponent)
+
+    def _whole(self, total: Total | None) -> Tensor:
+        node = self._node
+        if total is None:
+            return torch.zeros(node.shape, dtype=node.dtype, device=node.device)
+        return total.real.to(node.dtype).expand(node.shape)
+
+
+def _close(node: Node, relevance: Tensor, composite: Composite) -> None:
+    """Turn the relevance of a sum into factors of its channels."""
+    assert node.rule is not None  # only sums are closed
+    unit = _Unit(node, composite.bias)
+    given: Tensor | None = None
+    for channel, factor in node.rule.sharing.factors(relevance, unit).items():
+        if channel is Channel.NET:
+            total = unit.net if composite.bias == "spread" else None
+        else:
+            scaled = _total_of_factor(node, channel, unit)
+            if channel is Channel.POSITIVE and unit.scale is not None:
+                factor = factor * unit.scale
+            if scaled is not None and scaled.exponent is not None and node.rule.sharing.real_scale:
+                factor = factor * power(scaled.exponent, factor)
+            total = None if scaled is None else scaled.mantissa
+        node.receive(factor, channel)
+        if composite.bias == "spread" and total is not None:
+            if channel is Channel.NET and unit.constant is not None:
+                total = total - unit.constant
+            given = factor * total if given is None else given + factor * total
+    if composite.bias == "spread":  # what contributions did not get goes evenly to all inputs
+        count = unit.count
+        left = relevance if given is None else relevance - given
+        node.receive(left / count.masked_fill(count == 0, torch.inf), Channel.COUNT)
+
+
+def _total_of_factor(node: Node, channel: Channel, unit: _Unit) -> Total | None:
+    """The total that a factor is for, where it must be known: if it has an exponent, or what it gave is asked."""
+    return evaluate(node, channel) if node.scaled or unit.spreads else None
+
+
+def _relevance_of_sum(node: Node) -> Tensor | None:
+    """The relevance of a sum: what its channels, and its constant, got."""
+    relevance: Tensor | None = None
+    for channel in Channel:
+        factor = node.inbox[channel]
+        if factor is None:
+            continue
+        if channel is Channel.NET and node.by_value:
+            part: Tensor | None = node.value
+        else:
+            total = added([evaluate(node, channel)])
+            part = None if total is None else total.mantissa
+            if channel in (Channel.POSITIVE, Channel.NET) and node.constant:
+                constant = evaluate(node, Channel.CONSTANT)
+                if constant is not None:
+                    extra = constant.mantissa.clamp(min=0) if channel is Channel.POSITIVE else constant.mantissa
+                    part = extra if part is None else part + extra
+        if part is not None:
+            relevance = factor * part if relevance is None else relevance + factor * part
+    return relevance

@@ -1,0 +1,39 @@
+"""Networks as people have them, written from their papers, to try the explainer on.
+
+Importing the package fills `CATALOGUE`: name -> `Network`.
+"""
+
+from . import (
+    attending,
+    attention,
+    cells,
+    convolutional,
+    dynamics,
+    forecasting,
+    fused,
+    gates,
+    memories,
+    speech,
+    statespace,
+    text,
+    vision,
+)
+from .network import BATCH, CATALOGUE, Network, called, explained, precision, single, tensors
+
+FILES = (
+    vision,
+    fused,
+    cells,
+    dynamics,
+    memories,
+    text,
+    convolutional,
+    speech,
+    forecasting,
+    attention,
+    attending,
+    gates,
+    statespace,
+)
+
+__all__ = ["BATCH", "CATALOGUE", "Network", "called", "explained", "precision", "single", "tensors"]

@@ -1,0 +1,364 @@
+"""Gates as constants, against the same cells with their gates detached by hand."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from rnnx_lightning.architectures import GRU, LSTM, RGRU, RLSTM
+from rnnx_lightning.explain import (
+    GradientTimesInput,
+    GuidedBackprop,
+    IntegratedGradients,
+    Sensitivity,
+    SmoothGrad,
+    UnexplainableError,
+)
+
+INPUTS, UNITS = 3, 4
+
+
+def free(gate):
+    return gate
+
+
+def held(gate):
+    return gate.detach()
+
+
+def lstm_step(x2h, h2h, step, h, c, hold, act=torch.tanh, out=torch.tanh):
+    i, f, g, o = (x2h(step) + h2h(h)).chunk(4, 1)
+    i, f, o = (hold(torch.sigmoid(gate)) for gate in (i, f, o))
+    c = f * c + i * act(g)
+    return o * out(c), c
+
+
+def tutorial_lstm(x2h, h2h, x, hold, state):
+    h, c = state(x), state(x)
+    for step in x.unbind(1):
+        h, c = lstm_step(x2h, h2h, step, h, c, hold)
+    return h
+
+
+def relu_lstm(x2h, h2h, x, hold, state):
+    h, c = state(x), state(x)
+    for step in x.unbind(1):
+        h, c = lstm_step(x2h, h2h, step, h, c, hold, F.relu, free)
+    return h
+
+
+def lstm_of_one_sigmoid(x2h, h2h, x, hold, state):
+    """All gates by one sigmoid, cut apart afterwards, the cell in place."""
+    h, c = state(x), state(x).clone()
+    for step in x.unbind(1):
+        net = x2h(step) + h2h(h)
+        gates = hold(net[:, UNITS:].sigmoid())
+        i, f, o = gates.reshape(len(x), 3, UNITS).unbind(1)
+        c = torch.addcmul(f * c, i, net[:, :UNITS].tanh())
+        h = c.tanh().mul(o)
+    return h
+
+
+def coupled_lstm(x2h, h2h, x, hold, state):
+    """The input gate is what the forget gate leaves; the output gate is scaled."""
+    h, c = state(x), state(x)
+    for step in x.unbind(1):
+        net = x2h(step) + h2h(h)
+        f, o = hold(torch.sigmoid(net[:, :UNITS])), hold(torch.sigmoid(net[:, UNITS : 2 * UNITS]))
+        c = f * c + (1 - f) * F.relu(net[:, 2 * UNITS : 3 * UNITS])
+        h = (0.5 + o / 2) * torch.neg(c)
+    return h
+
+
+def gru(x2h, h2h, x, hold, state):
+    h = state(x)
+    for step in x.unbind(1):
+        xr, xz, xn = x2h(step)[:, : 3 * UNITS].chunk(3, 1)
+        hr, hz, hn = h2h(h)[:, : 3 * UNITS].chunk(3, 1)
+        r, z = hold(torch.sigmoid(xr + hr)), hold(torch.sigmoid(xz + hz))
+        n = torch.tanh(xn + r * hn)
+        h = (1 - z) * n + z * h
+    return h
+
+
+def gru_by_lerp(x2h, h2h, x, hold, state):
+    h = state(x)
+    for step in x.unbind(1):
+        xz, xn = x2h(step)[:, : 2 * UNITS].chunk(2, 1)
+        hz, hn = h2h(h)[:, : 2 * UNITS].chunk(2, 1)
+        h = torch.lerp(F.relu(xn + hn), h, hold(torch.sigmoid(xz + hz)))
+    return h
+
+
+def gates_collected_in_a_buffer(x2h, h2h, x, hold, state):
+    """Gates of all steps are written into a tensor in place, then scale all signals at once."""
+    net = x2h(x)
+    gates = torch.zeros_like(net[:, :, :UNITS])
+    for step in range(x.shape[1]):
+        gates[:, step] = torch.sigmoid(net[:, step, :UNITS])
+    return (hold(gates) * net[:, :, UNITS : 2 * UNITS].relu()).sum(1)
+
+
+def gru_with_a_leak(x2h, h2h, x, hold, state):
+    """`torch.lerp` by a number, of signals and of gates."""
+    h = before = state(x)
+    for step in x.unbind(1):
+        one, two, signal, _ = (x2h(step) + h2h(h)).chunk(4, 1)
+        gate = torch.lerp(hold(torch.sigmoid(one)), hold(torch.sigmoid(two)), 0.3)
+        before, h = h, torch.lerp(before, gate * signal.relu() + (1 - gate) * h, 0.9)
+    return h
+
+
+def einsum_of_gates(x2h, h2h, x, hold, state):
+    net = x2h(x)
+    return torch.einsum("btu,btu->bu", hold(torch.sigmoid(net[..., :UNITS])), net[..., UNITS : 2 * UNITS].relu())
+
+
+def product_of_gates(x2h, h2h, x, hold, state):
+    one, two, signal, _ = x2h(x).sum(1).chunk(4, 1)
+    return hold(torch.sigmoid(one) * F.hardsigmoid(two)) * signal.relu()
+
+
+def gate_over_all_gates(x2h, h2h, x, hold, state):
+    """Weights that are gates divided by their sum over time."""
+    gates = torch.sigmoid(x2h(x)[..., :1])
+    weights = hold(gates / gates.sum(1, keepdim=True))
+    return (weights * x2h(x)[..., :UNITS].relu()).sum(1)
+
+
+def sigmoid_activations(x2h, h2h, x, hold, state):
+    """No gate: a layer's activation, read by a linear layer, masked, and summed with a signal."""
+    hidden = torch.sigmoid(x2h(x))[..., : 4 * UNITS] * (torch.arange(4 * UNITS) % 3 > 0)
+    return F.linear(hidden, x2h.weight.T[:, : 4 * UNITS]).sum(1).repeat(1, 2)[:, :UNITS].relu()
+
+
+CELLS = [
+    tutorial_lstm,
+    relu_lstm,
+    lstm_of_one_sigmoid,
+    coupled_lstm,
+    gru,
+    gru_by_lerp,
+    gru_with_a_leak,
+    gates_collected_in_a_buffer,
+    einsum_of_gates,
+    product_of_gates,
+    gate_over_all_gates,
+    sigmoid_activations,
+]
+
+
+class Net(nn.Module):
+    def __init__(self, cell, state="zeros", hold=free):
+        super().__init__()
+        torch.manual_seed(1)
+        self.x2h, self.h2h = nn.Linear(INPUTS, 4 * UNITS).double(), nn.Linear(UNITS, 4 * UNITS).double()
+        self.out = nn.Linear(UNITS, 2).double()
+        self.register_buffer("start", torch.randn(UNITS, dtype=torch.float64).abs())
+        self.cell, self.state, self.hold = cell, state, hold
+
+    def begin(self, x):
+        return x.new_zeros(len(x), UNITS) if self.state == "zeros" else self.start.expand(len(x), -1)
+
+    def forward(self, x):
+        return self.out(self.cell(self.x2h, self.h2h, x, self.hold, self.begin))
+
+
+def plain_gradient(model, x, target):
+    x = x.clone().requires_grad_()
+    return torch.autograd.grad(model(x)[:, target].sum(), x)[0]
+
+
+@pytest.fixture
+def x():
+    torch.manual_seed(2)
+    return torch.randn(5, 6, INPUTS, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("state", ["zeros", "given"])
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
+def test_gates_are_as_if_detached(cell, state, x):
+    expected = plain_gradient(Net(cell, state, held), x, 1)
+    through = plain_gradient(Net(cell, state), x, 1)
+    no_gate = cell is sigmoid_activations
+    assert torch.allclose(expected, through) == no_gate
+    model = Net(cell, state)
+    torch.testing.assert_close(Sensitivity(gates="constant")(model, x, 1), expected**2)
+    torch.testing.assert_close(Sensitivity()(model, x, 1), through**2)
+    torch.testing.assert_close(GradientTimesInput(gates="constant")(model, x, 1), x * expected)
+
+
+def test_the_gate_of_glu_is_a_constant(x):
+    layer = nn.Linear(6 * INPUTS, 8).double()
+    model = nn.Sequential(nn.Flatten(), layer, nn.GLU(dim=-1))
+    signal, gate = layer.weight.chunk(2)
+    value = torch.sigmoid(F.linear(x.flatten(1), gate, layer.bias[4:]))[:, 2, None] * signal[2]
+    torch.testing.assert_close(Sensitivity(gates="constant")(model, x, 2), value.view_as(x).detach() ** 2)
+
+
+@pytest.mark.parametrize("cell", [relu_lstm, coupled_lstm, gru_by_lerp], ids=lambda cell: cell.__name__)
+def test_guided_backprop_holds_gates_and_guides_relus(cell, x):
+    expected = GuidedBackprop()(Net(cell, "zeros", held), x, 1)
+    free_gates = GuidedBackprop()(Net(cell), x, 1)
+    assert not torch.allclose(expected, free_gates)
+    torch.testing.assert_close(GuidedBackprop(gates="constant")(Net(cell), x, 1), expected)
+
+
+def test_methods_that_average_hold_gates_too(x):
+    """Along the way from the baseline, and with noise; here the network with gates held is linear in x."""
+    model, detached = Net(relu_lstm), Net(relu_lstm, "zeros", held)
+    expected = IntegratedGradients(0.5, steps=3)(detached, x, 0)
+    torch.testing.assert_close(IntegratedGradients(0.5, 3, gates="constant")(model, x, 0), expected)
+    expected = SmoothGrad(Sensitivity(), samples=2)(detached, x, 0)
+    torch.testing.assert_close(SmoothGrad(Sensitivity(gates="constant"), samples=2)(model, x, 0), expected)
+
+
+@pytest.mark.parametrize("network", [RLSTM, RGRU, LSTM, GRU])
+def test_the_networks_of_the_study(network, monkeypatch):
+    torch.manual_seed(0)
+    model = network(features=8, units=6).eval().double()
+    x = torch.rand(3, 1, 28, 84, dtype=torch.float64) * 2 - 1
+    found = GuidedBackprop(gates="constant")(model, x, 4)
+    monkeypatch.setattr(nn.Sigmoid, "forward", lambda self, x: torch.sigmoid(x).detach())
+    torch.testing.assert_close(found, GuidedBackprop()(model, x, 4))
+
+
+class Torchs(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x)[0][:, -1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}])
+def test_torchs_own_lstm(options, dtype, x):
+    """By the book, layer by layer and step by step."""
+    torch.manual_seed(0)
+    layer = nn.LSTM(INPUTS, UNITS, batch_first=True, **options).to(dtype)
+    x = x.to(dtype)
+
+    class ByTheBook(nn.Module):
+        def forward(self, x):
+            for number in range(layer.num_layers):
+                ways = []
+                for way in [""] + ["_reverse"] * layer.bidirectional:
+                    w_ih, w_hh, b_ih, b_hh = (
+                        getattr(layer, f"{name}_l{number}{way}")
+                        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+                    )
+                    h = c = x.new_zeros(len(x), UNITS)
+                    outputs = []
+                    for step in x.flip(1).unbind(1) if way else x.unbind(1):
+                        i, f, g, o = F.linear(step, w_ih, b_ih).add(F.linear(h, w_hh, b_hh)).chunk(4, 1)
+                        i, f, o = (torch.sigmoid(gate).detach() for gate in (i, f, o))
+                        c = f * c + i * g.tanh()
+                        h = o * c.tanh()
+                        outputs.append(h)
+                    ways.append(torch.stack(outputs[::-1] if way else outputs, 1))
+                x = torch.cat(ways, -1)
+            return x[:, -1]
+
+    expected = plain_gradient(ByTheBook(), x, 2)
+    torch.testing.assert_close(GradientTimesInput(gates="constant")(Torchs(layer), x, 2), x * expected)
+
+
+def test_torchs_own_gru(x):
+    torch.manual_seed(0)
+    layer = nn.GRU(INPUTS, UNITS, batch_first=True).double()
+
+    class ByTheBook(nn.Module):
+        def forward(self, x):
+            h = x.new_zeros(len(x), UNITS)
+            for step in x.unbind(1):
+                xr, xz, xn = F.linear(step, layer.weight_ih_l0, layer.bias_ih_l0).chunk(3, 1)
+                hr, hz, hn = F.linear(h, layer.weight_hh_l0, layer.bias_hh_l0).chunk(3, 1)
+                r, z = torch.sigmoid(xr + hr).detach(), torch.sigmoid(xz + hz).detach()
+                h = (1 - z) * torch.tanh(xn + r * hn) + z * h
+            return h
+
+    expected = plain_gradient(ByTheBook(), x, 2)
+    torch.testing.assert_close(Sensitivity(gates="constant")(Torchs(layer), x, 2), expected**2)
+
+
+@pytest.mark.parametrize("cell", [nn.LSTMCell, nn.GRUCell])
+def test_torchs_own_cells(cell, x):
+    """A single step from zeros; the reset gate then scales nothing but a bias."""
+    torch.manual_seed(0)
+    layer = cell(INPUTS, UNITS).double()
+
+    class Step(nn.Module):
+        def __init__(self, hold):
+            super().__init__()
+            self.hold = hold
+
+        def forward(self, x):
+            if self.hold is free:
+                h = layer(x)
+                return h[0] if isinstance(h, tuple) else h
+            zeros = x.new_zeros(len(x), UNITS)
+            if cell is nn.LSTMCell:
+                i, _, g, o = F.linear(x, layer.weight_ih, layer.bias_ih + layer.bias_hh).chunk(4, 1)
+                return held(torch.sigmoid(o)) * torch.tanh(held(torch.sigmoid(i)) * g.tanh())
+            xr, xz, xn = F.linear(x, layer.weight_ih, layer.bias_ih).chunk(3, 1)
+            hr, hz, hn = F.linear(zeros, layer.weight_hh, layer.bias_hh).chunk(3, 1)
+            return (1 - held(torch.sigmoid(xz + hz))) * torch.tanh(xn + held(torch.sigmoid(xr + hr)) * hn)
+
+    expected = plain_gradient(Step(held), x[:, 0], 2)
+    torch.testing.assert_close(Sensitivity(gates="constant")(Step(free), x[:, 0], 2), expected**2)
+
+
+def test_ten_thousand_steps():
+    """Nothing recurses over time."""
+    model = Net(gru_by_lerp)
+    x = torch.randn(1, 10_000, INPUTS, dtype=torch.float64)
+    expected = plain_gradient(Net(gru_by_lerp, "zeros", held), x, 0)
+    torch.testing.assert_close(GuidedBackprop(gates="constant")(model, x, 0).shape, x.shape)
+    torch.testing.assert_close(Sensitivity(gates="constant")(model, x, 0), expected**2)
+
+
+class Hidden(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.sigmoid()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+def test_what_may_hide_a_gate_is_refused(x):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(6 * INPUTS, 2).double())
+    model.register_forward_hook(lambda *arguments: Hidden.apply(arguments[-1]))
+    with pytest.raises(UnexplainableError, match="'HiddenBackward' contains a gate"):
+        Sensitivity(gates="constant")(model, x, 0)
+
+
+@pytest.mark.parametrize("way", ["in place", "joined"])
+def test_gates_beside_signals_in_one_tensor_are_refused(way, x):
+    def cell(x2h, h2h, x, hold, state):
+        net = x2h(x).sum(1)
+        if way == "joined":
+            net = torch.cat([net[:, :UNITS].sigmoid(), net[:, UNITS:]], 1)
+        else:
+            net = net.clone()
+            net[:, :UNITS].sigmoid_()
+        return net[:, :UNITS] * net[:, UNITS : 2 * UNITS]
+
+    Sensitivity()(Net(cell), x, 0)
+    with pytest.raises(UnexplainableError, match=r"cannot tell gates from signals .* 'MulBackward0'"):
+        Sensitivity(gates="constant")(Net(cell), x, 0)
+
+
+def test_another_word_for_gates_is_refused():
+    with pytest.raises(ValueError, match="gates='held' must be one of 'free', 'constant'"):
+        GuidedBackprop(gates="held")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gates_that_run_fused_on_a_gpu_are_refused():
+    with pytest.raises(UnexplainableError, match="fused operation 'CudnnRnnBackward0'"):
+        Sensitivity(gates="constant")(Torchs(nn.LSTM(3, 4, batch_first=True)).cuda(), torch.rand(2, 5, 3).cuda())

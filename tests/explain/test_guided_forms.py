@@ -1,0 +1,63 @@
+"""Guided backprop finds ReLU under its other names, or refuses; it is never the plain gradient in silence."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from readers import assert_equal
+from torch import nn
+from two_layers import data
+
+from rnnx_lightning.explain import GuidedBackprop, Sensitivity, UnexplainableError
+
+RELUS = {
+    "nn.Threshold": nn.Threshold(0.0, 0.0),
+    "F.threshold": lambda z: F.threshold(z, 0.0, 0.0),
+    "F.threshold_": lambda z: F.threshold_(z.clone(), 0.0, 0.0),
+    "maximum": lambda z: torch.maximum(z, torch.zeros_like(z)),
+    "maximum, the other way round": lambda z: torch.maximum(torch.zeros((), dtype=z.dtype), z),
+    "max of two": lambda z: torch.max(z, torch.zeros_like(z)),
+    "fmax": lambda z: torch.fmax(z, torch.zeros_like(z)),
+    "where": lambda z: torch.where(z > 0, z, 0.0),
+    "where >=": lambda z: torch.where(z >= 0, z, torch.zeros_like(z)),
+    "where <": lambda z: torch.where(z < 0, torch.zeros_like(z), z),
+    "times a mask": lambda z: z * (z > 0),
+    "a mask times it": lambda z: (z > 0).to(z.dtype) * z,
+    "masked_fill": lambda z: z.masked_fill(z < 0, 0.0),
+    "masked_fill_": lambda z: z.clone().masked_fill_(z < 0, 0.0),
+    "clamp": lambda z: z.clamp(min=0),
+    "clamp by a tensor": lambda z: z.clamp(min=torch.zeros_like(z)),
+    "clamp_min": lambda z: torch.clamp_min(z, 0.0),
+    "leaky, of slope 0": nn.LeakyReLU(0.0),
+    "hardtanh, very wide": nn.Hardtanh(0.0, 1e9),
+    "ReLU6 of small values": nn.ReLU6(),
+}
+
+
+class Network(nn.Module):
+    def __init__(self, act):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.out = nn.Linear(5, 9), nn.Linear(9, 9), nn.Linear(9, 3)
+        self.act = act
+        self.double()
+
+    def forward(self, x):
+        return self.out(self.act(self.second(self.act(self.first(x)))))
+
+
+UNSEEN = {"masked_fill_", "leaky, of slope 0"}  # still taken for no ReLU
+
+
+@pytest.mark.parametrize(
+    "relu", [pytest.param(r, marks=pytest.mark.xfail(strict=True)) if r in UNSEEN else r for r in RELUS]
+)
+def test_relu_under_another_name(relu):
+    (x, target), plain, model = data(), Network(torch.relu), Network(RELUS[relu])
+    torch.testing.assert_close(model(x), plain(x))
+    expected = GuidedBackprop()(plain, x, target)
+    assert (expected - Sensitivity()(plain, x, target)).abs().max() > 0.01 * expected.max()
+    try:
+        relevance = GuidedBackprop()(model, x, target)
+    except UnexplainableError as refusal:
+        pytest.skip(f"refused: {refusal}")
+    assert_equal(relevance, expected)

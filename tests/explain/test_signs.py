@@ -1,0 +1,134 @@
+"""A logit of any sign, and networks that are negated as a whole or in part."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from readers import assert_equal
+from shares import share
+from torch import nn
+from two_layers import METHODS, RULES, Last, data, network
+
+from rnnx_lightning import explain
+from rnnx_lightning.explain import LRP, Composite, DeepTaylor, Epsilon, Flat, Gamma, ZPlus
+
+
+def naive(model, x, target, book, positive=False):
+    (W, b, V, c), result = (p.detach().numpy() for p in model.parameters()), []
+    for example, k in zip(x, target.tolist(), strict=True):
+        logits, hidden = model(example).detach().numpy(), model[:2](example).detach().numpy()
+        R = np.where(np.arange(3) == k, np.maximum(logits, 0) if positive else logits, 0)
+        result.append(share(W * example.numpy(), b, share(V * hidden, c, R, book), book))
+    return torch.tensor(np.array(result))
+
+
+@pytest.mark.parametrize("act", [nn.ReLU, nn.Tanh])
+@pytest.mark.parametrize("start", ["logit", "positive"])
+@pytest.mark.parametrize("name", RULES)
+@pytest.mark.filterwarnings("ignore")
+def test_a_logit_of_any_sign(name, start, act):
+    model, (x, target), (rule, book) = network(act), data(), RULES[name]
+    logits = model(x).gather(1, target[:, None])[:, 0].detach()
+    assert (logits < 0).any()
+    assert (logits > 0).any()
+    explanation = LRP(rule, start=start).explain(model, x, target)
+    assert_equal(explanation.relevance, naive(model, x, target, book, start == "positive"))
+    torch.testing.assert_close(explanation.explained, logits if start == "logit" else logits.clamp(min=0))
+
+
+@pytest.mark.parametrize(
+    ("method", "start"),
+    [
+        (LRP, "positive"),
+        (DeepTaylor, "positive"),
+        (lambda: LRP(alpha=1.5, beta=0.5), "positive"),
+        (lambda: LRP(ZPlus()), "positive"),
+        (lambda: LRP(Composite(ZPlus(), pixels=Epsilon())), "positive"),
+        (lambda: LRP(Epsilon()), "logit"),
+        (lambda: LRP(Gamma()), "logit"),
+        (lambda: LRP(Composite(Epsilon(), pixels=Flat())), "logit"),
+    ],
+)
+def test_where_nothing_is_said_it_starts_as_published(method, start):
+    model, (x, target) = network(), data()
+    negative = model(x).gather(1, target[:, None])[:, 0] <= 0
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        explanation = method().explain(model, x.clamp(-1, 1), target)
+    negative = explanation.logits.gather(1, target[:, None])[:, 0] <= 0
+    told = [w for w in caught if issubclass(w.category, explain.NothingToExplainWarning)]
+    assert negative.any()
+    if start == "logit":
+        assert not told
+        assert not explanation.nothing.any()
+        assert explanation.relevance[negative].abs().sum(1).all()
+    else:
+        assert len(told) == 1
+        assert str(int(negative.sum())) in str(told[0].message)
+        assert torch.equal(explanation.nothing, negative)
+        assert (explanation.relevance[negative] == 0).all()
+
+
+def test_nobody_is_warned_where_there_is_something_to_explain():
+    model, (x, _) = network(seed=3), data()
+    x = x[model(x).amax(1) > 0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not DeepTaylor(-4, 4).explain(model, x).nothing.any()
+        LRP()(model, x)
+
+
+def test_an_unknown_start_is_refused():
+    with pytest.raises(ValueError, match="start"):
+        LRP(start="both")
+
+
+NEGATIONS = {
+    "-z": lambda z: -z,
+    "neg": torch.neg,
+    "-1 * z": lambda z: -1 * z,
+    "z / -1": lambda z: z / -1.0,
+    "0 - z": lambda z: 0 - z,
+    "zeros - z": lambda z: torch.zeros_like(z) - z,
+    "times a tensor": lambda z: z * torch.tensor([-1.0, -1.0, -1.0], dtype=z.dtype),
+    "three times": lambda z: -torch.neg(-z),
+}
+
+
+@pytest.mark.parametrize("negation", NEGATIONS)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_negated_network_is_one_with_negated_weights(name, negation):
+    model, (x, target) = network(), data()
+    written = Last(network(), NEGATIONS[negation])
+    with torch.no_grad():
+        model[2].weight.neg_()
+        model[2].bias.neg_()
+    torch.testing.assert_close(written(x), model(x))
+    method = METHODS[name]()
+    assert_equal(method(written, x, target), method(model, x, target))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore")
+def test_differences_and_scales_of_mixed_sign_inside(name):
+    """relu(s * (W x) - V x) is relu((s W - V) x) with the contributions of both kept apart: a layer of [x, x]."""
+    torch.manual_seed(1)
+    first, second, out = (nn.Linear(n, m, bias=False).double() for n, m in ((5, 4), (5, 4), (4, 3)))
+    scale = torch.tensor([1.0, -2.0, 0.5, -1.0], dtype=torch.float64)
+    if name in ("w^2", "flat"):
+        scale = scale.sign()  # whether they count a scale with the weights is their own matter
+    both = nn.Linear(10, 4, bias=False).double()
+    both.weight.data = torch.cat([scale[:, None] * first.weight.data, -second.weight.data], 1)
+
+    class Written(nn.Module):
+        def forward(self, x):
+            return out(torch.relu(scale * first(x) - second(x)))
+
+    class Joined(nn.Module):
+        def forward(self, x):
+            return out(torch.relu(both(torch.cat([x, x], 1))))
+
+    (x, target), method = data(), METHODS[name]()
+    assert_equal(method(Written(), x, target), method(Joined(), x, target))

@@ -1,0 +1,47 @@
+"""What squashes an output is no part of what is explained: relevance is that of the logit."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from readers import assert_equal
+from torch import nn
+from two_layers import METHODS, Last, data, network
+
+from rnnx_lightning.explain import LRP, Epsilon
+
+SQUASHED = {
+    "nn.Sigmoid": nn.Sigmoid(),
+    "torch.sigmoid": torch.sigmoid,
+    "F.logsigmoid": F.logsigmoid,
+    "nn.Softmax": nn.Softmax(1),
+    "tensor.softmax": lambda z: z.softmax(-1),
+    "nn.LogSoftmax": nn.LogSoftmax(1),
+    "softmax of float": lambda z: F.softmax(z, dim=1, dtype=torch.float64),
+    "softmax, then flat": lambda z: torch.softmax(z, 1).flatten(1),
+    "log of softmax": lambda z: torch.softmax(z, 1).log(),
+}
+
+
+@pytest.mark.parametrize("squash", SQUASHED)
+@pytest.mark.parametrize("name", [*METHODS])
+@pytest.mark.filterwarnings("ignore")
+def test_a_squashed_output_is_explained_as_its_logit(name, squash):
+    model, (x, target), method = network(), data(), METHODS[name]()
+    assert_equal(method(Last(model, SQUASHED[squash]), x, target), method(model, x, target))
+
+
+def test_what_speaks_against_a_class_is_not_painted_as_speaking_for_it():
+    """A binary classifier of one probability, (B, 1) or (B,): contributions -2, -1 and .5."""
+    layer = nn.Linear(3, 1, bias=False).double()
+    layer.weight.data[:] = torch.tensor([[-2.0, -1.0, 0.5]])
+    x = torch.ones(2, 3, dtype=torch.float64)
+    for model in (
+        nn.Sequential(layer, nn.Sigmoid()),
+        nn.Sequential(layer, nn.Sigmoid(), nn.Flatten(0)),
+        nn.Sequential(layer, nn.Flatten(0), nn.Sigmoid()),
+        nn.Sequential(layer, nn.Unflatten(1, (1, 1)), nn.Sigmoid(), nn.Flatten(1)),
+    ):
+        for target in (None, 0):
+            relevance = LRP(Epsilon(0.0))(model, x, target)
+            np.testing.assert_allclose(relevance, [[-2.0, -1.0, 0.5]] * 2, rtol=1e-10)
