@@ -244,7 +244,7 @@ class Tape(TorchDispatchMode):
 
     def add_constant(self, value: Tensor, node: Node, tensor: Tensor, constant: Tensor | float) -> Tensor:
         """A sum of something that is made of the input, and of a constant."""
-        term = self.as_sum(node, tensor)
+        term = node if node.rule is not None else self.as_sum(node, tensor)  # constants close no sum
         assert term.rule is not None  # a sum
         rule = term.rule
         if rule.adapts and isinstance(constant, Tensor) and constant.dim() == value.dim():
@@ -348,9 +348,13 @@ class Tape(TorchDispatchMode):
         for node in known:
             if node.refusal is not None:
                 return self.note(value, self._opaque(node.refusal, value))
+        gate = all(node.gate for node in known)
+        if not gate:  # a gate times a constant is no signal
+            nodes = [None if node is not None and node.lost else node for node in nodes]
+            known = [node for node in nodes if node is not None]
         new = Node(JOIN, nodes, value, joining)
         new.present = present_of(nodes, tensors, apply)
-        new.gate = all(node is not None and node.gate for node in nodes)
+        new.gate = gate
         new.lost = new.gate and any(node.lost for node in known)
         zero = [bool((t == 0).all()) if n is None else False for n, t in zip(nodes, tensors, strict=True)]
         sums = all(node.rule is not None for node in known)

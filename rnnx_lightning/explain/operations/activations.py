@@ -139,7 +139,6 @@ for _operation in (aten._softmax.default, aten._log_softmax.default, aten._safe_
     )
 for _operation in (
     aten.var.correction, aten.std.correction, aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim,
-    aten.abs.default,
 ):  # fmt: skip
     register(_operation, gate("It is explained where it scales a signal. As a signal it has no rule."))
 

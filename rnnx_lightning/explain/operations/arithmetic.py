@@ -125,6 +125,21 @@ def negate(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     return scaled(tape, value, node, tensor, -1.0, False) if refusal is None else refusal
 
 
+@records("abs.default")
+def absolute(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
+    """Times its sign, a constant; what it scales (a norm) takes no relevance from it."""
+    value = func(tensor)
+    node = tape.find(tensor)
+    assert node is not None  # recorded
+    if (refusal := _refused(tape, func, value, node, None, tensor, None)) is not None:
+        return refusal
+    scaled(tape, value, node, tensor, held(tensor.sign()), None)
+    made = tape.find(value)
+    assert made is not None  # just noted
+    made.gate = made.nonnegative = True
+    return value
+
+
 @records("addcmul.default")
 def add_product(tape: Tape, func: Any, base: Tensor, one: Tensor, two: Tensor, *, value: Operand = 1) -> Tensor:
     """Base + value * one * two."""

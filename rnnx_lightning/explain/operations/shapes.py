@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.operations.table import Recorder, aten, overloads, records, register
 from rnnx_lightning.explain.overwriting import places, written
 from rnnx_lightning.explain.rows import Joining, Movement, transposed
@@ -354,6 +355,43 @@ def embedding(tape: Tape, func: Any, weight: Tensor, indices: Tensor, *args: Any
     if node is None:
         return tape.refused(func, value, "Its weight may not depend on the input.", weight)
     return tape.note(value, Node(EMBEDDING, (node,), value))
+
+
+@records("_embedding_bag.default _embedding_bag_forward_only.default")
+def embedding_bag(
+    tape: Tape,
+    func: Any,
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    by_frequency: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample: Tensor | None = None,
+    last: bool = False,
+    padding: int = -1,
+) -> Any:
+    """Sums or means of the vectors of bags of tokens; padding is in none."""
+    values = func(weight, indices, offsets, by_frequency, mode, sparse, per_sample, last, padding)
+    if tape.find(indices) is None or mode > 1:
+        tape.refused(func, values[0], "Only sums and means of tokens' vectors have a rule.", weight, indices)
+        return values
+    vectors = tape.record(aten.embedding.default, (weight, indices), {})
+    counted = (indices != padding).to(weight.dtype)
+    if per_sample is not None:
+        counted = counted * held(per_sample)
+    places = torch.arange(len(indices), device=indices.device)
+    bag = torch.searchsorted(offsets[:-1] if last else offsets, places, right=True) - 1
+    if mode:
+        size = counted.new_zeros(len(values[0])).index_add(0, bag, counted)
+        counted = counted / size[bag].clamp(min=1)
+    kept = tape.record(aten.mul.Tensor, (vectors, counted.unsqueeze(-1)), {})
+    operation = Operation(
+        lambda part, _: part.new_zeros(len(values[0]), part.shape[1]).index_add(0, bag, part),
+        lambda factors, _, size: factors[bag],
+    )
+    tape.linear(func, kept, operation, None, None, values[0])
+    return values
 
 
 @records("_pack_padded_sequence.default")
