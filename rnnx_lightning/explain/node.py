@@ -1,50 +1,20 @@
 """What is known of one value that is made of the input, and what it is handed on the way back."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.pixels import Pixels
+from rnnx_lightning.explain.totals import UNKNOWN, Total, Unknown
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.rows import Row
     from rnnx_lightning.explain.rules import Rule
 
 RELEVANCE = len(Channel)  # where a node's own relevance lies, after the factors of its channels
-
-
-class Total(NamedTuple):
-    """A total of contributions: mantissa * 2^exponent.
-
-    A memory's contributions shrink at each step, and would underflow after many.
-
-    Attributes:
-        mantissa: of the unit's shape.
-        exponent: of the same shape, whole numbers; None for 0.
-    """
-
-    mantissa: Tensor
-    exponent: Tensor | None = None
-
-    @property
-    def real(self) -> Tensor:
-        """As one number."""
-        return self.mantissa if self.exponent is None else self.mantissa * power(self.exponent, self.mantissa)
-
-
-def power(exponent: Tensor, like: Tensor) -> Tensor:
-    """2^exponent in the type of another tensor."""
-    return torch.exp2(exponent.to(torch.float64 if like.dtype == torch.float64 else torch.float32)).to(like.dtype)
-
-
-class Unknown:
-    """A total that nobody has asked for."""
-
-
-UNKNOWN = Unknown()
 
 
 class Node:

@@ -35,6 +35,11 @@ def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -
         offset -= old.storage_offset()
     elif tensor._base is not None:
         base = tensor._base
+    elif tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
+        raise UnexplainableError(
+            f"The operation {name_of(func)!r}{tape.path} overwrites a part of a tensor that is not known. "
+            f"{WITHOUT_IN_PLACE}"
+        )
     else:
         _replace(tape, tensor, value)
         return tensor

@@ -63,7 +63,7 @@ def recorded(
         ]
         stack.enter_context(_taken_apart())
         if has_recurrent_modules(network):
-            stack.enter_context(RecurrentModules())
+            stack.enter_context(RecurrentModules(tape if replay is None else None))
         if replay is None:
             with torch.no_grad(), tape:
                 logits, value = choose(tape.without_squash(model(x)))

@@ -1,6 +1,6 @@
 """Every operation that the explainer knows; `register` adds one."""
 
-from rnnx_lightning.explain.operations import activations, arithmetic, linear_maps, norms, shapes
+from rnnx_lightning.explain.operations import activations, arithmetic, linear_maps, norms, shapes, tokens, writes
 from rnnx_lightning.explain.operations.table import ADVICE, HARMLESS, TABLE, register
 
 __all__ = [
@@ -13,4 +13,6 @@ __all__ = [
     "norms",
     "register",
     "shapes",
+    "tokens",
+    "writes",
 ]
