@@ -71,6 +71,44 @@ def test_occlusion_of_ones_own_sees_a_linear_network_through(own_files, monkeypa
     torch.testing.assert_close(relevance[:, 0, 5, ::28], parts, rtol=1e-4, atol=1e-3)
 
 
+def test_a_rule_of_ones_own(own_files, monkeypatch):
+    monkeypatch.syspath_prepend(own_files)
+    rule = importlib.import_module("magnitude").Magnitude()
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 7, bias=False), nn.Tanh(), nn.Linear(7, 3, bias=False)).double()
+    x = torch.randn(4, 5, dtype=torch.float64)
+    logit, hidden = network(x)[:, 1].detach(), network[:2](x).detach()
+    last = (hidden * network[2].weight[1].detach()).abs()
+    relevance = last / last.sum(1, keepdim=True) * logit[:, None]
+    first = (x[:, None] * network[0].weight.detach()).abs()
+    relevance = (first / first.sum(2, keepdim=True) * relevance[:, :, None]).sum(1)
+    torch.testing.assert_close(explain.LRP(rule, start="logit")(network, x, 1), relevance)
+
+
+def test_an_operation_of_ones_own(own_files, monkeypatch):
+    monkeypatch.syspath_prepend(own_files)
+    shrink = importlib.import_module("shrink").shrink
+    first, last = nn.Linear(5, 7).double(), nn.Linear(7, 3).double()
+
+    class Shrinking(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def forward(self, x):
+            return last(self.function(first(x)))
+
+    x = torch.randn(4, 5, dtype=torch.float64)
+    known = Shrinking(lambda z: nn.functional.softshrink(z, 0.2))
+    method = explain.LRP(explain.Epsilon(0.01))
+    torch.testing.assert_close(method(Shrinking(lambda z: shrink(z, 0.2)), x, 1), method(known, x, 1))
+
+
+def test_the_page_of_operations_is_what_is_known():
+    page = importlib.import_module("rnnx_lightning.explain.operations.__main__").page()
+    assert (ROOT / "docs" / "operations.md").read_text() == page, "python -m rnnx_lightning.explain.operations"
+
+
 def test_a_score_of_ones_own(own_files, monkeypatch):
     monkeypatch.syspath_prepend(own_files)
     score = importlib.import_module("concentration").LastSample()

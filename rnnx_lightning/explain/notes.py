@@ -76,7 +76,7 @@ class Notes(TorchDispatchMode):
         value = func(*args, **kwargs)
         name = name_of(func)
         advice = self._advice.get(
-            name, "Write it with operations that have one, or give it one: see docs/explaining.md."
+            name, "Write it with operations that have one, or give it one: see docs/extending.md."
         )
         return self.refused(func, value, advice, *args)
 

@@ -97,12 +97,6 @@ def convolution(
     return tape.linear(func, x, operation, weight, shaped, value)
 
 
-@records("_convolution _convolution_mode conv1d conv2d conv3d")
-def named_convolution(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """Convolutions that were not taken apart."""
-    return tape.opaque(func, args, kwargs)
-
-
 @records(
     "sum.default sum.dim_IntList mean.default mean.dim avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d "
     "_adaptive_avg_pool3d adaptive_avg_pool1d cumsum.default upsample_nearest1d.default "

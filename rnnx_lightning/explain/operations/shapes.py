@@ -34,6 +34,7 @@ def moving(undo: Undo, pads: bool = False) -> Recorder:
         shape = value.shape
         return tape.move(value, node, Movement(apply, undo(func, tensor, args, kwargs)), pads)
 
+    record.__doc__ = "Entries are moved, chosen or repeated; relevance goes back where they came from."
     return record
 
 
@@ -205,9 +206,9 @@ def where(tape: Tape, func: Any, condition: Tensor, one: Any, two: Any) -> Tenso
     "unsafe_chunk.default chunk.default"
 )
 def split(tape: Tape, func: Any, tensor: Tensor, sizes: Any, dim: int = 0) -> list[Tensor]:
-    """Several parts, each a move of its own; of the unsafe forms torch knows no base, so they get their memory."""
+    """Several parts, each a move of its own."""
     values = func(tensor, sizes, dim)
-    if "unsafe" in func._schema.name:
+    if "unsafe" in func._schema.name:  # torch keeps no base of these: they may be overwritten
         values = [value.clone() for value in values]
     starts = [0]
     for value in values:

@@ -45,6 +45,7 @@ def writing(places: int) -> Recorder:
 
         return tape.join(value, nodes, [tensor, source], Joining(put, undo), put)
 
+    record.__doc__ = "A tensor is written into another; each entry's relevance goes to where it is from."
     return record
 
 

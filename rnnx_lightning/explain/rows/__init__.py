@@ -1,6 +1,6 @@
 """What each kind of operation is to relevance."""
 
-from rnnx_lightning.explain.rows.derivatives import Half, Vjp, transposed
+from rnnx_lightning.explain.rows.derivatives import Half, Softmax, Vjp, transposed
 from rnnx_lightning.explain.rows.linear_map import Constant, Linear, Map, MapCall
 from rnnx_lightning.explain.rows.moves import Join, Joining, Move, Movement
 from rnnx_lightning.explain.rows.row import Embedding, Leaf, Opaque, Part, Pass, Relu, Row
@@ -8,7 +8,8 @@ from rnnx_lightning.explain.rows.sums import Scale, Scaling, Sum
 
 LEAF, PASS, RELU, OPAQUE, EMBEDDING = Leaf(), Pass(), Relu(), Opaque(), Embedding()
 LINEAR, CONSTANT = Linear(), Constant()
-SUM, SCALE, MOVE, JOIN, VJP, HALF = Sum(), Scale(), Move(), Join(), Vjp(), Half()
+SUM, SCALE, MOVE, JOIN = Sum(), Scale(), Move(), Join()
+VJP, HALF, SOFTMAX = Vjp(), Half(), Softmax()
 
 __all__ = [
     "CONSTANT",
@@ -21,7 +22,7 @@ __all__ = [
     "OPAQUE",
     "PASS",
     "RELU",
-    "SCALE",
+    "SCALE", "SOFTMAX",
     "SUM",
     "VJP",
     "Joining",

@@ -43,6 +43,20 @@ class Half(Row):
             source.receive(0.5 * gradient * value)
 
 
+class Softmax(Row):
+    """A softmax as a signal; `call` is (argument, value, dimension)."""
+
+    absorbs = False
+
+    def pass_on(self, node: Node, relevance: Tensor) -> None:
+        """R_i = x_i (R_i - s_i sum_j R_j), proposition 3.1 of Achtibat et al. (2024); masked entries get none."""
+        (source,) = node.sources
+        assert source is not None  # there would be no node
+        x, value, dim = node.call
+        share = relevance - value * relevance.sum(dim, keepdim=True)
+        source.receive(x.masked_fill(value == 0, 0.0) * share)
+
+
 def transposed(function: Callable[[Tensor], Tensor], value: Tensor, part: Tensor) -> Tensor:
     """The derivative of a function at `value`, transposed, times `part`."""
     create = torch.is_grad_enabled()
