@@ -40,13 +40,14 @@ class Node:
         scaled: totals have exponents.
         exact: totals must be right for units that are not positive, too.
         kept: somebody wants to know its relevance.
+        logits: the argument of a sigmoid or a softmax, until its output scales something.
         refusal: why there is no way back.
         reason: why there is none from a gate that is used as a signal.
     """
 
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated",
-        "inbox", "kept", "lost", "nonnegative", "pixels", "present", "reason", "refusal", "row", "rule",
+        "inbox", "kept", "logits", "lost", "nonnegative", "pixels", "present", "reason", "refusal", "row", "rule",
         "scaled", "shape", "sources", "tape", "totals", "value",
     )  # fmt: skip
 
@@ -72,6 +73,7 @@ class Node:
         self.lost = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
+        self.logits: Tensor | None = None
         self.by_value = self.constant = self.scaled = self.exact = self.kept = False
         self.depth = 0
         self.refusal: str | None = None
@@ -114,5 +116,5 @@ class Node:
 
     def free(self) -> None:
         """Let go of all that the walk needed; it has passed."""
-        self.sources, self.call, self.value, self.tape = (), None, None, None
+        self.sources, self.call, self.value, self.tape, self.logits = (), None, None, None, None
         self.inbox, self.totals, self.pixels, self.present = [], [], None, None

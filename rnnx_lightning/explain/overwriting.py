@@ -67,6 +67,10 @@ def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
         return _copied(tape, tensor, others[0])
     if func in (aten.zero_.default, aten.fill_.Scalar):
         return torch.full_like(tensor, others[0] if others else 0)
+    if ordinary is aten.sigmoid.default and (node := tape.find(tensor)) is not None:
+        copy = tensor.clone()  # it may be a network's last operation, whose argument is explained
+        tape.mark(copy, node)
+        args = (copy, *others)
     value: Tensor = tape.record(ordinary, args, kwargs)
     return value
 

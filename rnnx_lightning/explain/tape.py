@@ -60,7 +60,6 @@ class Tape(Notes):
         super().__init__(composite, path, advice)
         self.parts = WeightParts()
         self._table, self._harmless = table, harmless
-        self.squashed: tuple[Node, Tensor] | None = None  # the last sigmoid or softmax, and its argument
         self.retired: dict[int, tuple[Tensor, Tensor]] = {}  # storage to who had it, and what is in it
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -347,27 +346,6 @@ class Tape(Notes):
         assert node.rule is not None  # it is a sum
         self.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, node.depth, node.scaled
-
-    def without_squash(self, output: Any) -> Any:
-        """An output before its last sigmoid or softmax, which is no part of what is explained."""
-        if isinstance(output, dict):
-            return {key: self.without_squash(value) for key, value in output.items()}
-        if type(output) in (tuple, list):
-            return type(output)(self.without_squash(value) for value in output)
-        node, moves = self.find(output), []
-        if self.squashed is None:
-            return output
-        last, source = self.squashed
-        while node is not None and node is not last and node.row is MOVE:
-            moves.append(node.call.apply)
-            node = node.sources[0]
-        if node is not last or node is None:
-            return output
-        for apply in reversed(moves):
-            found = self.find(source)
-            assert found is not None  # made of the input
-            source = self.move(apply(source), found, Movement(apply, None))
-        return source
 
 
 def replace_map(layer: LinearMap, where: Tensor, bias: bool) -> LinearMap:

@@ -118,7 +118,7 @@ def gate(as_signal: str | None, squashes: bool = False) -> Recorder:
         tape.gate_of(value, node, nonnegative=True, refusal=as_signal, func=func)
         made = tape.find(value)
         if squashes and made is not None:
-            tape.squashed = made, tensor
+            made.logits = tensor
         return value
 
     as_one = "hands relevance on" if as_signal is None else "is refused"
@@ -149,7 +149,7 @@ def softmax(tape: Tape, func: Any, tensor: Tensor, dim: int, *args: Any, **kwarg
     if node.refusal is not None:
         return tape.refused(func, value, "", tensor)
     made = Node(SOFTMAX, (node,), value, (held(tensor), held(value), dim), nonnegative=True)
-    tape.squashed = made, tensor
+    made.logits = tensor
     return tape.note(value, made)
 
 
@@ -167,10 +167,10 @@ def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) ->
     if node is None:
         return tape.refused(func, value, advice, *args)
     tape.gate_of(value, node, nonnegative=True, refusal=advice, func=func)
-    if tape.squashed is not None and tape.squashed[0] is node:
+    if func is aten.log.default and node.logits is not None:
         made = tape.find(value)
         assert made is not None  # just noted
-        tape.squashed = made, tape.squashed[1]  # the logarithm of probabilities
+        made.logits = node.logits
     return value
 
 
@@ -265,7 +265,7 @@ def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
     tape.gate_of(value[0], node, refusal="It is explained as a network's last operation.", func=func)
     made = tape.find(value[0])
     assert made is not None  # just noted
-    tape.squashed = made, tensor
+    made.logits = tensor
     return value
 
 

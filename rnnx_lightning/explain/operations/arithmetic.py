@@ -87,6 +87,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     if not first.gate and not second.gate:
         return tape.product_of_signals(func, value, (first, one), (second, two), func)
     node, tensor, gate, known = (second, two, one, first) if first.gate else (first, one, two, second)
+    known.logits = None
     sign = True if known.nonnegative else None
     if node.gated and node.rule is not None and tape.composite.memory == "per_step":
         tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and known.nonnegative))
