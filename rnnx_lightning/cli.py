@@ -71,7 +71,7 @@ class RnnxCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The checkpoint callback is always there and has options of its own."""
+        """The checkpoint callback is always there and has options of its own; others of a list can be replaced."""
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.set_defaults(
             {
@@ -79,6 +79,7 @@ class RnnxCLI(LightningCLI):
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
+                "trainer.callbacks": [{"class_path": "rnnx_lightning.callbacks.Explainability"}],
             }
         )
         parser.link_arguments("data.columns", "model.network.init_args.columns")

@@ -35,7 +35,7 @@ COMMAND_LINE = {
     "no such network": ([*FIT, "--model.network=DeepDeep"], ["DeepDeep"]),
     "no such module": ([*FIT, "--model.network=no_such_module.Network"], ["no_such_module"]),
     "network is no module": ([*FIT, "--model.network=datetime.datetime"], ["datetime"]),
-    "no such callback": ([*FIT, "--trainer.callbacks=CosineSimilarty"], ["CosineSimilarty"]),
+    "no such callback": ([*FIT, "--trainer.callbacks=Explainabilty"], ["Explainabilty"]),
     "unknown data set": ([*FIT, "--data.dataset=cifar"], ["cifar", "fashion_mnist"]),
     "unknown schedule": ([*FIT, "--model.schedule=cosine"], ["cosine", "one_cycle"]),
     "batch of none": ([*FIT, "--data.batch_size=0"], ["batch_size=0"]),
@@ -79,9 +79,18 @@ COMMAND_LINE = {
     ),
     "link to the last checkpoint": ([*FIT, "--checkpoint.save_last=link"], ["save_last", "link"]),
     "no sequence to explain": (
-        [*FIT, "--trainer.callbacks=CosineSimilarity", "--trainer.callbacks.sequences=0"], ["sequences=0"],
+        [*FIT, "--trainer.callbacks=Explainability", "--trainer.callbacks.sequences=0"], ["sequences=0"],
     ),
-    "no sequence to draw": ([*FIT, "--trainer.callbacks=Heatmaps", "--trainer.callbacks.sequences=0"], ["sequences=0"]),
+    "fewer pictures than none": (
+        [*FIT, "--trainer.callbacks=Explainability", "--trainer.callbacks.pictures=-1"], ["pictures=-1"],
+    ),
+    "score that asks for what is not known": (
+        [*FIT, "--trainer.callbacks=Explainability", "--trainer.callbacks.scores.mine=MeanMetric"],
+        ["score 'mine'", "asks for value", "relevance, majority"],
+    ),
+    "score that is none": (
+        [*FIT, "--trainer.callbacks=Explainability", "--trainer.callbacks.scores.mine=Linear"], ["mine"],
+    ),
     "GPU that is not there": ([*FIT, "--trainer.accelerator=gpu"], ["accelerator=gpu", "Without a GPU"]),
     "more devices than cores": ([*FIT, "--trainer.accelerator=cpu", "--trainer.devices=500"], ["devices=500"]),
     "devices that are a word": ([*FIT, "--trainer.devices=some"], ["some"]),

@@ -118,7 +118,7 @@ def test_another_logger_first(rnnx, tmp_path):
         "--trainer.logger+=TensorBoardLogger",
         "--trainer.logger.save_dir=curves",
     )
-    callbacks = ("--trainer.callbacks=Heatmaps", "--trainer.callbacks+=CosineSimilarity")
+    callbacks = ("--trainer.callbacks=Explainability",)
     said = rnnx(*FIT, *loggers, *callbacks, "--trainer.log_every_n_steps=1")
     assert "Run: table/lightning_logs/version_0\n" in said
     assert "tensorboard --logdir curves/lightning_logs/version_0\n" in said
