@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from rnnx_lightning.callbacks.evaluation import AfterEvaluation
-from rnnx_lightning.callbacks.folder import log_figure, tensorboards
+from rnnx_lightning.callbacks.folder import tensorboards
+from rnnx_lightning.callbacks.showing import show
 from rnnx_lightning.data.loader import SequenceBatch
 from rnnx_lightning.explain import Attributor
 from rnnx_lightning.explain.published import published_methods
@@ -17,7 +18,8 @@ from rnnx_lightning.rendering.heatmaps import draw_heatmaps
 class Explainability(AfterEvaluation):
     """Explains validation and test sequences: logs scores as `val/<score>/<method>`, and draws the first ones.
 
-    The true class is explained. Checkpoints and early stopping can monitor the scores.
+    The true class is explained. Checkpoints and early stopping can monitor the scores. Loggers that take pictures
+    show them as `val/heatmaps`; in the run's folder they are `pictures/val/heatmaps-<step>.png`.
 
     Args:
         methods: by name; default: the four of the study.
@@ -55,6 +57,7 @@ class Explainability(AfterEvaluation):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """The metrics live where the model does; TensorBoard gets a chart of each score."""
+        super().setup(trainer, pl_module, stage)
         device = trainer.strategy.root_device
         for metrics in self.scored.metrics.values():
             for metric in metrics.values():
@@ -93,7 +96,7 @@ class Explainability(AfterEvaluation):
         if number == 0 and self.pictures and trainer.is_global_zero:
             names = trainer.datamodule.class_names  # type: ignore[attr-defined]
             figure = draw_heatmaps(explained.first(self.pictures), names)
-            log_figure(trainer, f"{stage}/heatmaps", figure)
+            show(trainer, self.folder, f"{stage}/heatmaps", figure)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the scores."""

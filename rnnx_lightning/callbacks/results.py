@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnx_lightning import __version__
-from rnnx_lightning.callbacks.folder import run_folder, tensorboards, written_whole
+from rnnx_lightning.callbacks.folder import PICTURES, run_folder, tensorboards, written_whole
 
 
 class ResultTable(Callback):
@@ -85,5 +85,7 @@ def _print_results(results: dict[str, float], folder: Path | None, shown_in: lis
         console.print(table)
     if folder is not None:
         console.print(f"Run: {folder}", soft_wrap=True)
+        if (pictures := folder / PICTURES).is_dir():
+            console.print(f"Pictures: {pictures}", soft_wrap=True)
     for place in shown_in:
         console.print(f"Look at it: tensorboard --logdir {place}", soft_wrap=True)
