@@ -9,7 +9,7 @@ from rnnx_lightning.callbacks.evaluation import AfterEvaluation
 from rnnx_lightning.callbacks.folder import tensorboards
 from rnnx_lightning.callbacks.showing import show
 from rnnx_lightning.data.loader import SequenceBatch
-from rnnx_lightning.explain import Attributor
+from rnnx_lightning.explain import Attributor, UnexplainableError
 from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.explained import ScoredMethods, default_scores
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
@@ -90,9 +90,13 @@ class Explainability(AfterEvaluation):
             return
         batch = batch.first(count)
         prediction = logits[:count].argmax(dim=1)
-        explained = self.scored.explain(
-            explained_network(module), batch.image, batch.label, batch.majority, prediction
-        )
+        network = explained_network(module)
+        try:
+            explained = self.scored.explain(network, batch.image, batch.label, batch.majority, prediction)
+        except UnexplainableError as error:
+            raise UnexplainableError(
+                f"{error}\nTo train without explanations: --trainer.callbacks null"
+            ) from error
         if number == 0 and self.pictures and trainer.is_global_zero:
             names = trainer.datamodule.class_names  # type: ignore[attr-defined]
             figure = draw_heatmaps(explained.first(self.pictures), names)

@@ -16,6 +16,7 @@ from rnnx_lightning.explain import LRP, Attributor, Composite, DeepTaylor, Epsil
 from rnnx_lightning.explained import ScoredMethods
 from rnnx_lightning.metrics import functional
 from rnnx_lightning.metrics.relevance import SequenceMean
+from rnnx_lightning.schedule import adam
 
 METHODS = ["Sensitivity", "GuidedBackprop", "DeepTaylor", "LRP"]
 
@@ -33,7 +34,7 @@ def make_trainer(tmp_path, callbacks, **options):
 
 def make_run(network=Deep, **data):
     torch.manual_seed(0)
-    model = SequenceClassifier(network(dropout=0.1), learning_rate=1e-3)
+    model = SequenceClassifier(network(dropout=0.1), optimizer=adam(1e-3))
     return model, MajoritySequences(dataset="digits", **{"batch_size": 30, **data})
 
 

@@ -113,6 +113,15 @@ def test_a_checkpoint_gives_back_network_and_data(checkpoint):
     assert load_data(checkpoint, batch_size=7).seed == 3
 
 
+def test_checkpoints_that_name_learning_rate_and_schedule_as_before_can_be_explained(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"] |= {"learning_rate": 2e-3, "schedule": "one_cycle", "classes": 10}
+    torch.save(content, tmp_path / "old.ckpt")
+    weights = load_classifier(tmp_path / "old.ckpt").network.state_dict()
+    for name, weight in weights.items():
+        assert torch.equal(weight, content["state_dict"][f"network.{name}"])
+
+
 def test_bad_requests_are_refused(checkpoint, tmp_path):
     picture = tmp_path / "big.png"
     Image.new("L", (30, 28)).save(picture)

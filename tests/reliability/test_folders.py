@@ -209,6 +209,6 @@ def test_the_checkpoints_of_another_run_are_not_written_over(start, rnnx, tmp_pa
 
 
 def test_lines_of_a_run_without_end_name_none(rnnx):
-    said = rnnx(*FIT, "--trainer.max_epochs=-1", "--trainer.max_steps=6", "--model.schedule=constant")
+    said = rnnx(*FIT, "--trainer.max_epochs=-1", "--trainer.max_steps=6", "--lr_scheduler=null")
     assert "epoch 2  " in said
     assert "/-1" not in said
