@@ -81,6 +81,8 @@ class SequenceClassifier(L.LightningModule):
         classes: int = 10,
     ) -> None:
         super().__init__()
+        if not optimizer:
+            raise ValueError("optimizer: none is named; leave it out for Adam")
         rate = optimizer.get("init_args", {}).get("lr", 1.0)
         if not 0 < rate < math.inf:
             raise ValueError(f"optimizer.lr={rate} must be positive and finite")

@@ -50,6 +50,11 @@ from rnnx_lightning.runs import (
 )
 from rnnx_lightning.schedule import ADAM, ONE_CYCLE
 
+# What jsonargparse says of each type that a value could have been of, around what was wrong.
+SAYS_LITTLE = re.compile(
+    r" *(-? ?Does not validate against|Subtypes:|Errors:|Given value type:|- Expected a <class 'NoneT)"
+)
+
 
 class RnnxCLI(LightningCLI):
     """The commands fit, validate, test and predict."""
@@ -103,7 +108,8 @@ class RnnxCLI(LightningCLI):
             with contextlib.redirect_stderr(said):
                 super().parse_arguments(parser, args)
         except SystemExit:
-            print(said.getvalue().rstrip(), file=sys.stderr)
+            lines = [line for line in said.getvalue().splitlines() if line.strip() and not SAYS_LITTLE.match(line)]
+            print("\n".join(dict.fromkeys(lines)), file=sys.stderr)
             known = self._subcommand_parsers[sys.argv[1]]._option_string_actions
             for option in re.findall(r"(?:option|key) '([\w.]+)'|arguments?: --([\w.]+)", said.getvalue()):
                 nearest = difflib.get_close_matches("--" + "".join(option), known, n=1, cutoff=0.8)

@@ -106,6 +106,9 @@ COMMAND_LINE = {
     "explain a word": (["explain", "--ckpt_path=a.ckpt", "--index=first"], ["first"]),
     "explain by an unknown method": (["explain", "--ckpt_path=a.ckpt", "--methods.A=LRPP"], ["methods", "LRPP"]),
     "explain by what is no score": (["explain", "--ckpt_path=a.ckpt", "--scores.A=Linear"], ["scores", "Linear"]),
+    "score that is none": (
+        [*FIT, "--trainer.callbacks=Explainability", "--trainer.callbacks.scores.mine=Linear"], ["mine", "Linear"],
+    ),
     "study without networks": (["compare", "--name=empty"], ["networks"]),
     "study with a bad name": (["compare", "--name=../up", '--networks={"A": []}'], ["../up"]),
     "study of a missing config": (["compare", "--name=s", '--networks={"A": ["gone.yaml"]}'], ["gone.yaml"]),
