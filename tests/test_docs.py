@@ -119,6 +119,25 @@ def test_a_score_of_ones_own(own_files, monkeypatch):
     assert score.compute() == pytest.approx(0.25)
 
 
+def test_a_score_of_ones_own_from_yaml(own_files, rnnx):
+    """Monitored, in the results and in the table, and from a checkpoint alone."""
+    options = (
+        "--trainer.max_epochs=1",
+        "--trainer.check_val_every_n_epoch=1",
+        "--checkpoint.monitor=val/last/LRP",
+    )
+    done = rnnx("fit", "--config", ROOT / "configs/quick.yaml", "--config", "scores.yaml", *options)
+    assert re.search(r"method\W+cosine\W+flipping\W+last", done.stdout)
+    checkpoint = own_files / "logs/quick+scores/version_0/checkpoints/best.ckpt"
+    results = json.loads((checkpoint.parent.parent / "results.json").read_text())["results"]
+    rnnx("explain", "--ckpt_path", checkpoint, "--index", *range(50), "--scores.last", "concentration.LastSample")
+    explained = json.loads((own_files / "explanation.json").read_text())["scores"]["last"]
+    assert explained.keys() == {"Sensitivity", "GuidedBackprop", "DeepTaylor", "LRP"}
+    for method, value in explained.items():
+        assert value == pytest.approx(results[f"test/last/{method}"], abs=1e-5)
+        assert 0 < results[f"test/flipping/{method}"] < 1
+
+
 def test_all_of_it_from_python(own_files, monkeypatch):
     monkeypatch.chdir(own_files)
     names = runpy.run_path("in_python.py")

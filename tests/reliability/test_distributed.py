@@ -89,7 +89,7 @@ def test_slurm_starts_the_ranks_too(single, tmp_path):
 def test_a_rank_without_a_batch_causes_no_deadlock(single, tmp_path):
     """One batch holds all validation sequences that rank 0 sees; limits leave rank 1 with fewer to explain."""
     arguments = ["--data.batch_size=287", "--trainer.devices=2", "--trainer.max_epochs=1",
-                 "--trainer.callbacks=CosineSimilarity",
+                 "--trainer.callbacks=Explainability",
                  "--trainer.callbacks.sequences=1", "--trainer.callbacks.test_sequences=1"]  # fmt: skip
     results, _ = train(tmp_path / "run", *arguments)
     assert 0 < results["test/cosine/Sensitivity"] <= 1
