@@ -36,8 +36,8 @@ class Composite:
             of them gets a share first, and shares it then.
         products: what a product of two signals is: "refuse": not explained; "half": either takes half (LRP-half);
             "left" or "right": the one of that side takes all.
-        softmax: "constant": attention weights take no relevance (Ali et al., 2022); "signal": a softmax hands its
-            relevance on by its Taylor expansion at the input (AttnLRP, Achtibat et al., 2024); `products="half"`
+        softmax: "constant": attention weights take no relevance [Ali et al., 2022]; "signal": a softmax hands its
+            relevance on by its Taylor expansion at the input (AttnLRP) [Achtibat et al., 2024]; `products="half"`
             goes with it.
 
     Raises:

@@ -46,7 +46,7 @@ def pixel_mask(majority: Tensor, relevance: Tensor) -> Tensor:
 
 
 def relevance_mass_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
-    """Share of the positive relevance that lies on majority samples (Arras et al., 2022).
+    """Share of the positive relevance that lies on majority samples [Arras et al., 2022].
 
     Args:
         relevance: (B, 1, H, S * W).
@@ -62,7 +62,7 @@ def relevance_mass_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
 
 
 def relevance_rank_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
-    """Share of the K most relevant pixels that lie on majority samples, which have K pixels (Arras et al., 2022).
+    """Share of the K most relevant pixels that lie on majority samples, which have K pixels [Arras et al., 2022].
 
     Args:
         relevance: (B, 1, H, S * W).

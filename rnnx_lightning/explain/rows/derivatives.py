@@ -29,7 +29,7 @@ class Half(Row):
     absorbs = False
 
     def pass_on(self, node: Node, relevance: Tensor) -> None:
-        """Either as a linear map of it, by the epsilon rule (LRP-half; Achtibat et al., 2024)."""
+        """Either as a linear map of it, by the epsilon rule (LRP-half) [Achtibat et al., 2024]."""
         function, values = node.call
         create = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -49,7 +49,7 @@ class Softmax(Row):
     absorbs = False
 
     def pass_on(self, node: Node, relevance: Tensor) -> None:
-        """R_i = x_i (R_i - s_i sum_j R_j), proposition 3.1 of Achtibat et al. (2024); masked entries get none."""
+        """R_i = x_i (R_i - s_i sum_j R_j), proposition 3.1 of [Achtibat et al., 2024]; masked entries get none."""
         (source,) = node.sources
         assert source is not None  # there would be no node
         x, value, dim = node.call
