@@ -11,9 +11,14 @@ import torch
 from limits import TIME_LIMIT_S
 from paths import ROOT
 
+SCORES = {
+    "cosine": "MajorityCosineSimilarity", "mass": "RelevanceMassAccuracy", "conservation": "ConservationError",
+    "flipping": {"class_path": "PixelFlippingArea", "init_args": {"patch": 28}},
+}  # fmt: skip
 BASE = [
     "fit", "--config", str(ROOT / "configs" / "deep.yaml"), "--data.dataset=digits", "--trainer.max_epochs=2",
     "--model.network.init_args.dropout=0", "--trainer.accelerator=cpu", "--trainer.deterministic=true",
+    f"--trainer.callbacks.scores={json.dumps(SCORES)}",
 ]  # fmt: skip
 
 # A distributed run that hangs ignores SIGTERM.
@@ -42,7 +47,8 @@ def single(tmp_path_factory):
 
 
 def assert_same(one, other):
-    """All metrics: loss, accuracy, every method's cosine similarity; and the trained weights."""
+    """All metrics: loss, accuracy, every method's scores; and the trained weights."""
+    assert {f"test/{score}/LRP" for score in SCORES} <= one[0].keys()
     assert one[0].keys() == other[0].keys()
     for name, value in one[0].items():
         assert other[0][name] == pytest.approx(value, abs=1e-6), name
@@ -59,6 +65,7 @@ def test_two_ranks_with_half_the_batch_equal_one(single, tmp_path):
     runs = list((tmp_path / "double" / "logs" / "deep").iterdir())
     assert [run.name for run in runs] == ["version_0"]
     assert len(list(runs[0].glob("events.out.tfevents.*"))) <= 3  # one rank writes: fit, test, hyperparameters
+    assert len(list(runs[0].glob("pictures/*/heatmaps-*.png"))) == 2 + 1  # two validations, one test
 
 
 def test_torchrun_starts_the_ranks_too(single, tmp_path):
