@@ -37,6 +37,7 @@ def test_the_wheel_holds_code_configs_and_templates(wheel):
     assert {f"rnnx_lightning/configs/{name}.yaml" for name in HERE} <= names
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "rnnx_lightning").rglob("*.py")}
     assert modules <= names
+    assert len([name for name in names if name.endswith(".safetensors")]) == 6
     assert {"rnnx_lightning/py.typed", "rnnx_lightning/compare/templates/report.html"} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
 

@@ -9,21 +9,22 @@ from rich.console import Console
 
 from rnnx_lightning.callbacks.explaining import explain_by_all
 from rnnx_lightning.callbacks.results import write_json
-from rnnx_lightning.checkpoints import load_classifier, load_data
 from rnnx_lightning.data.images import read_picture, scaled
 from rnnx_lightning.explain import LRP, Attributor
 from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.metrics.functional import conservation_error, sample_relevance
+from rnnx_lightning.pretrained import load_trained
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
 
 
 def explain(
-    ckpt_path: str,
+    ckpt_path: str | None,
     image: list[str] | None = None,
     index: list[int] | None = None,
     out: str = "explanation",
     data_dir: str | None = None,
     methods: dict[str, Attributor] | None = None,
+    pretrained: str | None = None,
 ) -> None:
     """Explain sequences: writes OUT.png (heatmaps) and OUT.json (numbers).
 
@@ -35,15 +36,15 @@ def explain(
         out: where to write, without suffix.
         data_dir: folder of the data set; default as for `rnnx fit`.
         methods: by name; default: the four of the study.
+        pretrained: instead of a checkpoint, a network that comes with rnnx, as "rlstm".
     """
     if image and index:
         raise ValueError("give either --image or --index, not both")
     picture, numbers = Path(f"{out}.png"), Path(f"{out}.json")
-    given = {Path(path).resolve() for path in (ckpt_path, *(image or []))}
+    given = {Path(path).resolve() for path in (ckpt_path, *(image or [])) if path}
     if over := [path for path in (picture, numbers) if path.resolve() in given]:
         raise ValueError(f"--out {out} would write over {over[0]}, which is given: choose another name")
-    model = load_classifier(ckpt_path)
-    data = load_data(ckpt_path, data_dir=data_dir)
+    model, data = load_trained(ckpt_path, pretrained, data_dir)
     data.prepare_data()
     data.setup()
     if image:
@@ -89,7 +90,7 @@ def explain(
                 "methods": by_method,
             }
         )
-    write_json(numbers, {"checkpoint": str(ckpt_path), "sequences": content})
+    write_json(numbers, {"checkpoint": ckpt_path or pretrained, "sequences": content})
     Console().print(f"Heatmaps: {picture}\nNumbers: {numbers}", soft_wrap=True)
 
 
@@ -101,14 +102,23 @@ def main(arguments: list[str]) -> None:
         description="The heatmaps of sequences by every method, as a picture and as numbers.",
     )
     parser.usage = (
-        "rnnx explain --ckpt_path FILE [--index N ... | --image A.png B.png C.png] [--out NAME] "
-        "[--methods.NAME CLASS ...]"
+        "rnnx explain (--ckpt_path FILE | --pretrained NAME) [--index N ... | --image A.png B.png C.png] "
+        "[--out NAME] [--methods.NAME CLASS ...]"
     )
-    parser.add_argument("--ckpt_path", type=str, required=True, help="a checkpoint that `rnnx fit` wrote")
+    parser.add_argument("--ckpt_path", type=str, help="a checkpoint that `rnnx fit` wrote")
+    parser.add_argument("--pretrained", type=str, help="a network that comes with rnnx: rlstm, evidence, ...")
     parser.add_argument("--image", type=str, nargs="+", help="28 x 28 grey pictures, side by side in one sequence")
     parser.add_argument("--index", type=int, nargs="+", help="numbers of test sequences (default: 0)")
     parser.add_argument("--out", type=str, default="explanation", help="where to write, without suffix")
     parser.add_argument("--data_dir", type=str, help="folder of the data set; default as for `rnnx fit`")
     parser.add_argument("--methods", type=dict[str, Attributor], help="by name; default: the four of the study")
     chosen = parser.instantiate_classes(parser.parse_args(arguments))
-    explain(chosen.ckpt_path, chosen.image, chosen.index, chosen.out, chosen.data_dir, chosen.methods)
+    explain(
+        chosen.ckpt_path,
+        chosen.image,
+        chosen.index,
+        chosen.out,
+        chosen.data_dir,
+        chosen.methods,
+        chosen.pretrained,
+    )
