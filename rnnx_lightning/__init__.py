@@ -1,3 +1,16 @@
 """rnnx: train recurrent networks and measure how well their decisions can be explained."""
 
+from typing import Any
+
 __version__ = "0.1.0"
+
+_METHODS = ("LRP", "Captum", "DeepTaylor", "GuidedBackprop", "Sensitivity")
+
+
+def __getattr__(name: str) -> Any:
+    """The most used methods, also from here; torch is imported for them alone."""
+    if name in _METHODS:
+        from rnnx_lightning import explain
+
+        return getattr(explain, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -6,27 +6,31 @@ import sys
 from pathlib import Path
 
 from rnnx_lightning import __version__
+from rnnx_lightning.configs_by_name import named_configs
 from rnnx_lightning.process import denormals_flushed, importing, keep_freed_memory, look_for_no_driver
 
-COMMANDS = ("fit", "validate", "test", "predict", "explain", "compare")
+OWN = ("explain", "compare", "doctor")  # the others are LightningCLI's
+COMMANDS = ("fit", "validate", "test", "predict", *OWN)
 HELP = """\
 rnnx: train recurrent networks on majority-sample sequences and measure how explainable they are.
 
 usage: rnnx COMMAND [options]
 
 commands:
-  fit         train, validate, and test the best checkpoint    rnnx fit --config configs/convdeep.yaml
+  fit         train, validate, and test the best checkpoint    rnnx fit --config convdeep
   validate    run the validation sequences                     rnnx validate --config ... --ckpt_path ...
   test        run the test sequences                           rnnx test --config ... --ckpt_path ...
   explain     draw the heatmaps of a sequence                  rnnx explain --ckpt_path ... --index 7
-  compare     train many networks and compare them             rnnx compare --config .../experiment1.yaml
+  compare     train many networks and compare them             rnnx compare --config compare/experiment1
   predict     write the predictions of the test sequences      rnnx predict --config ... --ckpt_path ...
+  doctor      say what is installed, found, and missing        rnnx doctor
 
   rnnx COMMAND --help            all options of a command
   rnnx COMMAND --print_config    the configuration that would be used
   rnnx --version                 the version
 
-Several --config files may be given; later ones and command-line options win.
+--config takes a file, or the name of one that comes with rnnx. Several may be given;
+later ones and command-line options win.
 """
 
 
@@ -56,11 +60,14 @@ def main(arguments: list[str] | None = None) -> None:
                 from rnnx_lightning.commands.explain import main as run
             elif command == "compare":
                 from rnnx_lightning.commands.compare import main as run
+            elif command == "doctor":
+                from rnnx_lightning.commands.doctor import main as run
             else:
                 from rnnx_lightning.cli import run
         look_for_no_driver()
         with denormals_flushed():
-            run(rest if command in ("explain", "compare") else arguments)
+            rest = named_configs(rest)
+            run(rest if command in OWN else [command, *rest])
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -144,6 +144,20 @@ def test_all_of_it_from_python(own_files, monkeypatch):
     assert names["relevance"].shape == (8, 1, 28, 84)
 
 
+def test_captum_is_named_in_yaml(own_files, rnnx):
+    rnnx(
+        *("fit", "--config", "elman.yaml", "--config", "captum.yaml", "--data.dataset", "digits"),
+        *("--trainer.max_epochs", "1"),
+    )
+    (results,) = own_files.glob("logs/*/version_0/results.json")
+    assert "test/cosine/Occlusion" in json.loads(results.read_text())["results"]
+
+
+def test_quantus_scores_ours(own_files):
+    pytest.importorskip("quantus")
+    assert len(runpy.run_path(str(own_files / "by_quantus.py"))["scores"]) == 8
+
+
 def test_every_public_method_is_documented():
     for name in explain.__all__:
         if isinstance(getattr(explain, name), type) and issubclass(getattr(explain, name), explain.Attributor):

@@ -1,1 +1,1 @@
-"""The commands that are no Trainer commands: `rnnx explain` and `rnnx compare`."""
+"""The commands that are no Trainer commands: `rnnx explain`, `compare`, `doctor`; and what `predict` writes."""

@@ -11,24 +11,25 @@ from torchmetrics import Metric
 
 from rnnx_lightning.callbacks.folder import written_whole
 from rnnx_lightning.callbacks.results import write_json
-from rnnx_lightning.checkpoints import load_classifier, load_data
 from rnnx_lightning.data.images import read_picture, scaled
 from rnnx_lightning.explain import Attributor
 from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.explained import Explained, ScoredMethods, default_scores
 from rnnx_lightning.metrics import ConservationError
 from rnnx_lightning.metrics.functional import sample_relevance
+from rnnx_lightning.pretrained import load_trained
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
 
 
 def explain(
-    ckpt_path: str,
+    ckpt_path: str | None,
     image: list[str] | None = None,
     index: list[int] | None = None,
     out: str = "explanation",
     data_dir: str | None = None,
     methods: dict[str, Attributor] | None = None,
     scores: dict[str, Metric] | None = None,
+    pretrained: str | None = None,
 ) -> None:
     """Explain sequences: writes OUT.png (heatmaps), OUT.json (numbers) and OUT.npz (relevance).
 
@@ -41,18 +42,18 @@ def explain(
         data_dir: folder of the data set; default as for `rnnx fit`.
         methods: by name; default: the four of the study.
         scores: by name; default: cosine similarity, and for relevance propagation the conservation error.
+        pretrained: instead of a checkpoint, a network that comes with rnnx, as "rlstm".
     """
     if image and index:
         raise ValueError("give either --image or --index, not both")
     picture, numbers, arrays = (Path(f"{out}{suffix}") for suffix in (".png", ".json", ".npz"))
-    given = {Path(path).resolve() for path in (ckpt_path, *(image or []))}
+    given = {Path(path).resolve() for path in (ckpt_path, *(image or [])) if path}
     if over := [path for path in (picture, numbers, arrays) if path.resolve() in given]:
         raise ValueError(f"--out {out} would write over {over[0]}, which is given: choose another name")
     if scores is None:
         scores = {**default_scores(), "conservation_error": ConservationError()}
     scored = ScoredMethods(methods or published_methods(), scores)
-    model = load_classifier(ckpt_path)
-    data = load_data(ckpt_path, data_dir=data_dir)
+    model, data = load_trained(ckpt_path, pretrained, data_dir)
     data.prepare_data()
     data.setup()
     majority = None
@@ -93,7 +94,7 @@ def explain(
         key: {name: float(metric.compute()) for name, metric in metrics.items() if metric.update_called}
         for key, metrics in scored.metrics.items()
     }
-    write_json(numbers, {"checkpoint": str(ckpt_path), "scores": means, "sequences": content})
+    write_json(numbers, {"checkpoint": ckpt_path or pretrained, "scores": means, "sequences": content})
     Console().print(f"Heatmaps: {picture}\nNumbers: {numbers}\nRelevance: {arrays}", soft_wrap=True)
 
 
@@ -119,10 +120,11 @@ def main(arguments: list[str]) -> None:
         description="The heatmaps of sequences by every method, as a picture, as numbers and as arrays.",
     )
     parser.usage = (
-        "rnnx explain --ckpt_path FILE [--index N ... | --image A.png B.png C.png] [--out NAME] "
-        "[--methods.NAME CLASS ...] [--scores.NAME CLASS ...]"
+        "rnnx explain (--ckpt_path FILE | --pretrained NAME) [--index N ... | --image A.png B.png C.png] "
+        "[--out NAME] [--methods.NAME CLASS ...] [--scores.NAME CLASS ...]"
     )
-    parser.add_argument("--ckpt_path", type=str, required=True, help="a checkpoint that `rnnx fit` wrote")
+    parser.add_argument("--ckpt_path", type=str, help="a checkpoint that `rnnx fit` wrote")
+    parser.add_argument("--pretrained", type=str, help="a network that comes with rnnx: rlstm, evidence, ...")
     parser.add_argument("--image", type=str, nargs="+", help="28 x 28 grey pictures, side by side in one sequence")
     parser.add_argument("--index", type=int, nargs="+", help="numbers of test sequences (default: 0)")
     parser.add_argument("--out", type=str, default="explanation", help="where to write, without suffix")

@@ -5,6 +5,7 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rnnx_lightning.configs_by_name import find_config
 from rnnx_lightning.data.images import check_known
 
 NAME = re.compile(r"[\w.+-]+")
@@ -76,7 +77,7 @@ class Study:
 
     Attributes:
         name: of the folder `logs/compare/<name>` where tables, plots and the report land.
-        networks: name in tables to the config files of `rnnx fit`, laid over each other.
+        networks: name in tables to the configs of `rnnx fit`, laid over each other.
         datasets: data sets that each network is trained on, as `--data.dataset` names them.
         seeds: one run for each, with this seed for everything.
         folds: instead of seeds, cross-validation: one run for each of so many stratified folds; the fold's number
@@ -100,8 +101,9 @@ class Study:
             if not NAME.fullmatch(name) or name.strip(".") == "":
                 raise StudyError(f"{name!r} is no name: use letters, digits, '.', '_', '+' and '-'")
         for files in self.networks.values():
-            for file in files:
-                if not Path(file).is_file():
+            for number, file in enumerate(files):
+                files[number] = find_config(file)
+                if not Path(files[number]).is_file():
                     raise StudyError(f"config {file!r} of a network does not exist (paths are seen from here)")
         if not self.networks or not self.datasets or not (self.seeds or self.folds):
             raise StudyError("a study needs at least one network, one data set, and one seed or two folds")

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.functional import pil_to_tensor
 
-from rnnx_lightning.data.sources import DataError, acquire
+from rnnx_lightning.data.sources import FILES, DataError, acquire
 
 IMAGE_SIZE = 28
 DIGITS_TEST_IMAGES = 360  # the last ones: other writers than the first 1437
@@ -64,6 +64,14 @@ def fetch_images(dataset: str, data_dir: Path) -> None:
     """
     if dataset in _ORIGINALS:
         acquire(_ORIGINALS[dataset].__name__, data_dir)
+
+
+def missing_files(dataset: str, data_dir: Path) -> list[str]:
+    """The files of `dataset`, one of `DATASETS`, that are not there; nothing is said of the others."""
+    if dataset not in _ORIGINALS:
+        return []
+    raw = data_dir / _ORIGINALS[dataset].__name__ / "raw"
+    return [file for file in FILES if not (raw / file).exists()]
 
 
 def load_images(dataset: str, data_dir: Path) -> ImageSet:

@@ -9,7 +9,9 @@ from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.gradients import GradientTimesInput, Sensitivity
 from rnnx_lightning.explain.guided import GuidedBackprop, NoReLUWarning
 from rnnx_lightning.explain.lrp import LRP, DeepTaylor, Explanation
+from rnnx_lightning.explain.neighbours import Captum, quantus_explain_func
 from rnnx_lightning.explain.operations import register
+from rnnx_lightning.explain.presets import EpsilonAlpha2Beta1Flat, EpsilonGammaBox, EpsilonPlusFlat
 from rnnx_lightning.explain.refusals import NothingToExplainWarning, PixelRangeWarning, UnexplainableError
 from rnnx_lightning.explain.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
 from rnnx_lightning.explain.sharing import Proportional, Sharing, Signed, TwoSided
@@ -18,10 +20,14 @@ __all__ = [
     "LRP",
     "AlphaBeta",
     "Attributor",
+    "Captum",
     "Channel",
     "Composite",
     "DeepTaylor",
     "Epsilon",
+    "EpsilonAlpha2Beta1Flat",
+    "EpsilonGammaBox",
+    "EpsilonPlusFlat",
     "Explanation",
     "Flat",
     "Gamma",
@@ -46,5 +52,6 @@ __all__ = [
     "ZBox",
     "ZPlus",
     "explained_logit",
+    "quantus_explain_func",
     "register",
 ]

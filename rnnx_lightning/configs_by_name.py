@@ -1,0 +1,55 @@
+"""The configurations that travel with the package, named instead of by their path: `--config convdeep`."""
+
+import difflib
+import re
+from pathlib import Path
+
+FOLDER = Path(__file__).parent / "configs"  # in the repository a link to its `configs`
+NAME = re.compile(r"[\w/-]+")
+
+
+def known_configs() -> list[str]:
+    """All names."""
+    return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
+
+
+def find_config(given: str) -> str:
+    """The file of a configuration.
+
+    Args:
+        given: a path, or the name of one of the package's, as "convdeep", "published/recipe" or
+            "configs/convdeep.yaml". What is there as a file comes first.
+
+    Returns:
+        A path; `given` itself where it is a path, or nothing that could be a name.
+
+    Raises:
+        ValueError: it looks like a name, and there is none like it.
+    """
+    if Path(given).exists():
+        return given
+    name = given.removeprefix("configs/").removesuffix(".yaml")
+    known = known_configs()
+    if name in known:
+        return str(FOLDER / f"{name}.yaml")
+    if NAME.fullmatch(given):
+        nearest = difflib.get_close_matches(given, known, n=1)
+        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+        raise ValueError(
+            f"there is no configuration {given!r}, neither a file here nor among {', '.join(known)}.{hint}"
+        )
+    return given
+
+
+def named_configs(arguments: list[str]) -> list[str]:
+    """Command-line arguments with the path of each `--config` in place of its name."""
+    found = []
+    follows = False
+    for word in arguments:
+        if follows:
+            word = find_config(word)
+        elif word.startswith("--config="):
+            word = "--config=" + find_config(word.removeprefix("--config="))
+        follows = word == "--config"
+        found.append(word)
+    return found

@@ -1,0 +1,164 @@
+"""Captum's explanations as ours, and ours as Quantus' `explain_func`."""
+
+import importlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from rnnx_lightning.explain.attributor import Attributor, Target
+from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, call, filled, network_of, tensors_of
+from rnnx_lightning.explain.outputs import explained_value, logits_in
+from rnnx_lightning.explain.refusals import UnexplainableError
+
+HOOKED = ("DeepLift", "DeepLiftShap", "GuidedGradCam", "LRP")  # keep what a module saw in its last call
+
+
+class Captum(Attributor):
+    """Any method of `captum.attr` that explains an input, as one of ours.
+
+    `Captum("Occlusion", {"sliding_window_shapes": (1, 28, 7), "baselines": -1})`. Captum's guided backprop and
+    DeepLift see activations that are modules, not those that are functions (`torch.relu`).
+
+    Args:
+        method: a class of `captum.attr`: Occlusion, FeatureAblation, KernelShap, DeepLift, NoiseTunnel, ...
+        arguments: of its `attribute`, but for inputs and target; lists stand for tuples.
+        options: of the class itself, but for the network; a layer by its name; another method (that NoiseTunnel
+            averages) by its name.
+
+    Raises:
+        ImportError: captum is not installed.
+        ValueError: captum has no such method, or the method does not take these options.
+        UnexplainableError: later, the method keeps one input a module, and a module is called several times.
+    """
+
+    def __init__(
+        self, method: str, arguments: dict[str, Any] | None = None, options: dict[str, Any] | None = None
+    ) -> None:
+        try:
+            self._captum = importlib.import_module("captum.attr")
+        except ImportError as error:
+            raise ImportError(
+                f"the method {method!r} is captum's, which is not installed: pip install captum"
+            ) from error
+        self._kind(method)
+        self.method = method
+        self.arguments = {name: _tupled(value) for name, value in (arguments or {}).items()}
+        self.options = {name: _tupled(value) for name, value in (options or {}).items()}
+        first, *others = list(inspect.signature(getattr(self._captum, method)).parameters)
+        taken = [first, *others] if first == "attribution_method" else others
+        if unknown := [name for name in self.options if name not in taken]:
+            raise ValueError(f"{method} has no option {unknown[0]!r}: it takes {', '.join(taken) or 'none'}")
+
+    def _kind(self, name: str) -> Any:
+        """The class of that name."""
+        module = self._captum
+        methods = [
+            known
+            for known in module.__all__
+            if isinstance(kind := getattr(module, known), type)
+            and issubclass(kind, module.GradientAttribution | module.PerturbationAttribution | module.NoiseTunnel)
+            and not issubclass(kind, module.LayerAttribution | module.NeuronAttribution)
+            and kind not in (module.GradientAttribution, module.PerturbationAttribution)
+            and known != "LayerLRP"
+        ]
+        if name not in methods:
+            raise ValueError(f"captum.attr has no method {name!r} of inputs: choose from {', '.join(methods)}")
+        return getattr(module, name)
+
+    def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
+        if isinstance(x, PackedSequence):
+            raise UnexplainableError("captum takes no packed sequence: hand it padded tensors, or explain by LRP")
+        with torch.no_grad():
+            _, index = explained_value(model(x), batch_size(x), target)
+        whole = _Tensors(model, x, target if callable(target) else None)
+        options = dict(self.options)
+        if "layer" in options:
+            options["layer"] = network_of(model).get_submodule(options["layer"])
+        inner = options.pop("attribution_method", "Saliency")
+        for name in (self.method, inner) if self.method == "NoiseTunnel" else (self.method,):
+            if name in HOOKED:
+                _refuse_repeated(whole, tensors_of(x), name)
+        source = self._kind(inner)(whole) if self.method == "NoiseTunnel" else whole
+        chosen = None if callable(target) else target if index is None else index.squeeze(1)
+        found = self._kind(self.method)(source, **options).attribute(
+            tuple(tensors_of(x)), target=chosen, **self.arguments
+        )
+        return filled(x, [part.detach().to(_floating(of)) for part, of in zip(found, tensors_of(x), strict=True)])
+
+
+class _Tensors(nn.Module):
+    """A network that takes the tensors of its input one by one, as captum hands them on."""
+
+    def __init__(self, model: nn.Module, x: Inputs, choose: Callable[[Any], Tensor] | None) -> None:
+        super().__init__()
+        self.network = network_of(model)
+        self.train(self.network.training)
+        self._given = model.arguments if isinstance(model, Bound) else {}
+        self._structure = x
+        self._choose = choose
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """(B, K) logits, or what is explained of each example."""
+        output = call(self.network, filled(self._structure, tensors), self._given)
+        return logits_in(output) if self._choose is None else self._choose(output)
+
+
+def _refuse_repeated(model: nn.Module, tensors: list[Tensor], method: str) -> None:
+    """Refuse a network that calls one of its layers several times.
+
+    Raises:
+        UnexplainableError: names the layer.
+    """
+    calls: dict[str, int] = {}
+
+    def counting(name: str) -> Callable[..., None]:
+        def count(*_: Any) -> None:
+            calls[name] = calls.get(name, 0) + 1
+
+        return count
+
+    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
+    hooks = [module.register_forward_pre_hook(counting(name)) for name, module in leaves]
+    try:
+        with torch.no_grad():
+            model(*tensors)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if repeated := [name for name, count in calls.items() if count > 1]:
+        raise UnexplainableError(
+            f"captum's {method} keeps one input a layer, but {repeated[0].removeprefix('network.')!r} is called "
+            f"{calls[repeated[0]]} times, so its relevance would be wrong. LRP and DeepTaylor are right there."
+        )
+
+
+def _tupled(value: Any) -> Any:
+    """Lists, which YAML knows, as tuples, which captum expects."""
+    return tuple(map(_tupled, value)) if isinstance(value, list | tuple) else value
+
+
+def _floating(tensor: Tensor) -> torch.dtype:
+    return tensor.dtype if tensor.is_floating_point() else torch.get_default_dtype()
+
+
+def quantus_explain_func(method: Attributor) -> Callable[..., Any]:
+    """A method as Quantus calls it: arrays in, an array out.
+
+    Args:
+        method: any attributor.
+
+    Returns:
+        `explain_func(model, inputs, targets, **ignored)`: inputs (B, ...) and targets (B,) to relevance of the
+        inputs' shape, NumPy arrays all.
+    """
+
+    def explain_func(model: nn.Module, inputs: Any, targets: Any, **ignored: Any) -> Any:
+        like = next(model.parameters(), torch.empty(0))
+        x = torch.as_tensor(inputs, dtype=like.dtype, device=like.device)
+        return method(model, x, torch.as_tensor(targets, device=like.device).long()).cpu().numpy()
+
+    return explain_func
