@@ -212,10 +212,18 @@ class SequenceClassifier(L.LightningModule):
 
         One that depends on what is measured is stepped by `on_train_epoch_end`, not by Lightning, which does so
         after checkpoints are written, and not at all at the end of an epoch that was resumed.
+
+        Raises:
+            ValueError: it does not say what it depends on.
         """
         optimizer, schedule = self._made_anew()
         if schedule is None:
             return optimizer
+        if isinstance(schedule, ReduceLROnPlateau) and not hasattr(schedule, "monitor"):
+            raise ValueError(
+                "lr_scheduler: torch's ReduceLROnPlateau does not say what it follows, Lightning's does: "
+                "--lr_scheduler lightning.pytorch.cli.ReduceLROnPlateau --lr_scheduler.monitor val/loss"
+            )
         scheduled = {
             "scheduler": schedule,
             "interval": "step" if follows_steps(schedule) else "epoch",
@@ -233,7 +241,7 @@ class SequenceClassifier(L.LightningModule):
         schedule: Any = self.lr_schedulers()
         if not isinstance(schedule, ReduceLROnPlateau):
             return
-        name, measured = getattr(schedule, "monitor", None), self.trainer.callback_metrics
+        name, measured = schedule.monitor, self.trainer.callback_metrics  # type: ignore[attr-defined]
         if name in measured:
             schedule.step(measured[name])
         elif any(key.startswith("val/") for key in measured):
