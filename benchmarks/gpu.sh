@@ -14,7 +14,7 @@ try() { # SECONDS COMMAND...: what fails or takes too long does not keep the res
 
 python -c 'import torch; assert torch.cuda.is_available(), "no CUDA device"; print(torch.cuda.get_device_name())' || exit
 gpu=(--trainer.accelerator=gpu --trainer.devices=1 --data.evaluation_batch_size=1000)
-few_large_steps=(--data.batch_size=400 --model.learning_rate=4e-3 --trainer.max_epochs=8)
+few_large_steps=(--data.batch_size=400 --optimizer.lr=4e-3 --trainer.max_epochs=8)
 try 90 python -m pytest -m gpu
 try 60 rnnx fit --config configs/convdeep.yaml "${few_large_steps[@]}" "${gpu[@]}"
 try 260 python -m benchmarks --device cuda --only recipe train explain --repeats 5

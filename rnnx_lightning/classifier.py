@@ -24,9 +24,10 @@ from rnnx_lightning.schedule import (
     ONE_CYCLE,
     advance,
     class_of,
-    follows_scores,
     follows_steps,
+    go_on_measuring,
     make,
+    measures_the_same,
     same_class,
     steps_in_all,
     take_settings,
@@ -96,7 +97,7 @@ class SequenceClassifier(L.LightningModule):
         self.network = network
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self.restored_schedule = False
+        self.rate_before: float | None = None  # the highest, where a schedule goes on with what was measured
         self.steps_before: int | None = None
         self.classes = classes
         self.train_metrics = _metrics("train", classes)
@@ -170,10 +171,10 @@ class SequenceClassifier(L.LightningModule):
             checkpoint["optimizer_states"] = []
         schedules = checkpoint.get("lr_schedulers", [])
         self.steps_before = next((state.get("total_steps") for state in schedules), None)
-        self.restored_schedule = same_class(before.get("lr_scheduler"), self.lr_scheduler) and follows_scores(
-            self.lr_scheduler
-        )
-        if schedules and not self.restored_schedule:
+        self.rate_before = None
+        if schedules and measures_the_same(before.get("lr_scheduler"), self.lr_scheduler):
+            self.rate_before = before["optimizer"]["init_args"]["lr"]
+        elif schedules:
             checkpoint["lr_schedulers"] = []
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
@@ -212,10 +213,18 @@ class SequenceClassifier(L.LightningModule):
 
         One that depends on what is measured is stepped by `on_train_epoch_end`, not by Lightning, which does so
         after checkpoints are written, and not at all at the end of an epoch that was resumed.
+
+        Raises:
+            ValueError: it does not say what it depends on.
         """
         optimizer, schedule = self._made_anew()
         if schedule is None:
             return optimizer
+        if isinstance(schedule, ReduceLROnPlateau) and not hasattr(schedule, "monitor"):
+            raise ValueError(
+                "lr_scheduler: torch's ReduceLROnPlateau does not say what it follows, Lightning's does: "
+                "--lr_scheduler lightning.pytorch.cli.ReduceLROnPlateau --lr_scheduler.monitor val/loss"
+            )
         scheduled = {
             "scheduler": schedule,
             "interval": "step" if follows_steps(schedule) else "epoch",
@@ -233,7 +242,7 @@ class SequenceClassifier(L.LightningModule):
         schedule: Any = self.lr_schedulers()
         if not isinstance(schedule, ReduceLROnPlateau):
             return
-        name, measured = getattr(schedule, "monitor", None), self.trainer.callback_metrics
+        name, measured = schedule.monitor, self.trainer.callback_metrics  # type: ignore[attr-defined]
         if name in measured:
             schedule.step(measured[name])
         elif any(key.startswith("val/") for key in measured):
@@ -242,18 +251,24 @@ class SequenceClassifier(L.LightningModule):
     def on_train_start(self) -> None:
         """A run that is resumed follows optimiser and schedule that are asked for now, from where it is.
 
-        Lightning has restored the optimiser's settings as they were, along with its moments, which stay. A
-        schedule that depends on what is measured goes on as it was.
+        Lightning has restored the optimiser's settings as they were, along with its moments, which stay. Of a
+        schedule that depends on what is measured, what was measured stays, and by how much the rate was reduced.
         """
         if self.trainer.global_step == 0:
             return
         optimizer, schedule = self._made_anew()
-        if schedule is not None and self.restored_schedule:
-            return
+        running: Any = self.optimizers(use_pl_optimizer=False)
+        reduced = [group["lr"] for group in running.param_groups]
         if schedule is not None:
-            advance(schedule, self._times_stepped(schedule))
-            self.lr_schedulers().load_state_dict(schedule.state_dict())  # type: ignore[union-attr]
-        take_settings(self.optimizers(use_pl_optimizer=False), optimizer)  # type: ignore[arg-type]
+            following: Any = self.lr_schedulers()
+            if self.rate_before is None:
+                advance(schedule, self._times_stepped(schedule))
+                following.load_state_dict(schedule.state_dict())
+            else:
+                go_on_measuring(following, schedule)
+        take_settings(running, optimizer)
+        for group, rate in zip(running.param_groups, reduced, strict=True) if self.rate_before else ():
+            group["lr"] = rate if group["lr"] == self.rate_before else group["lr"] * rate / self.rate_before
 
     def _times_stepped(self, schedule: LRScheduler) -> int:
         """How often a schedule was stepped until here, as far as that can be told of one that begins only now."""

@@ -102,9 +102,25 @@ def follows_steps(schedule: LRScheduler) -> bool:
     return isinstance(schedule, OneCycleLR | CyclicLR)
 
 
-def follows_scores(schedule: Described | None) -> bool:
-    """Whether a schedule depends on what is measured."""
-    return schedule is not None and issubclass(class_of(schedule), ReduceLROnPlateau)
+def measures_the_same(one: Described | None, other: Described | None) -> bool:
+    """Whether both are a schedule that depends on what is measured, of the same value."""
+    if (
+        one is None
+        or other is None
+        or not same_class(one, other)
+        or not issubclass(class_of(one), ReduceLROnPlateau)
+    ):
+        return False
+    first, second = (part.get("init_args", {}) for part in (one, other))
+    return all(first.get(key) == second.get(key) for key in ("monitor", "mode"))
+
+
+def go_on_measuring(schedule: ReduceLROnPlateau, asked: LRScheduler) -> None:
+    """Give a schedule the options of another one; what it has measured stays."""
+    measured = {
+        key: getattr(schedule, key) for key in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
+    }
+    schedule.load_state_dict(asked.state_dict() | measured)
 
 
 def advance(schedule: LRScheduler, times: int) -> None:

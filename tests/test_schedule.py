@@ -239,12 +239,24 @@ def test_another_optimizer_begins_without_moments(tmp_path, capsys):
     assert rates(steps) == [(step, 1e-3) for step in range(30, 40)]
 
 
-def test_what_is_kept_of_a_schedule_that_was_measured_is_said(tmp_path, capsys):
-    train(tmp_path, schedule=PLATEAU)
-    train(tmp_path, tmp_path / "last.ckpt", schedule=PLATEAU, max_epochs=3)
+def test_what_was_measured_stays_and_all_else_is_as_asked_for_now(tmp_path, capsys):
+    """Reduced twice in three epochs; then from twice the rate, to a tenth, after two epochs each."""
+    train(tmp_path, schedule=PLATEAU, learning_rate=1e-3, max_epochs=3)
+    capsys.readouterr()
+    now = {**PLATEAU, "init_args": {**PLATEAU["init_args"], "factor": 0.1, "patience": 1}}
+    steps = train(tmp_path, tmp_path / "last.ckpt", schedule=now, learning_rate=2e-3, max_epochs=8)
+    assert [rate for _, rate in rates(steps)[::STEPS]] == pytest.approx([5e-4, 5e-4, 5e-5, 5e-5, 5e-6])
     said = capsys.readouterr().out
-    assert "what callbacks have counted, learning rate and schedule, which depend on what was measured\n" in said
-    assert "As asked for now: nothing more\nChanged: nothing" in said
+    assert "As asked for now: learning rate and schedule, reduced as it was by what was measured\n" in said
+    for change in ("optimizer.lr 0.002 (was 0.001)", "lr_scheduler.factor 0.1 (was 0.5)", "patience 1 (was 0)"):
+        assert change in said
+
+
+def test_another_value_is_measured_from_its_beginning(tmp_path):
+    train(tmp_path, schedule=PLATEAU, learning_rate=1e-3, max_epochs=3)
+    now = {**PLATEAU, "init_args": {**PLATEAU["init_args"], "monitor": "val/accuracy"}}
+    steps = train(tmp_path, tmp_path / "last.ckpt", schedule=now, learning_rate=1e-3, max_epochs=6)
+    assert [rate for _, rate in rates(steps)[::STEPS]] == pytest.approx([1e-3, 1e-3, 5e-4])
 
 
 def test_other_settings_of_the_optimizer_are_those_asked_for_now():

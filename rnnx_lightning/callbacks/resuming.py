@@ -55,13 +55,12 @@ class Resuming(Callback):
         if not self._moments:
             anew.append(f"{kept.pop(1)}, which begin at 0")
         if self._scheduled:
-            kept.append(f"{schedule}, which depend on what was measured")
-            del anew[0]
+            anew = [f"{schedule}, reduced as it was by what was measured"]
         if trainer.is_global_zero:
             Console().print(
                 f"Going on from {trainer.ckpt_path} at step {trainer.global_step}\n"
                 f"Kept from it: {', '.join(kept)}\n"
-                f"As asked for now: {'; '.join(anew) or 'nothing more'}\n"
+                f"As asked for now: {'; '.join(anew)}\n"
                 f"Changed: {', '.join(changed) or 'nothing'}",
                 soft_wrap=True,
                 markup=False,

@@ -73,6 +73,9 @@ COMMAND_LINE = {
     "no optimizer": ([*FIT, "--optimizer=null"], ["optimizer"]),
     "misspelt optimizer option": ([*FIT, "--optimizer.momentun=0.9"], ["momentun"]),
     "schedule that lacks a number": ([*FIT, "--lr_scheduler=StepLR"], ["step_size"]),
+    "schedule that follows nothing": (
+        [*FIT, "--lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"], ["does not say what", "monitor val/loss"],
+    ),
     "optimizer option out of range": ([*FIT, "--optimizer.eps=-1"], ["eps", "-1"]),
     "fit from the best of no run": ([*FIT, "--ckpt_path=best"], ["no checkpoint 'best'"]),
     "last without logger or run": (
