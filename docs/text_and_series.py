@@ -2,8 +2,8 @@
 
     python docs/text_and_series.py [FOLDER]
 
-writes words.svg, words.html and series.png into FOLDER (default: docs/pictures), and prints the words. Words: which
-of scikit-learn's data sets does a passage describe? Series: is a stretch of matplotlib's sample recording of four EEG
+writes words.svg, words.html and series.png into FOLDER (default: docs/pictures), and prints the words. Words: of
+which of scikit-learn's data sets is a passage? Series: is a stretch of matplotlib's sample recording of four EEG
 channels from its first or its second half? Accuracies are those on what was learnt.
 """
 
