@@ -1,10 +1,11 @@
 # make fit: train ConvDeep on MNIST. make test: pass the tests. make bench: measure speed, beside the peers.
+# make docs: the pages of docs/, into site/.
 # All install what they need into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: fit test lint bench install
+.PHONY: fit test lint bench docs install
 
 fit: .venv/.installed
 	$(BIN)/rnnx fit --config configs/convdeep.yaml
@@ -19,6 +20,9 @@ lint: .venv/.installed-test
 
 bench: .venv/.installed-test
 	$(BIN)/python -m benchmarks
+
+docs: .venv/.installed-test
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 install: .venv/.installed-test
 

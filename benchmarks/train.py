@@ -25,6 +25,7 @@ from rnnx_lightning.classifier import SequenceClassifier, rejection_cross_entrop
 from rnnx_lightning.data import MajoritySequences
 from rnnx_lightning.data.images import ImageSet
 from rnnx_lightning.data.loader import SequenceBatch
+from rnnx_lightning.schedule import adam
 
 NETWORKS = ("Deep", "ConvDeep", "RLSTM")
 PUBLISHED_STEPS = 100 * 48_000 // 50  # 100 epochs of batch 50
@@ -60,7 +61,7 @@ def lightning_rate(network: nn.Module, batch: int, steps: int, device: torch.dev
             enable_model_summary=False,
             enable_checkpointing=False,
         )
-        trainer.fit(SequenceClassifier(network, learning_rate=1e-3), datamodule=data)
+        trainer.fit(SequenceClassifier(network, adam(1e-3)), datamodule=data)
         return float(trainer.callback_metrics["train/sequences_per_second"])
 
 

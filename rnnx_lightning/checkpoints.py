@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentError
 from lightning.fabric.plugins.io import TorchCheckpointIO
+from lightning.pytorch.cli import instantiate_module
 
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.data import MajoritySequences
@@ -122,8 +123,13 @@ def load_classifier(path: str | Path) -> SequenceClassifier:
             f"{path} does not say which network it holds (`rnnx fit` did not make it): load its weights in Python"
         )
     _check_version(path, checkpoint)
+    saved = checkpoint["hyper_parameters"]  # of these, how it was trained has changed its names since 0.1
     try:
-        model = SequenceClassifier.load_from_checkpoint(path, map_location="cpu", weights_only=True)
+        model = instantiate_module(
+            SequenceClassifier, {key: saved[key] for key in ("network", "classes") if key in saved}
+        )
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
     except (ArgumentError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path} names a network that this version of rnnx cannot make, or whose code is not on the path: "

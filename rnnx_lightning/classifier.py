@@ -1,16 +1,17 @@
 """The LightningModule that trains any architecture on majority-sample sequences."""
 
 import math
+import sys
 import warnings
 from contextlib import ExitStack
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from torchmetrics import Metric, MetricCollection
 from torchmetrics.aggregation import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
@@ -18,7 +19,19 @@ from torchmetrics.classification import MulticlassAccuracy
 from rnnx_lightning.architectures import RecurrentNetwork
 from rnnx_lightning.data import MajoritySequences
 from rnnx_lightning.data.loader import SequenceBatch
-from rnnx_lightning.schedule import one_cycle, steps_in_all, take_settings
+from rnnx_lightning.schedule import (
+    ADAM,
+    ONE_CYCLE,
+    advance,
+    class_of,
+    follows_scores,
+    follows_steps,
+    make,
+    same_class,
+    steps_in_all,
+    take_settings,
+    wants_steps,
+)
 
 
 def rejection_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
@@ -50,8 +63,9 @@ class SequenceClassifier(L.LightningModule):
     Args:
         network: maps pictures (B, 1, 28, W) in [-1, 1] to logits (B, classes). A `RecurrentNetwork` encodes each
             distinct image of a batch once; any other module is given the assembled pictures.
-        learning_rate: Adam's, at its highest.
-        schedule: "one_cycle" warms up and anneals to zero over the whole run; "constant" as published.
+        optimizer: `class_path` and `init_args` of any of torch's, or of the user's own.
+        lr_scheduler: the same of its schedule; one that takes `total_steps` is laid over the whole run where they
+            are left out. None: the learning rate is constant, as published.
         classes: number of classes.
 
     Raises:
@@ -62,13 +76,16 @@ class SequenceClassifier(L.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        learning_rate: float = 2e-4,
-        schedule: Literal["constant", "one_cycle"] = "one_cycle",
+        optimizer: dict[str, Any] = ADAM,
+        lr_scheduler: dict[str, Any] | None = ONE_CYCLE,
         classes: int = 10,
     ) -> None:
         super().__init__()
-        if not 0 < learning_rate < math.inf:
-            raise ValueError(f"learning_rate={learning_rate} must be positive and finite")
+        if not optimizer:
+            raise ValueError("optimizer: none is named; leave it out for Adam")
+        rate = optimizer.get("init_args", {}).get("lr", 1.0)
+        if not 0 < rate < math.inf:
+            raise ValueError(f"optimizer.lr={rate} must be positive and finite")
         if classes < 2:
             raise ValueError(f"classes={classes} must be at least 2")
         # From the command line these are class paths and numbers; a module given in Python is not stored.
@@ -77,8 +94,10 @@ class SequenceClassifier(L.LightningModule):
         if isinstance(self.hparams.get("network"), nn.Module):
             del self.hparams["network"]
         self.network = network
-        self.learning_rate = learning_rate
-        self.schedule = schedule
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.restored_schedule = False
+        self.steps_before: int | None = None
         self.classes = classes
         self.train_metrics = _metrics("train", classes)
         self.val_metrics = _metrics("val", classes)
@@ -138,10 +157,24 @@ class SequenceClassifier(L.LightningModule):
             checkpoint["state_dict"] |= self.train_metrics.state_dict(prefix="train_metrics.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The first rank goes on with the counts; others, and a checkpoint without any, begin at zero."""
+        """Let Lightning restore what a run goes on with.
+
+        The first rank goes on with the counts; others, and a checkpoint without any, begin at zero. Another
+        optimiser begins without moments. A schedule is laid out anew, unless it depends on what was measured.
+        """
         for key, value in self.train_metrics.state_dict(prefix="train_metrics.").items():
             if self.global_rank > 0 or key not in checkpoint["state_dict"]:
                 checkpoint["state_dict"][key] = value
+        before = checkpoint.get("hyper_parameters", {})
+        if not same_class(before.get("optimizer", ADAM), self.optimizer) and "optimizer_states" in checkpoint:
+            checkpoint["optimizer_states"] = []
+        schedules = checkpoint.get("lr_schedulers", [])
+        self.steps_before = next((state.get("total_steps") for state in schedules), None)
+        self.restored_schedule = same_class(before.get("lr_scheduler"), self.lr_scheduler) and follows_scores(
+            self.lr_scheduler
+        )
+        if schedules and not self.restored_schedule:
+            checkpoint["lr_schedulers"] = []
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
@@ -175,43 +208,77 @@ class SequenceClassifier(L.LightningModule):
         return {"prediction": prediction, "probability": probability, "label": batch.label}
 
     def configure_optimizers(self) -> Any:
-        """Adam, with the schedule stepped after each batch."""
-        optimizer, schedule = self._optimizer_at(0)
+        """The optimiser with its schedule, stepped after each batch (cycles) or epoch (all others).
+
+        One that depends on what is measured is stepped by `on_train_epoch_end`, not by Lightning, which does so
+        after checkpoints are written, and not at all at the end of an epoch that was resumed.
+        """
+        optimizer, schedule = self._made_anew()
         if schedule is None:
             return optimizer
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        scheduled = {
+            "scheduler": schedule,
+            "interval": "step" if follows_steps(schedule) else "epoch",
+            "monitor": getattr(schedule, "monitor", None),
+            "frequency": sys.maxsize if isinstance(schedule, ReduceLROnPlateau) else 1,
+        }
+        return {"optimizer": optimizer, "lr_scheduler": scheduled}
+
+    def on_train_epoch_end(self) -> None:
+        """Step a schedule that depends on what is measured, once there has been a validation.
+
+        Raises:
+            ValueError: there is no such value.
+        """
+        schedule: Any = self.lr_schedulers()
+        if not isinstance(schedule, ReduceLROnPlateau):
+            return
+        name, measured = getattr(schedule, "monitor", None), self.trainer.callback_metrics
+        if name in measured:
+            schedule.step(measured[name])
+        elif any(key.startswith("val/") for key in measured):
+            raise ValueError(f"lr_scheduler.monitor={name} is not among {', '.join(sorted(measured))}")
 
     def on_train_start(self) -> None:
-        """A run that is resumed follows the schedule that is asked for now, from the step that it has reached.
+        """A run that is resumed follows optimiser and schedule that are asked for now, from where it is.
 
-        Lightning has restored learning rate and schedule as they were, along with Adam's moments, which stay.
+        Lightning has restored the optimiser's settings as they were, along with its moments, which stay. A
+        schedule that depends on what is measured goes on as it was.
         """
-        if step := self.trainer.global_step:
-            optimizer, schedule = self._optimizer_at(step)
-            take_settings(self.optimizers(use_pl_optimizer=False), optimizer)  # type: ignore[arg-type]
-            if schedule is not None:
-                self.lr_schedulers().load_state_dict(schedule.state_dict())  # type: ignore[union-attr]
+        if self.trainer.global_step == 0:
+            return
+        optimizer, schedule = self._made_anew()
+        if schedule is not None and self.restored_schedule:
+            return
+        if schedule is not None:
+            advance(schedule, self._times_stepped(schedule))
+            self.lr_schedulers().load_state_dict(schedule.state_dict())  # type: ignore[union-attr]
+        take_settings(self.optimizers(use_pl_optimizer=False), optimizer)  # type: ignore[arg-type]
 
-    def _optimizer_at(self, step: int) -> tuple[Optimizer, OneCycleLR | None]:
-        """A new optimiser, set as it is to be at a step, and its schedule."""
-        optimizer = torch.optim.Adam(self.network.parameters(), lr=self.learning_rate, fused=True)
-        if (steps := self.total_steps) is None:
-            return optimizer, None
-        return optimizer, one_cycle(optimizer, self.learning_rate, steps, step)
+    def _times_stepped(self, schedule: LRScheduler) -> int:
+        """How often a schedule was stepped until here, as far as that can be told of one that begins only now."""
+        loop: Any = self.trainer.fit_loop
+        if isinstance(schedule, ReduceLROnPlateau):
+            return 0
+        return self.trainer.global_step if follows_steps(schedule) else loop.epoch_progress.current.processed
+
+    def _made_anew(self) -> tuple[Optimizer, LRScheduler | None]:
+        return make(self.network.parameters(), self.optimizer, self.lr_scheduler, self.total_steps)
 
     @property
     def total_steps(self) -> int | None:
-        """Steps that the schedule is laid over, those before a resume included; None if it is constant.
+        """Steps that the schedule is laid over, those before a resume included; None if it does not ask for them.
 
         Raises:
             ValueError: the schedule needs an end, and the run has none.
         """
-        if self.schedule == "constant":
+        if self.lr_scheduler is None or not wants_steps(self.lr_scheduler):
             return None
         trainer = self.trainer
         if (steps := steps_in_all(trainer)) is None:
             raise ValueError(
-                f"model.schedule={self.schedule} needs an end, but trainer.max_epochs={trainer.max_epochs} and "
-                f"trainer.max_steps={trainer.max_steps} set none: set one of them, or --model.schedule constant"
+                f"lr_scheduler={class_of(self.lr_scheduler).__name__} needs an end, but "
+                f"trainer.max_epochs={trainer.max_epochs} and trainer.max_steps={trainer.max_steps} set none: set "
+                "one of them, or --lr_scheduler null, which keeps the learning rate constant"
             )
         return steps

@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.accelerators import CPUAccelerator, MPSAccelerator
@@ -47,6 +48,12 @@ from rnnx_lightning.runs import (
     set_loggers,
     several,
 )
+from rnnx_lightning.schedule import ADAM, ONE_CYCLE
+
+# What jsonargparse says of each type that a value could have been of, around what was wrong.
+SAYS_LITTLE = re.compile(
+    r" *(-? ?Does not validate against|Subtypes:|Errors:|Given value type:|- Expected a <class 'NoneT)"
+)
 
 
 class RnnxCLI(LightningCLI):
@@ -71,16 +78,26 @@ class RnnxCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The checkpoint callback is always there and has options of its own."""
+        """The checkpoint callback is always there and has options of its own; others of a list can be replaced."""
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
+        parser.add_optimizer_args()
+        parser.add_lr_scheduler_args()
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/accuracy",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
+                "optimizer": ADAM,
+                "lr_scheduler": ONE_CYCLE,
+                "trainer.callbacks": [{"class_path": "rnnx_lightning.callbacks.Explainability"}],
             }
         )
+        for key in (
+            "optimizer",
+            "lr_scheduler",
+        ):  # a resumed run makes them anew, which Lightning's own way cannot
+            parser.link_arguments(key, f"model.{key}", compute_fn=_described)
         parser.link_arguments("data.columns", "model.network.init_args.columns")
         parser.link_arguments("model.classes", "model.network.init_args.classes")
 
@@ -91,7 +108,8 @@ class RnnxCLI(LightningCLI):
             with contextlib.redirect_stderr(said):
                 super().parse_arguments(parser, args)
         except SystemExit:
-            print(said.getvalue().rstrip(), file=sys.stderr)
+            lines = [line for line in said.getvalue().splitlines() if line.strip() and not SAYS_LITTLE.match(line)]
+            print("\n".join(dict.fromkeys(lines)), file=sys.stderr)
             known = self._subcommand_parsers[sys.argv[1]]._option_string_actions
             for option in re.findall(r"(?:option|key) '([\w.]+)'|arguments?: --([\w.]+)", said.getvalue()):
                 nearest = difflib.get_close_matches("--" + "".join(option), known, n=1, cutoff=0.8)
@@ -221,6 +239,15 @@ class RnnxCLI(LightningCLI):
     def predict(self, **kwargs: Any) -> None:
         """Write `predictions.csv`, one row a test sequence."""
         write_predictions(self.trainer, self.trainer.predict(**{**kwargs, "return_predictions": True}) or [])
+
+
+def _described(chosen: Namespace | None) -> dict[str, Any] | None:
+    """Class path and arguments as plain data, without tuples, which YAML and `hparams.yaml` do not know."""
+    if chosen is None:
+        return None
+    arguments = chosen.get("init_args") or Namespace()
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in vars(arguments).items()}
+    return {"class_path": chosen.class_path, "init_args": plain}
 
 
 class _NoTips(logging.Filter):

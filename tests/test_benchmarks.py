@@ -5,9 +5,11 @@ import torch
 
 from benchmarks.measure import median_seconds, peak_bytes
 from benchmarks.peers import Unrolled, captum_lrp_refusal, captum_methods, zennit_methods
+from benchmarks.recurrent import EPSILON as EPSILON_IN_NUMPY
+from benchmarks.recurrent import InNumPy, Reader
 from benchmarks.train import StepByStep, flops_of_a_step
 from rnnx_lightning.architectures import RLSTM, ConvDeep, Deep
-from rnnx_lightning.explain import LRP, Epsilon, GuidedBackprop
+from rnnx_lightning.explain import LRP, Composite, Epsilon, GuidedBackprop
 
 CPU = torch.device("cpu")
 
@@ -47,3 +49,10 @@ def test_memory_and_operations_are_counted():
     assert set(seconds) == {"one", "two"}
     # Three products a layer, forward and two backward, less the first layer's towards the pixels.
     assert flops_of_a_step(Deep(), 10, CPU) > 10 * 12 * 2 * 2 * 152_896 / 2
+
+
+def test_plain_numpy_explains_the_same_lstm():
+    network, x = Reader(5, 4).double().eval(), torch.randn(2, 6, 5, dtype=torch.float64)
+    ours = LRP(Composite(Epsilon(EPSILON_IN_NUMPY), memory="per_step"))(network, x, 1)
+    theirs = [torch.from_numpy(InNumPy(network)(example.numpy(), 1)) for example in x]
+    torch.testing.assert_close(ours, torch.stack(theirs), rtol=1e-9, atol=1e-12)

@@ -10,6 +10,7 @@ from torch import nn
 from rnnx_lightning.architectures import ConvDeep, Shallow
 from rnnx_lightning.classifier import SequenceClassifier, rejection_cross_entropy
 from rnnx_lightning.data import MajoritySequences
+from rnnx_lightning.schedule import adam
 
 
 def batches(count):
@@ -26,7 +27,7 @@ def test_rejection_loss_is_cross_entropy_with_a_constant_zero():
 
 
 def test_training_steps_lower_the_loss():
-    model = SequenceClassifier(ConvDeep(), schedule="constant", learning_rate=1e-3)
+    model = SequenceClassifier(ConvDeep(), adam(1e-3), lr_scheduler=None)
     model.log_dict = lambda *args, **kwargs: None
     optimizer = model.configure_optimizers()
     batch = batches(1)[0]
@@ -65,8 +66,8 @@ def test_encoding_distinct_images_once_changes_nothing():
 
 
 def test_learning_rate_must_be_positive():
-    with pytest.raises(ValueError, match="learning_rate=0"):
-        SequenceClassifier(ConvDeep(), learning_rate=0)
+    with pytest.raises(ValueError, match=r"optimizer\.lr=0"):
+        SequenceClassifier(ConvDeep(), adam(0))
 
 
 @pytest.mark.parametrize("samples", [1, 3])

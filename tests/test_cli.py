@@ -60,7 +60,8 @@ def test_overlays_change_what_they_say(rnnx):
     assert printed["data"]["dataset"] == "fashion_mnist"
     assert printed["model"]["network"]["init_args"]["stationary_dropout"] is True
     assert printed["model"]["network"]["init_args"]["dropout"] == 0.2
-    assert printed["model"]["schedule"] == "constant"
+    assert printed["lr_scheduler"] is None
+    assert printed["optimizer"]["init_args"]["lr"] == 2e-4
     assert printed["data"]["fresh"] is False
     assert printed["trainer"]["max_epochs"] == 100
 
@@ -68,7 +69,7 @@ def test_overlays_change_what_they_say(rnnx):
 def test_the_published_recipe_scores_the_last_epoch_and_the_best_beside_it(rnnx, tmp_path):
     """Against the checkpoints; a learning rate that is too high makes the best another than the last."""
     configs = [part for name in ("deep.yaml", OVERLAYS[-1]) for part in ("--config", ROOT / "configs" / name)]
-    options = ["--data.dataset=digits", "--trainer.max_epochs=4", "--model.learning_rate=0.05"]
+    options = ["--data.dataset=digits", "--trainer.max_epochs=4", "--optimizer.lr=0.05"]
     rnnx("fit", *configs, *options)
     run = tmp_path / "logs/deep+published/recipe/version_0"
     data = load_data(run / "checkpoints/last.ckpt")
@@ -188,6 +189,34 @@ def test_a_checkpoint_can_be_tested_and_predicted_with(finished_run, rnnx, tmp_p
     assert "val/accuracy" in validated
 
 
+def test_optimizer_and_schedule_are_those_of_the_config(rnnx, tmp_path):
+    """From YAML and the command line; a class of one's own, too; what is saved trains again to the same numbers."""
+    (tmp_path / "own.py").write_text("import torch\n\nclass Descent(torch.optim.SGD):\n    pass\n")
+    (tmp_path / "own.yaml").write_text(
+        "optimizer:\n  class_path: own.Descent\n  init_args:\n    momentum: 0.5\n"
+        "lr_scheduler:\n  class_path: ExponentialLR\n  init_args:\n    gamma: 0.5\n"
+    )
+    options = ["--trainer.max_epochs=3", "--optimizer.lr=0.01", "--trainer.log_every_n_steps=1"]
+    first = rnnx("fit", *QUICK, "--config", "own.yaml", *options, "--trainer.callbacks=null").stdout
+    run = tmp_path / "logs/quick+own/version_0"
+    curve = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload().Scalars("lr-Descent")
+    epochs = [event.value for event in curve[:: len(curve) // 3]]
+    assert epochs == pytest.approx([0.01, 0.005, 0.0025])
+    saved = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    assert saved["hyper_parameters"]["optimizer"]["class_path"] == "own.Descent"
+    assert saved["optimizer_states"][0]["param_groups"][0]["momentum"] == 0.5
+    again = rnnx("fit", "--config", run / "config.yaml").stdout
+    assert accuracy_in(again) == accuracy_in(first)
+    load_classifier(run / "checkpoints/best.ckpt")
+
+
+def test_adam_in_one_cycle_is_the_default(finished_run):
+    saved = yaml.safe_load((finished_run[0] / "logs/quick/version_0/config.yaml").read_text())
+    assert saved["optimizer"]["class_path"] == "torch.optim.Adam"
+    assert saved["optimizer"]["init_args"]["lr"] == 3e-3
+    assert saved["lr_scheduler"]["class_path"] == "rnnx_lightning.schedule.OneCycle"
+
+
 def test_a_checkpoint_of_another_network_is_refused(finished_run, rnnx):
     checkpoint = finished_run[0] / "logs/quick/version_0/checkpoints/best.ckpt"
     done = rnnx("test", "--config", ROOT / "configs" / "deep.yaml", "--ckpt_path", checkpoint, check=False)
@@ -235,7 +264,7 @@ def test_printed_config_is_complete(rnnx):
         (["fit", *QUICK, "--trainer.devices", "999", "--trainer.accelerator", "cpu"], "trainer.devices=999"),
         (["fit", *QUICK, "--trainer.accelerator", "abacus"], "abacus"),
         (["fit", *QUICK, "--trainer.precision", "17"], "17"),
-        (["fit", *QUICK, "--model.schedule", "cosine"], "cosine"),
+        (["fit", *QUICK, "--lr_scheduler", "cosine"], "cosine"),
         (["fit", *QUICK, "--model.network.init_args.dropuot", "0.1"], "dropuot"),
         (["fit", *QUICK, "--model.network.init_args.dropout", "1.5"], "dropout=1.5"),
         (["test", *QUICK, "--ckpt_path", "nowhere.ckpt"], "there is no checkpoint 'nowhere.ckpt'"),

@@ -71,6 +71,44 @@ def test_occlusion_of_ones_own_sees_a_linear_network_through(own_files, monkeypa
     torch.testing.assert_close(relevance[:, 0, 5, ::28], parts, rtol=1e-4, atol=1e-3)
 
 
+def test_a_rule_of_ones_own(own_files, monkeypatch):
+    monkeypatch.syspath_prepend(own_files)
+    rule = importlib.import_module("magnitude").Magnitude()
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(5, 7, bias=False), nn.Tanh(), nn.Linear(7, 3, bias=False)).double()
+    x = torch.randn(4, 5, dtype=torch.float64)
+    logit, hidden = network(x)[:, 1].detach(), network[:2](x).detach()
+    last = (hidden * network[2].weight[1].detach()).abs()
+    relevance = last / last.sum(1, keepdim=True) * logit[:, None]
+    first = (x[:, None] * network[0].weight.detach()).abs()
+    relevance = (first / first.sum(2, keepdim=True) * relevance[:, :, None]).sum(1)
+    torch.testing.assert_close(explain.LRP(rule, start="logit")(network, x, 1), relevance)
+
+
+def test_an_operation_of_ones_own(own_files, monkeypatch):
+    monkeypatch.syspath_prepend(own_files)
+    shrink = importlib.import_module("shrink").shrink
+    first, last = nn.Linear(5, 7).double(), nn.Linear(7, 3).double()
+
+    class Shrinking(nn.Module):
+        def __init__(self, function):
+            super().__init__()
+            self.function = function
+
+        def forward(self, x):
+            return last(self.function(first(x)))
+
+    x = torch.randn(4, 5, dtype=torch.float64)
+    known = Shrinking(lambda z: nn.functional.softshrink(z, 0.2))
+    method = explain.LRP(explain.Epsilon(0.01))
+    torch.testing.assert_close(method(Shrinking(lambda z: shrink(z, 0.2)), x, 1), method(known, x, 1))
+
+
+def test_the_page_of_operations_is_what_is_known():
+    page = importlib.import_module("rnnx_lightning.explain.operations.__main__").page()
+    assert (ROOT / "docs" / "operations.md").read_text() == page, "python -m rnnx_lightning.explain.operations"
+
+
 def test_a_score_of_ones_own(own_files, monkeypatch):
     monkeypatch.syspath_prepend(own_files)
     score = importlib.import_module("concentration").LastSample()
@@ -79,6 +117,25 @@ def test_a_score_of_ones_own(own_files, monkeypatch):
     relevance[..., :28] = 1
     score.update(relevance, torch.ones(2, 3, dtype=torch.bool))
     assert score.compute() == pytest.approx(0.25)
+
+
+def test_a_score_of_ones_own_from_yaml(own_files, rnnx):
+    """Monitored, in the results and in the table, and from a checkpoint alone."""
+    options = (
+        "--trainer.max_epochs=1",
+        "--trainer.check_val_every_n_epoch=1",
+        "--checkpoint.monitor=val/last/LRP",
+    )
+    done = rnnx("fit", "--config", ROOT / "configs/quick.yaml", "--config", "scores.yaml", *options)
+    assert re.search(r"method\W+cosine\W+flipping\W+last", done.stdout)
+    checkpoint = own_files / "logs/quick+scores/version_0/checkpoints/best.ckpt"
+    results = json.loads((checkpoint.parent.parent / "results.json").read_text())["results"]
+    rnnx("explain", "--ckpt_path", checkpoint, "--index", *range(50), "--scores.last", "concentration.LastSample")
+    explained = json.loads((own_files / "explanation.json").read_text())["scores"]["last"]
+    assert explained.keys() == {"Sensitivity", "GuidedBackprop", "DeepTaylor", "LRP"}
+    for method, value in explained.items():
+        assert value == pytest.approx(results[f"test/last/{method}"], abs=1e-5)
+        assert 0 < results[f"test/flipping/{method}"] < 1
 
 
 def test_all_of_it_from_python(own_files, monkeypatch):

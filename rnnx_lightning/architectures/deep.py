@@ -51,7 +51,7 @@ class Shallow(CellNetwork):
         hidden: int = 256,
         recurrent: int = 256,
         classes: int = 10,
-        dropout: float = 0.2,
+        dropout: float = 0.1,
         stationary_dropout: bool = False,
     ) -> None:
         drop = SequenceDropout(dropout, stationary_dropout)
@@ -81,7 +81,7 @@ class Deep(_DeepFamily):
         recurrent: int = 256,
         head: int = 32,
         classes: int = 10,
-        dropout: float = 0.2,
+        dropout: float = 0.1,
         stationary_dropout: bool = False,
     ) -> None:
         front = linear_front(28, columns, features)
@@ -113,7 +113,7 @@ class DeepV2(_DeepFamily):
         recurrent: int = 256,
         head: int = 32,
         classes: int = 10,
-        dropout: float = 0.2,
+        dropout: float = 0.1,
         stationary_dropout: bool = False,
     ) -> None:
         front = linear_front(28, columns, first, features)
@@ -143,7 +143,7 @@ class ConvDeep(_DeepFamily):
         recurrent: int = 256,
         head: int = 32,
         classes: int = 10,
-        dropout: float = 0.2,
+        dropout: float = 0.1,
         stationary_dropout: bool = False,
     ) -> None:
         front = conv_front(28, columns, features)

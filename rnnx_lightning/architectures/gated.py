@@ -30,7 +30,7 @@ class _GatedFamily(CellNetwork):
         features: int = 256,
         units: int = 72,
         classes: int = 10,
-        dropout: float = 0.2,
+        dropout: float = 0.1,
         stationary_dropout: bool = False,
     ) -> None:
         front = (conv_front if self.convolutional else linear_front)(28, columns, features)
@@ -60,7 +60,7 @@ class ConvRLSTM(_GatedFamily):
         features: int = 128,
         units: int = 96,
         classes: int = 10,
-        dropout: float = 0.2,
+        dropout: float = 0.1,
         stationary_dropout: bool = False,
     ) -> None:
         super().__init__(columns, features, units, classes, dropout, stationary_dropout)

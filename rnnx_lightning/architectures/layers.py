@@ -60,7 +60,7 @@ class SequenceDropout(nn.Module):
 
     Args:
         p: probability of dropping a unit.
-        stationary: hold one mask over all time steps of a sequence (Gal and Ghahramani, 2016), else draw one
+        stationary: hold one mask over all time steps of a sequence [GG16], else draw one
             for each.
         times: how many dropouts follow each other; one mask, of what all of them keep, does for all.
     """

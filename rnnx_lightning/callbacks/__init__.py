@@ -1,6 +1,6 @@
 """Lightning callbacks: when to look at a run, on what, and where to show it."""
 
-from rnnx_lightning.callbacks.explaining import CosineSimilarity, Heatmaps
+from rnnx_lightning.callbacks.explaining import Explainability
 from rnnx_lightning.callbacks.keeping import BestAndLast
 from rnnx_lightning.callbacks.pictures import SequencePictures
 from rnnx_lightning.callbacks.progress import EpochLines, Throughput
@@ -10,11 +10,10 @@ from rnnx_lightning.callbacks.safety import FiniteLoss, GracefulStop, StepRandom
 
 __all__ = [
     "BestAndLast",
-    "CosineSimilarity",
     "EpochLines",
+    "Explainability",
     "FiniteLoss",
     "GracefulStop",
-    "Heatmaps",
     "ResultTable",
     "Resuming",
     "SequencePictures",

@@ -1,15 +1,27 @@
 """What callbacks that look at validation and test batches share."""
 
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from rnnx_lightning.callbacks.folder import run_folder
 from rnnx_lightning.data.loader import SequenceBatch
 
 
 class AfterEvaluation(Callback):
-    """Calls `look` with each batch of a validation or test, but not of the sanity check."""
+    """Calls `look` with each batch of a validation or test, but not of the sanity check.
+
+    Attributes:
+        folder: of the run, once it is set up; None where there is none.
+    """
+
+    folder: Path | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """All ranks ask for the folder, before one of them draws."""
+        self.folder = run_folder(trainer)
 
     def look(
         self,

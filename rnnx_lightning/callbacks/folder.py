@@ -1,15 +1,18 @@
-"""A run's folder, whichever loggers it has, and the pictures that TensorBoard shows of it."""
+"""A run's folder, whichever loggers it has, and files in it that are there whole or not at all."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from matplotlib.figure import Figure
+
+PICTURES = "pictures"  # of a run, in its folder
 
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """Where configuration, results and predictions of a run belong; None where its logger has no folder.
+    """Where configuration, results, pictures and predictions of a run belong; None where it leaves nothing.
 
     Every rank must ask.
     """
@@ -19,9 +22,25 @@ def run_folder(trainer: Trainer) -> Path | None:
         return None if folder is None else Path(folder)
     # Lightning would take `save_dir`, which runs share. Their checkpoints lie deeper, and so does the rest.
     save_dir, name, version = trainer.strategy.broadcast((logger.save_dir, logger.name, logger.version))
-    if save_dir is None:
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
-    return Path(save_dir, str(name), version if isinstance(version, str) else f"version_{version}")
+    return Path(
+        save_dir or trainer.default_root_dir,
+        str(name),
+        version if isinstance(version, str) else f"version_{version}",
+    )
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Where to write what is then moved to `path`, so that it is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.part")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def beside(path: Path) -> Path:
@@ -34,9 +53,3 @@ def beside(path: Path) -> Path:
 def tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
     """The run's TensorBoard loggers, wherever they stand among others."""
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-
-
-def log_figure(trainer: Trainer, name: str, figure: Figure) -> None:
-    """Show a figure in each TensorBoard, where Lightning puts the scalars of the same moment."""
-    for logger in tensorboards(trainer):
-        logger.experiment.add_figure(name, figure, max(trainer.global_step - 1, 0))

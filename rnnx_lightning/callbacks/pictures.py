@@ -1,16 +1,16 @@
-"""Pictures of sequences in TensorBoard."""
+"""Pictures of what a run sees."""
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from rnnx_lightning.callbacks.evaluation import AfterEvaluation
-from rnnx_lightning.callbacks.folder import log_figure, tensorboards
+from rnnx_lightning.callbacks.showing import show
 from rnnx_lightning.data.loader import SequenceBatch
 from rnnx_lightning.rendering.sequences import draw_sequences
 
 
 class SequencePictures(AfterEvaluation):
-    """Logs one picture of the first validation (or test) sequences: label, prediction, majority mask.
+    """Shows one picture of the first validation (or test) sequences: label, prediction, majority mask.
 
     Args:
         count: number of sequences.
@@ -29,7 +29,7 @@ class SequencePictures(AfterEvaluation):
         stage: str,
     ) -> None:
         """Draw the first batch."""
-        if number > 0 or not trainer.is_global_zero or not tensorboards(trainer):
+        if number > 0 or not trainer.is_global_zero:
             return
         shown = batch.first(self.count)
         figure = draw_sequences(
@@ -39,4 +39,4 @@ class SequencePictures(AfterEvaluation):
             shown.majority,
             trainer.datamodule.class_names,  # type: ignore[attr-defined]
         )
-        log_figure(trainer, f"{stage}/sequences", figure)
+        show(trainer, self.folder, f"{stage}/sequences", figure)

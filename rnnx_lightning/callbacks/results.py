@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnx_lightning import __version__
-from rnnx_lightning.callbacks.folder import run_folder, tensorboards
+from rnnx_lightning.callbacks.folder import PICTURES, run_folder, tensorboards, written_whole
 
 
 class ResultTable(Callback):
@@ -58,20 +58,34 @@ class ResultTable(Callback):
 
 def write_json(path: Path, content: object) -> None:
     """Write a file in one move, so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n")
-    unfinished.replace(path)
+    with written_whole(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _print_results(results: dict[str, float], folder: Path | None, shown_in: list[str]) -> None:
-    table = Table("result", title="Results", title_justify="left")
-    table.add_column("value", justify="right")
+    """Plain metrics in one table; scores, `<stage>/<score>/<method>`, in one with a column each."""
+    plain = Table("result", title="Results", title_justify="left")
+    plain.add_column("value", justify="right")
+    scores: dict[str, dict[str, float]] = {}
     for name, value in results.items():
-        table.add_row(name, f"{value:.4f}")
+        match name.split("/", 2):
+            case [_, score, method]:
+                scores.setdefault(score, {})[method] = value
+            case _:
+                plain.add_row(name, f"{value:.4f}")
     console = Console()
-    console.print(table)
+    console.print(plain)
+    if scores:
+        table = Table("method", title="Explanations", title_justify="left")
+        for score in scores:
+            table.add_column(score, justify="right")
+        for method in dict.fromkeys(method for values in scores.values() for method in values):
+            cells = (f"{values[method]:.4f}" if method in values else "" for values in scores.values())
+            table.add_row(method, *cells)
+        console.print(table)
     if folder is not None:
         console.print(f"Run: {folder}", soft_wrap=True)
+        if (pictures := folder / PICTURES).is_dir():
+            console.print(f"Pictures: {pictures}", soft_wrap=True)
     for place in shown_in:
         console.print(f"Look at it: tensorboard --logdir {place}", soft_wrap=True)

@@ -15,6 +15,7 @@ class Resuming(Callback):
 
     def __init__(self) -> None:
         self._before: dict[str, Any] = {}
+        self._moments = self._scheduled = False
         self._max_steps = -1
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -22,8 +23,11 @@ class Resuming(Callback):
         self._before = _options(
             checkpoint.get("hyper_parameters", {}), checkpoint.get("datamodule_hyper_parameters", {})
         )
-        for schedule in checkpoint.get("lr_schedulers", []):
-            self._before["steps of the schedule"] = schedule.get("total_steps")
+        self._before["steps of the schedule"] = getattr(pl_module, "steps_before", None)
+        # The module has taken out what does not fit the optimiser and schedule that are asked for now.
+        self._moments, self._scheduled = (
+            bool(checkpoint.get(key)) for key in ("optimizer_states", "lr_schedulers")
+        )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let Lightning restore its loops as where epochs are counted."""
@@ -42,13 +46,22 @@ class Resuming(Callback):
         changed = [
             f"{key} {now[key]} (was {value})"
             for key, value in self._before.items()
-            if now.get(key) is not None and now[key] != value
+            if now.get(key) is not None and value is not None and now[key] != value
         ]
+        name = type(trainer.optimizers[0]).__name__
+        schedule = "learning rate and schedule"
+        kept = ["weights", f"{name}'s moments", "the place in the data", "what callbacks have counted"]
+        anew = [f"{schedule}, laid over all steps from the first one on"]
+        if not self._moments:
+            anew.append(f"{kept.pop(1)}, which begin at 0")
+        if self._scheduled:
+            kept.append(f"{schedule}, which depend on what was measured")
+            del anew[0]
         if trainer.is_global_zero:
             Console().print(
                 f"Going on from {trainer.ckpt_path} at step {trainer.global_step}\n"
-                "Kept from it: weights, Adam's moments, the place in the data, what callbacks have counted\n"
-                "As asked for now: learning rate and schedule, laid over all steps from the first one on\n"
+                f"Kept from it: {', '.join(kept)}\n"
+                f"As asked for now: {'; '.join(anew) or 'nothing more'}\n"
                 f"Changed: {', '.join(changed) or 'nothing'}",
                 soft_wrap=True,
                 markup=False,
@@ -56,6 +69,14 @@ class Resuming(Callback):
 
 
 def _options(model: Any, data: Any) -> dict[str, Any]:
-    """Of model and data, by the names that they have on the command line."""
-    parts = {"model": model, "data": data}
-    return {f"{part}.{key}": value for part, options in parts.items() for key, value in options.items()}
+    """Of model, optimiser, schedule and data, by the names that they have on the command line."""
+    options = {f"data.{key}": value for key, value in data.items()}
+    for key, value in model.items():
+        if key not in ("optimizer", "lr_scheduler"):
+            options[f"model.{key}"] = value
+        elif value is None:
+            options[key] = "null"
+        else:
+            options[key] = value["class_path"].rpartition(".")[2]
+            options |= {f"{key}.{name}": argument for name, argument in value.get("init_args", {}).items()}
+    return options

@@ -175,6 +175,6 @@ class FiniteLoss(Callback):
         if bad:
             raise NonFiniteLossError(
                 f"the loss became infinite or no number at step {bad[0]} (epoch {trainer.current_epoch + 1}); the "
-                f"last good checkpoint is in {last_checkpoint(trainer).parent}. Lower model.learning_rate, or "
+                f"last good checkpoint is in {last_checkpoint(trainer).parent}. Lower optimizer.lr, or "
                 "look for it with --trainer.detect_anomaly=true."
             )

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import torch
 from matplotlib.figure import Figure
 
-from rnnx_lightning.callbacks.explaining import explain_by_all
 from rnnx_lightning.checkpoints import load_classifier, load_data
 from rnnx_lightning.compare.study import Run
 from rnnx_lightning.explain.published import published_methods
+from rnnx_lightning.explained import ScoredMethods, default_scores
 from rnnx_lightning.rendering.heatmaps import draw_heatmaps
 
 
@@ -35,8 +35,8 @@ def draw_gallery(runs: Sequence[Run], count: int) -> dict[tuple[str, str], Figur
             sequences[run.dataset] = (*data.sequences("test", range(count)), data.class_names)
         image, label, majority, names = sequences[run.dataset]
         model = load_classifier(run.checkpoint)
-        relevance, scores = explain_by_all(published_methods(), model.network, image, label, majority)
         with torch.no_grad():
             prediction = model(image).argmax(dim=1)
-        figures[key] = draw_heatmaps(image, relevance, label, prediction, majority, names, scores)
+        scored = ScoredMethods(published_methods(), default_scores())
+        figures[key] = draw_heatmaps(scored.explain(model.network, image, label, majority, prediction), names)
     return figures

@@ -9,7 +9,7 @@ from rnnx_lightning.explain.gradients import GradientMethod, Sensitivity
 
 
 class IntegratedGradients(GradientMethod):
-    """(x - baseline) times the mean gradient on the way from `baseline` to x (Sundararajan et al., 2017).
+    """(x - baseline) times the mean gradient on the way from `baseline` to x [Sundararajan et al., 2017].
 
     Args:
         baseline: where the way begins: one value for all entries (background is -1), or a tensor that can be
@@ -53,7 +53,7 @@ class IntegratedGradients(GradientMethod):
 
 
 class SmoothGrad(Attributor):
-    """The mean of another method over noisy copies of the input (Smilkov et al., 2017).
+    """The mean of another method over noisy copies of the input [Smilkov et al., 2017].
 
     How gates are treated, and whether relevance has a graph, is said by that method's options.
 

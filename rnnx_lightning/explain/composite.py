@@ -14,6 +14,7 @@ Memory = Literal["merged", "per_step"]
 Bias = Literal["share", "spread", "ignore"]
 Sums = Literal["merged", "closed"]
 Products = Literal["refuse", "half", "left", "right"]
+Softmax = Literal["constant", "signal"]
 
 
 @dataclass(frozen=True)
@@ -27,16 +28,17 @@ class Composite:
         pixels: for what reads pixels; None: no difference is made.
         by_type: layer type to rule; the first that fits.
         by_name: path of a layer ("front.0"), or a pattern ("front.*"), to rule; the first that fits.
-        memory: "merged": a memory c_t = f_t c_{t-1} + i_t g_t is one linear map of all g_s; "per_step": it
-            is closed
-            at every step, as in the published code of [AMMS17].
+        memory: "merged": a memory c_t = f_t c_{t-1} + i_t g_t is one linear map of all g_s; "per_step": it is
+            closed at every step, as in the published code of [AMMS17].
         bias: "share": a bias takes its part of a unit's relevance, which is lost; "spread": that part, and the
             stabiliser's, goes evenly to all inputs of the unit; "ignore": biases take no part.
         sums: "merged": terms that are linear maps (W x + U h, a residual sum) are one linear map; "closed": each
-            of
-            them gets a share first, and shares it then.
+            of them gets a share first, and shares it then.
         products: what a product of two signals is: "refuse": not explained; "half": either takes half (LRP-half);
             "left" or "right": the one of that side takes all.
+        softmax: "constant": attention weights take no relevance [Ali et al., 2022]; "signal": a softmax hands its
+            relevance on by its Taylor expansion at the input (AttnLRP) [Achtibat et al., 2024]; `products="half"`
+            goes with it.
 
     Raises:
         ValueError: there is no such way.
@@ -50,9 +52,11 @@ class Composite:
     bias: Bias = "share"
     sums: Sums = "merged"
     products: Products = "refuse"
+    softmax: Softmax = "constant"
 
     def __post_init__(self) -> None:
-        for name, ways in (("memory", Memory), ("bias", Bias), ("sums", Sums), ("products", Products)):
+        choices = {"memory": Memory, "bias": Bias, "sums": Sums, "products": Products, "softmax": Softmax}
+        for name, ways in choices.items():
             if getattr(self, name) not in get_args(ways):
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose from {', '.join(get_args(ways))}")
 

@@ -93,6 +93,8 @@ def _is_rectifier(node: Any, name: str) -> bool:
         return _is_zero(node._saved_min_val)
     if name == "Threshold":
         return _is_zero(node._saved_threshold)
+    if name == "LeakyRelu":
+        return _is_zero(node._saved_negative_slope)
     return name in ("Maximum", "Fmax") and _zero_operand(node) is not None
 
 

@@ -1,50 +1,20 @@
 """What is known of one value that is made of the input, and what it is handed on the way back."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.pixels import Pixels
+from rnnx_lightning.explain.totals import UNKNOWN, Total, Unknown
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.rows import Row
     from rnnx_lightning.explain.rules import Rule
 
 RELEVANCE = len(Channel)  # where a node's own relevance lies, after the factors of its channels
-
-
-class Total(NamedTuple):
-    """A total of contributions: mantissa * 2^exponent.
-
-    A memory's contributions shrink at each step, and would underflow after many.
-
-    Attributes:
-        mantissa: of the unit's shape.
-        exponent: of the same shape, whole numbers; None for 0.
-    """
-
-    mantissa: Tensor
-    exponent: Tensor | None = None
-
-    @property
-    def real(self) -> Tensor:
-        """As one number."""
-        return self.mantissa if self.exponent is None else self.mantissa * power(self.exponent, self.mantissa)
-
-
-def power(exponent: Tensor, like: Tensor) -> Tensor:
-    """2^exponent in the type of another tensor."""
-    return torch.exp2(exponent.to(torch.float64 if like.dtype == torch.float64 else torch.float32)).to(like.dtype)
-
-
-class Unknown:
-    """A total that nobody has asked for."""
-
-
-UNKNOWN = Unknown()
 
 
 class Node:
@@ -70,13 +40,14 @@ class Node:
         scaled: totals have exponents.
         exact: totals must be right for units that are not positive, too.
         kept: somebody wants to know its relevance.
+        logits: the argument of a sigmoid or a softmax, until its output scales something.
         refusal: why there is no way back.
         reason: why there is none from a gate that is used as a signal.
     """
 
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated",
-        "inbox", "kept", "lost", "nonnegative", "pixels", "present", "reason", "refusal", "row", "rule",
+        "inbox", "kept", "logits", "lost", "nonnegative", "pixels", "present", "reason", "refusal", "row", "rule",
         "scaled", "shape", "sources", "tape", "totals", "value",
     )  # fmt: skip
 
@@ -102,6 +73,7 @@ class Node:
         self.lost = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
+        self.logits: Tensor | None = None
         self.by_value = self.constant = self.scaled = self.exact = self.kept = False
         self.depth = 0
         self.refusal: str | None = None
@@ -144,5 +116,5 @@ class Node:
 
     def free(self) -> None:
         """Let go of all that the walk needed; it has passed."""
-        self.sources, self.call, self.value, self.tape = (), None, None, None
+        self.sources, self.call, self.value, self.tape, self.logits = (), None, None, None, None
         self.inbox, self.totals, self.pixels, self.present = [], [], None, None

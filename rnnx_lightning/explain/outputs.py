@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._mode_utils import no_dispatch
 
 Target = Tensor | int | Sequence[int] | Callable[[Any], Tensor] | None
 CHOOSE = "Give a target that says which: an index, a tuple of indices, or a function of the output."
@@ -57,7 +58,8 @@ def explained_value(output: Any, examples: int, target: Target) -> tuple[Tensor,
         raise ValueError(
             f"the model must give logits of shape ({examples}, classes), got {tuple(logits.shape)}. {CHOOSE}"
         )
-    index = class_index(logits, target)
+    with no_dispatch():  # which class is asked for is not made of the input
+        index = class_index(logits, target)
     return logits.gather(1, index).squeeze(1), index
 
 

@@ -35,6 +35,11 @@ def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -
         offset -= old.storage_offset()
     elif tensor._base is not None:
         base = tensor._base
+    elif tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
+        raise UnexplainableError(
+            f"The operation {name_of(func)!r}{tape.path} overwrites a part of a tensor that is not known. "
+            f"{WITHOUT_IN_PLACE}"
+        )
     else:
         _replace(tape, tensor, value)
         return tensor
@@ -62,6 +67,10 @@ def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
         return _copied(tape, tensor, others[0])
     if func in (aten.zero_.default, aten.fill_.Scalar):
         return torch.full_like(tensor, others[0] if others else 0)
+    if ordinary is aten.sigmoid.default and (node := tape.find(tensor)) is not None:
+        copy = tensor.clone()  # it may be a network's last operation, whose argument is explained
+        tape.mark(copy, node)
+        args = (copy, *others)
     value: Tensor = tape.record(ordinary, args, kwargs)
     return value
 

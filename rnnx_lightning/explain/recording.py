@@ -14,6 +14,7 @@ from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations import ADVICE, HARMLESS, TABLE
 from rnnx_lightning.explain.operations.recurrent import RecurrentModules, has_recurrent_modules
 from rnnx_lightning.explain.replay import Replay
+from rnnx_lightning.explain.squashes import without_squash
 from rnnx_lightning.explain.tape import Tape
 
 
@@ -63,12 +64,12 @@ def recorded(
         ]
         stack.enter_context(_taken_apart())
         if has_recurrent_modules(network):
-            stack.enter_context(RecurrentModules())
+            stack.enter_context(RecurrentModules(tape if replay is None else None))
         if replay is None:
             with torch.no_grad(), tape:
-                logits, value = choose(tape.without_squash(model(x)))
+                logits, value = choose(without_squash(tape, model(x)))
         else:
-            logits, value = replay.run(choose, tape.without_squash(replay.run(model, x)))
+            logits, value = replay.run(choose, without_squash(tape, replay.run(model, x)))
     return Recording(tape, inputs, logits, value)
 
 

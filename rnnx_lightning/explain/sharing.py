@@ -52,7 +52,11 @@ class Unit(Protocol):
 
 
 class Sharing(ABC):
-    """How relevance is shared; terms of one sum must agree in it."""
+    """How relevance is shared; terms of one sum must agree in it.
+
+    Factors must be linear in relevance: twice the relevance, twice the factors. A recurrent layer computes them
+    once for all steps, from relevance 1.
+    """
 
     signed: ClassVar[bool] = False
     real_scale: ClassVar[bool] = False  # totals are needed as they are, not each in a scale of its own

@@ -96,7 +96,7 @@ class PlainSpelling(TorchFunctionMode):
         if not isinstance(tensor, Tensor) or (known := self._masks.get(id(mask))) is None:
             return False
         _, compared, version, above = known
-        return above == side and version == compared._version and _same(compared, tensor)
+        return above == side and version == compared._version and _equal(compared, tensor)
 
 
 @contextmanager
@@ -115,14 +115,11 @@ def _is_zero(value: Any) -> bool:
     return isinstance(value, int | float) and value == 0
 
 
-def _same(one: Tensor, two: Tensor) -> bool:
-    """The same numbers in memory."""
-    return (
-        one.data_ptr() == two.data_ptr()
-        and one.shape == two.shape
-        and one.stride() == two.stride()
-        and one.dtype == two.dtype
-    )
+def _equal(one: Tensor, two: Tensor) -> bool:
+    """The same numbers, or a copy of them."""
+    if one.shape != two.shape or one.dtype != two.dtype or one.device != two.device:
+        return False
+    return (one.data_ptr() == two.data_ptr() and one.stride() == two.stride()) or torch.equal(one, two)
 
 
 def _without_input(kwargs: dict[str, Any]) -> dict[str, Any]:

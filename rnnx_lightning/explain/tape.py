@@ -1,8 +1,7 @@
 """The tape: what a network does to its input, one node an operation, written while it runs once.
 
 A `TorchDispatchMode` sees each operation below autograd, where layers and fused functions have come apart into
-a few
-dozen plain ones. What is done is left alone. Nothing is decided here: the walk back (`walk`) knows what follows.
+a few dozen plain ones. What is done is left alone. Nothing is decided here: the walk back knows what follows.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,20 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.linear import IDENTITY, LinearMap, Operation, WeightParts, held
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.notes import Notes
 from rnnx_lightning.explain.overwriting import current, overwrite
 from rnnx_lightning.explain.pixels import Pixels, joined
-from rnnx_lightning.explain.refusals import UnexplainableError, name_of
+from rnnx_lightning.explain.refusals import UnexplainableError
 from rnnx_lightning.explain.rows import (
     CONSTANT,
     HALF,
     JOIN,
-    LEAF,
     LINEAR,
     MOVE,
     OPAQUE,
@@ -37,11 +35,10 @@ from rnnx_lightning.explain.rows import (
 )
 from rnnx_lightning.explain.rules import PROPORTIONAL, Rule
 
-NOTE = "_rnnx_node"  # an attribute of tensors
 Recorder = Callable[..., Any]  # (tape, func, *args, **kwargs) -> what the operation gives
 
 
-class Tape(TorchDispatchMode):
+class Tape(Notes):
     """Writes down what is done to the inputs, while its context is entered.
 
     Args:
@@ -60,43 +57,10 @@ class Tape(TorchDispatchMode):
         harmless: Iterable[Any],
         advice: Mapping[str, str],
     ) -> None:
-        super().__init__()
-        self.composite, self.path = composite, path
+        super().__init__(composite, path, advice)
         self.parts = WeightParts()
-        self.nodes: list[Node] = []
-        self._table, self._harmless, self._advice = table, harmless, advice
-        self.squashed: tuple[Node, Tensor] | None = None  # the last sigmoid or softmax, and its argument
+        self._table, self._harmless = table, harmless
         self.retired: dict[int, tuple[Tensor, Tensor]] = {}  # storage to who had it, and what is in it
-
-    # -- what is known of tensors ----------------------------------------------------------------------------
-
-    def leaf(self, tensor: Tensor, dtype: torch.dtype) -> Node:
-        """Note an input; relevance is of this type."""
-        node = Node(LEAF, (), tensor)
-        node.pixels = Pixels() if tensor.is_floating_point() else None
-        node.dtype = dtype
-        self.note(tensor, node)
-        return node
-
-    def note(self, tensor: Tensor, node: Node) -> Tensor:
-        """Write down what a tensor is."""
-        node.tape = self
-        self.nodes.append(node)
-        setattr(tensor, NOTE, node)
-        return tensor
-
-    @staticmethod
-    def mark(tensor: Tensor, node: Node | None) -> None:
-        """Let a tensor be what a node says, or nothing that is known."""
-        if node is None:
-            tensor.__dict__.pop(NOTE, None)
-        else:
-            setattr(tensor, NOTE, node)
-
-    def find(self, tensor: Any) -> Node | None:
-        """What is known of a tensor; None for constants, and whatever is no tensor."""
-        node: Node | None = getattr(tensor, NOTE, None)
-        return node if node is not None and node.tape is self else None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Handle one operation."""
@@ -244,7 +208,7 @@ class Tape(TorchDispatchMode):
 
     def add_constant(self, value: Tensor, node: Node, tensor: Tensor, constant: Tensor | float) -> Tensor:
         """A sum of something that is made of the input, and of a constant."""
-        term = self.as_sum(node, tensor)
+        term = node if node.rule is not None else self.as_sum(node, tensor)  # constants close no sum
         assert term.rule is not None  # a sum
         rule = term.rule
         if rule.adapts and isinstance(constant, Tensor) and constant.dim() == value.dim():
@@ -348,9 +312,13 @@ class Tape(TorchDispatchMode):
         for node in known:
             if node.refusal is not None:
                 return self.note(value, self._opaque(node.refusal, value))
+        gate = all(node.gate for node in known)
+        if not gate:  # a gate times a constant is no signal
+            nodes = [None if node is not None and node.lost else node for node in nodes]
+            known = [node for node in nodes if node is not None]
         new = Node(JOIN, nodes, value, joining)
         new.present = present_of(nodes, tensors, apply)
-        new.gate = all(node is not None and node.gate for node in nodes)
+        new.gate = gate
         new.lost = new.gate and any(node.lost for node in known)
         zero = [bool((t == 0).all()) if n is None else False for n, t in zip(nodes, tensors, strict=True)]
         sums = all(node.rule is not None for node in known)
@@ -378,64 +346,6 @@ class Tape(TorchDispatchMode):
         assert node.rule is not None  # it is a sum
         self.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, node.depth, node.scaled
-
-    def without_squash(self, output: Any) -> Any:
-        """An output before its last sigmoid or softmax, which is no part of what is explained."""
-        if isinstance(output, dict):
-            return {key: self.without_squash(value) for key, value in output.items()}
-        if type(output) in (tuple, list):
-            return type(output)(self.without_squash(value) for value in output)
-        node, moves = self.find(output), []
-        if self.squashed is None:
-            return output
-        last, source = self.squashed
-        while node is not None and node is not last and node.row is MOVE:
-            moves.append(node.call.apply)
-            node = node.sources[0]
-        if node is not last or node is None:
-            return output
-        for apply in reversed(moves):
-            found = self.find(source)
-            assert found is not None  # made of the input
-            source = self.move(apply(source), found, Movement(apply, None))
-        return source
-
-    # -- refusals --------------------------------------------------------------------------------------------
-
-    def signal(self, tensor: Any) -> bool:
-        """Whether a tensor is made of the input, and is no gate."""
-        node = self.find(tensor)
-        return node is not None and not node.gate
-
-    def opaque(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operation that has no rule: refused if relevance comes back to it."""
-        value = func(*args, **kwargs)
-        name = name_of(func)
-        advice = self._advice.get(
-            name, "Write it with operations that have one, or give it one: see docs/explaining.md."
-        )
-        return self.refused(func, value, advice, *args)
-
-    def refused(self, func: Any, value: Any, advice: str, *sources: Any) -> Any:
-        """Note that there is no way back from a value; what its sources were refused for comes first."""
-        earlier = [
-            node.refusal for node in map(self.find, sources) if node is not None and node.refusal is not None
-        ]
-        refusal = earlier[0] if earlier else self.message(func, advice)
-        for part in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(part, Tensor) and (part.is_floating_point() or part.is_complex()):
-                self.note(part, self._opaque(refusal, part))
-        return value
-
-    def message(self, func: Any, advice: str) -> str:
-        """Why an operation is refused."""
-        return f"No relevance rule for the operation {name_of(func)!r} ({func}){self.path}. {advice}"
-
-    @staticmethod
-    def _opaque(refusal: str, value: Tensor) -> Node:
-        node = Node(OPAQUE, (), value)
-        node.refusal = refusal
-        return node
 
 
 def replace_map(layer: LinearMap, where: Tensor, bias: bool) -> LinearMap:

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.composite import Composite
-from rnnx_lightning.explain.node import RELEVANCE, Node, Total, Unknown, power
-from rnnx_lightning.explain.rows import added, exponent_of
+from rnnx_lightning.explain.node import RELEVANCE, Node
+from rnnx_lightning.explain.totals import Total, Unknown, added, exponent_of, power
 
 
 def find_exact(nodes: Sequence[Node], everywhere: bool) -> None:
@@ -35,7 +35,7 @@ def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]
             continue
         relevance = node.inbox[RELEVANCE]
         if node.rule is not None and relevance is not None:
-            _close(node, relevance, composite)
+            close(node, relevance, composite)
         if node.kept:
             kept[id(node)] = relevance if node.rule is None else _relevance_of_sum(node)
         if node.rule is not None:
@@ -136,7 +136,7 @@ class _Unit:
         return total.real.to(node.dtype).expand(node.shape)
 
 
-def _close(node: Node, relevance: Tensor, composite: Composite) -> None:
+def close(node: Node, relevance: Tensor, composite: Composite) -> None:
     """Turn the relevance of a sum into factors of its channels."""
     assert node.rule is not None  # only sums are closed
     unit = _Unit(node, composite.bias)

@@ -46,7 +46,7 @@ def pixel_mask(majority: Tensor, relevance: Tensor) -> Tensor:
 
 
 def relevance_mass_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
-    """Share of the positive relevance that lies on majority samples (Arras et al., 2022).
+    """Share of the positive relevance that lies on majority samples [Arras et al., 2022].
 
     Args:
         relevance: (B, 1, H, S * W).
@@ -62,7 +62,7 @@ def relevance_mass_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
 
 
 def relevance_rank_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
-    """Share of the K most relevant pixels that lie on majority samples, which have K pixels (Arras et al., 2022).
+    """Share of the K most relevant pixels that lie on majority samples, which have K pixels [Arras et al., 2022].
 
     Args:
         relevance: (B, 1, H, S * W).
@@ -79,17 +79,17 @@ def relevance_rank_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
 
 
 def conservation_error(relevance: Tensor, explained: Tensor) -> Tensor:
-    """|z - sum of R| / z: the share of the explained logit that did not arrive at the pixels.
+    """|z - sum of R| / |z|: the share of the explained logit that did not arrive at the pixels.
 
     Args:
         relevance: (B, ...).
-        explained: (B,) the relevance that was sent down, max(z_y, 0).
+        explained: (B,) the relevance that was sent down: z_y, or max(z_y, 0) of the study's methods.
 
     Returns:
         (B,) >= 0; 0 where nothing was sent down and nothing arrived.
     """
     gap = (explained - relevance.flatten(1).sum(1)).abs()
-    return torch.where(explained > 0, gap / explained, gap)
+    return torch.where(explained != 0, gap / explained.abs(), gap)
 
 
 class PixelFlipping(NamedTuple):

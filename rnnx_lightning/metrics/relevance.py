@@ -10,11 +10,16 @@ from rnnx_lightning.metrics import functional
 
 
 class SequenceMean(Metric):
-    """The mean of one value a sequence."""
+    """The mean of one value a sequence.
+
+    Attributes:
+        values: (B,) those that were counted in last; they are not added up over ranks.
+    """
 
     full_state_update = False
     total: Tensor
     count: Tensor
+    values: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -23,6 +28,7 @@ class SequenceMean(Metric):
 
     def add(self, values: Tensor) -> None:
         """Count (B,) values in."""
+        self.values = values
         self.total += values.sum(dtype=self.total.dtype)
         self.count += values.numel()
 
@@ -88,7 +94,7 @@ class PixelFlippingArea(SequenceMean):
         self.background = background
         self.random_order = random_order
 
-    def update(self, model: Callable[[Tensor], Tensor], x: Tensor, relevance: Tensor, target: Tensor) -> None:
-        """Count in inputs and relevance (B, 1, H, W) of a model's explained classes (B,)."""
-        flipped = functional.pixel_flipping(model, x, relevance, target, self.patch, self.background)
+    def update(self, network: Callable[[Tensor], Tensor], image: Tensor, relevance: Tensor, label: Tensor) -> None:
+        """Count in pictures and relevance (B, 1, H, W) of a network's explained classes (B,)."""
+        flipped = functional.pixel_flipping(network, image, relevance, label, self.patch, self.background)
         self.add(flipped.random_area if self.random_order else flipped.area)

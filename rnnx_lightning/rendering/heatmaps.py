@@ -1,12 +1,14 @@
 """Relevance as pictures: symmetric scale, zero in white, blue and red that the colour-blind can tell apart."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from itertools import product
 
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from rnnx_lightning.explained import Explained
 from rnnx_lightning.rendering.sequences import WRONG_COLOUR
 
 NEGATIVE = (0.13, 0.40, 0.67)
@@ -41,31 +43,20 @@ def _grid(pictures: Sequence[Tensor]) -> Tensor:
     return torch.cat(padded, dim=3).permute(0, 2, 3, 1).flatten(0, 1)
 
 
-def draw_heatmaps(
-    image: Tensor,
-    relevance: Mapping[str, Tensor],
-    label: Tensor,
-    prediction: Tensor,
-    majority: Tensor,
-    class_names: Sequence[str],
-    scores: Mapping[str, Tensor] | None = None,
-) -> Figure:
-    """One row a sequence; one column the input, and one for each method.
+def draw_heatmaps(explained: Explained, class_names: Sequence[str]) -> Figure:
+    """One row a sequence; one column the input, and one for each method; under its maps their first score.
 
     Args:
-        image: (B, 1, H, S * W) in [-1, 1].
-        relevance: (B, 1, H, S * W) of each method, by its name.
-        label: (B,) majority class.
-        prediction: (B,) predicted class.
-        majority: (B, S) bool; these samples are framed.
+        explained: the sequences; samples that are known to be of the majority class are framed.
         class_names: by label.
-        scores: (B,) cosine similarity of each method, written under its maps.
 
     Returns:
         A matplotlib figure, not registered with pyplot.
     """
+    image, label, prediction = explained.image, explained.label, explained.prediction
+    relevance, majority = explained.relevance, explained.majority
+    score, values = next(iter(explained.scores.items()), ("", {}))
     height, width = image.shape[-2:]
-    sample = width // majority.shape[1]
     grey = (1 - (image.float() + 1) / 2).expand(-1, 3, -1, -1)
     grid = _grid([grey, *map(colour_relevance, relevance.values())])
     columns, rows = len(relevance) + 1, len(image)
@@ -85,16 +76,22 @@ def draw_heatmaps(
         colour = "black" if truth == guess else WRONG_COLOUR
         y = row * cell_height
         axis.text(-5, y + height / 2, f"{truth}\n→ {guess}", ha="right", va="center", fontsize=10, color=colour)
-        for column in range(columns):
-            for position in majority[row].nonzero().flatten().tolist():
+        mask = [] if majority is None else majority[row].tolist()
+        for column, (position, framed) in product(range(columns), enumerate(mask)):
+            if framed:
+                sample = width // len(mask)
                 corner = (column * cell_width + position * sample - 0.5, y - 0.5)
                 axis.add_patch(Rectangle(corner, sample, height, fill=False, edgecolor=FRAME, linewidth=1.4))
         for column, name in enumerate(relevance, start=1):
-            if scores is not None:
+            if name in values:
                 x = column * cell_width + width - 1
-                axis.text(x, y + 1, f"{float(scores[name][row]):.2f}", ha="right", va="top", fontsize=7.5)
+                axis.text(x, y + 1, f"{float(values[name][row]):.2f}", ha="right", va="top", fontsize=7.5)
     axis.set_xlim(-0.5, cell_width * columns - 0.5)
     axis.set_ylim(cell_height * rows - 0.5, -0.5)
-    note = "samples of the majority class are framed; red speaks for the class, blue against it; numbers: cosine"
+    note = "red speaks for the class, blue against it"
+    if majority is not None:
+        note = f"samples of the majority class are framed; {note}"
+    if values:
+        note += f"; numbers: {score}"
     figure.text(0.005, 1 - 3 / size[1], note, fontsize=8, va="top", color="#555555")
     return figure

@@ -10,6 +10,8 @@ from rnnx_lightning.checkpoints import CheckpointError, load_classifier, load_da
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.commands.explain import main
 from rnnx_lightning.data import DataError
+from rnnx_lightning.explain import LRP, Epsilon
+from rnnx_lightning.metrics.functional import relevance_mass_accuracy
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,36 @@ def test_sequences_are_explained_from_a_checkpoint_alone(checkpoint, tmp_path):
         norm = np.linalg.norm(relevance) * np.linalg.norm(mask)
         expected = relevance @ mask / norm if norm else 0
         assert first["methods"][name]["cosine"] == pytest.approx(expected, abs=1e-5)
+        assert numbers["scores"]["cosine"][name] == pytest.approx(
+            np.mean([entry["methods"][name]["cosine"] for entry in numbers["sequences"]])
+        )
+    assert numbers["scores"]["conservation_error"].keys() == {"DeepTaylor", "LRP"}
     assert Image.open(tmp_path / "deep" / "two.png").width > 500
+    assert {path.name for path in (tmp_path / "deep").iterdir()} == {"two.png", "two.json", "two.npz"}
+
+
+def test_relevance_itself_is_written(checkpoint, tmp_path):
+    main(["--ckpt_path", str(checkpoint), "--index", "3", "5", "--out", str(tmp_path / "two"), "--methods.A", "LRP",
+          "--methods.A.rules", "Epsilon", "--scores.mass", "RelevanceMassAccuracy"])  # fmt: skip
+    data = load_data(checkpoint)
+    data.setup()
+    picture, label, majority = data.sequences("test", [3, 5])
+    network = load_classifier(checkpoint).network
+    relevance = LRP(Epsilon())(network, picture, label)
+    with np.load(tmp_path / "two.npz") as arrays:
+        assert set(arrays) == {"image", "label", "prediction", "majority", "relevance/A"}
+        for name, expected in [
+            ("image", picture),
+            ("label", label),
+            ("majority", majority),
+            ("prediction", network(picture).argmax(1)),
+            ("relevance/A", relevance),
+        ]:
+            assert np.array_equal(arrays[name], expected.numpy()), name
+    numbers = json.loads((tmp_path / "two.json").read_text())
+    mass = relevance_mass_accuracy(relevance, majority).tolist()
+    assert [entry["methods"]["A"]["mass"] for entry in numbers["sequences"]] == pytest.approx(mass)
+    assert numbers["scores"] == {"mass": {"A": pytest.approx(sum(mass) / 2)}}
 
 
 def test_own_pictures_are_explained(checkpoint, tmp_path):
@@ -57,6 +88,12 @@ def test_own_pictures_are_explained(checkpoint, tmp_path):
     assert entry["sequence"] == paths
     assert entry["explained_class"] == entry["predicted_class"]
     assert len(entry["methods"]["LRP"]["relevance_per_sample"]) == 3
+    assert entry["majority"] is None
+    assert "cosine" not in entry["methods"]["LRP"]
+    with np.load(tmp_path / "own.npz") as arrays:
+        assert "majority" not in arrays
+        parts = arrays["relevance/LRP"].reshape(28, 3, 28).sum((0, 2))
+    assert entry["methods"]["LRP"]["relevance_per_sample"] == pytest.approx(parts, abs=1e-5)
 
 
 def test_what_is_given_is_not_written_over(checkpoint, tmp_path):
@@ -74,6 +111,15 @@ def test_a_checkpoint_gives_back_network_and_data(checkpoint):
     assert isinstance(model.network, Deep)
     assert not model.training
     assert load_data(checkpoint, batch_size=7).seed == 3
+
+
+def test_checkpoints_that_name_learning_rate_and_schedule_as_before_can_be_explained(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"] |= {"learning_rate": 2e-3, "schedule": "one_cycle", "classes": 10}
+    torch.save(content, tmp_path / "old.ckpt")
+    weights = load_classifier(tmp_path / "old.ckpt").network.state_dict()
+    for name, weight in weights.items():
+        assert torch.equal(weight, content["state_dict"][f"network.{name}"])
 
 
 def test_bad_requests_are_refused(checkpoint, tmp_path):

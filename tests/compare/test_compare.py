@@ -135,7 +135,7 @@ def test_the_report_needs_no_server_and_has_no_errors(compared, tmp_path):
 
 
 def test_failed_runs_are_reported_and_do_not_stop_the_others(tmp_path):
-    (tmp_path / "broken.yaml").write_text("model:\n  network: Deep\n  learning_rate: -1.0\n")
+    (tmp_path / "broken.yaml").write_text("model:\n  network: Deep\n  classes: 10\noptimizer:\n  lr: -1.0\n")
     (tmp_path / "study.yaml").write_text(
         f"name: part\nnetworks:\n  Broken: [broken.yaml]\n  Deep: [{ROOT}/configs/deep.yaml]\ndatasets: [digits]\n"
         "gallery: 1\noptions: [--trainer.max_epochs=1, --data.batch_size=100]\n"
@@ -145,7 +145,7 @@ def test_failed_runs_are_reported_and_do_not_stop_the_others(tmp_path):
                           timeout=TIME_LIMIT_S)  # fmt: skip
     assert done.returncode == 1
     assert "1 of 2 runs failed" in done.stderr
-    assert "learning_rate=-1.0 must be positive" in done.stderr
+    assert "optimizer.lr=-1.0 must be positive" in done.stderr
     assert "Traceback" not in done.stderr
     summary = (tmp_path / "logs/compare/part/summary.md").read_text()
     assert "## Failed runs" in summary

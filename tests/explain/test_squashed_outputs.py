@@ -8,7 +8,15 @@ from readers import assert_equal
 from torch import nn
 from two_layers import METHODS, Last, data, network
 
-from rnnx_lightning.explain import LRP, Epsilon
+from rnnx_lightning.explain import LRP, Epsilon, UnexplainableError
+
+
+def one_by_one(z):
+    result = torch.empty_like(z)
+    for k in range(z.shape[1]):
+        result[:, k] = z[:, k].sigmoid()
+    return result
+
 
 SQUASHED = {
     "nn.Sigmoid": nn.Sigmoid(),
@@ -19,6 +27,8 @@ SQUASHED = {
     "nn.LogSoftmax": nn.LogSoftmax(1),
     "softmax of float": lambda z: F.softmax(z, dim=1, dtype=torch.float64),
     "softmax, then flat": lambda z: torch.softmax(z, 1).flatten(1),
+    "sigmoid_": lambda z: z.sigmoid_(),
+    "sigmoid of each": lambda z: torch.stack([column.sigmoid() for column in z.unbind(1)], 1),
     "log of softmax": lambda z: torch.softmax(z, 1).log(),
 }
 
@@ -45,3 +55,19 @@ def test_what_speaks_against_a_class_is_not_painted_as_speaking_for_it():
         for target in (None, 0):
             relevance = LRP(Epsilon(0.0))(model, x, target)
             np.testing.assert_allclose(relevance, [[-2.0, -1.0, 0.5]] * 2, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda z: torch.cat([z[:, :1].sigmoid(), z[:, 1:]], 1),
+        lambda z: torch.stack([1 - z[:, 0].sigmoid(), z[:, 0].sigmoid()], 1),
+        one_by_one,
+        lambda z: z.exp() / z.exp().sum(1, keepdim=True),
+    ],
+    ids=["beside logits", "p and 1 - p", "written one by one", "a softmax written out"],
+)
+def test_what_is_half_squashed_is_refused(mixed):
+    (x, _), model = data(), network()
+    with pytest.raises(UnexplainableError, match=r"last sigmoid|'exp'"):
+        LRP(Epsilon())(Last(model, mixed), x, 1)

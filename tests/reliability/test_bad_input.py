@@ -23,28 +23,28 @@ COMMAND_LINE = {
     "unknown command": (["fitt"], ["'fitt'", "Did you mean 'fit'"]),
     "misspelt trainer option": ([*FIT, "--trainer.max_epoch=3"], ["trainer.max_epoch", "trainer.max_epochs"]),
     "misspelt data option": ([*FIT, "--data.batchsize=3"], ["data.batchsize", "data.batch_size"]),
-    "misspelt model option": ([*FIT, "--model.learning_rat=3"], ["learning_rat", "model.learning_rate"]),
+    "misspelt model option": ([*FIT, "--model.clases=3"], ["clases", "model.classes"]),
     "misspelt network option": ([*FIT, f"{NETWORK}dropot=0.1"], ["dropot"]),
     "unknown option": ([*FIT, "--zzz=3"], ["zzz"]),
     "word for a number": ([*FIT, "--data.batch_size=many"], ["data.batch_size", "many"]),
     "fraction for a whole number": ([*FIT, "--data.batch_size=2.5"], ["data.batch_size", "2.5"]),
-    "word for a learning rate": ([*FIT, "--model.learning_rate=fast"], ["model.learning_rate", "fast"]),
+    "word for a learning rate": ([*FIT, "--optimizer.lr=fast"], ["optimizer", "lr", "fast"]),
     "word for a truth value": ([*FIT, "--data.fresh=perhaps"], ["data.fresh", "perhaps"]),
     "no such config": (["fit", "--config", "nowhere.yaml"], ["nowhere.yaml"]),
     "config is a folder": (["fit", "--config", "."], ["--config"]),
     "no such network": ([*FIT, "--model.network=DeepDeep"], ["DeepDeep"]),
     "no such module": ([*FIT, "--model.network=no_such_module.Network"], ["no_such_module"]),
     "network is no module": ([*FIT, "--model.network=datetime.datetime"], ["datetime"]),
-    "no such callback": ([*FIT, "--trainer.callbacks=CosineSimilarty"], ["CosineSimilarty"]),
+    "no such callback": ([*FIT, "--trainer.callbacks=Explainabilty"], ["Explainabilty"]),
     "unknown data set": ([*FIT, "--data.dataset=cifar"], ["cifar", "fashion_mnist"]),
-    "unknown schedule": ([*FIT, "--model.schedule=cosine"], ["cosine", "one_cycle"]),
+    "unknown schedule": ([*FIT, "--lr_scheduler=cosine"], ["lr_scheduler", "cosine"]),
     "batch of none": ([*FIT, "--data.batch_size=0"], ["batch_size=0"]),
     "negative batch": ([*FIT, "--data.batch_size=-5"], ["batch_size=-5"]),
     "batch larger than the data": ([*FIT, "--data.batch_size=100000"], ["batch_size=100000", "smaller"]),
-    "learning rate 0": ([*FIT, "--model.learning_rate=0"], ["learning_rate=0", "positive"]),
-    "negative learning rate": ([*FIT, "--model.learning_rate=-1"], ["learning_rate=-1", "positive"]),
-    "infinite learning rate": ([*FIT, "--model.learning_rate=.inf"], ["learning_rate=inf"]),
-    "learning rate is no number": ([*FIT, "--model.learning_rate=.nan"], ["learning_rate=nan"]),
+    "learning rate 0": ([*FIT, "--optimizer.lr=0"], ["optimizer.lr=0", "positive"]),
+    "negative learning rate": ([*FIT, "--optimizer.lr=-1"], ["optimizer.lr=-1", "positive"]),
+    "infinite learning rate": ([*FIT, "--optimizer.lr=.inf"], ["optimizer.lr=inf"]),
+    "learning rate is no number": ([*FIT, "--optimizer.lr=.nan"], ["optimizer.lr=nan"]),
     "dropout of all": ([*FIT, f"{NETWORK}dropout=1.0"], ["dropout=1.0", "[0, 1)"]),
     "negative dropout": ([*FIT, f"{NETWORK}dropout=-0.1"], ["dropout=-0.1"]),
     "columns that do not divide": ([*FIT, "--data.columns=5"], ["columns=5", "28"]),
@@ -68,7 +68,12 @@ COMMAND_LINE = {
         [*FIT, "--model.network=torch.nn.Linear", f"{NETWORK}in_features=84", f"{NETWORK}out_features=10"],
         ["Linear", "28, 10)", "(batch, classes)"],
     ),
-    "one cycle without end": ([*FIT, "--trainer.max_epochs=-1"], ["one_cycle", "max_epochs=-1", "constant"]),
+    "one cycle without end": ([*FIT, "--trainer.max_epochs=-1"], ["OneCycle", "max_epochs=-1", "constant"]),
+    "no such optimizer": ([*FIT, "--optimizer=Adamm"], ["optimizer", "Adamm"]),
+    "no optimizer": ([*FIT, "--optimizer=null"], ["optimizer"]),
+    "misspelt optimizer option": ([*FIT, "--optimizer.momentun=0.9"], ["momentun"]),
+    "schedule that lacks a number": ([*FIT, "--lr_scheduler=StepLR"], ["step_size"]),
+    "optimizer option out of range": ([*FIT, "--optimizer.eps=-1"], ["eps", "-1"]),
     "fit from the best of no run": ([*FIT, "--ckpt_path=best"], ["no checkpoint 'best'"]),
     "last without logger or run": (
         [*FIT, "--trainer.logger=false", "--ckpt_path=last"], ["no last checkpoint in logs/quick", "give the path"],
@@ -79,9 +84,15 @@ COMMAND_LINE = {
     ),
     "link to the last checkpoint": ([*FIT, "--checkpoint.save_last=link"], ["save_last", "link"]),
     "no sequence to explain": (
-        [*FIT, "--trainer.callbacks=CosineSimilarity", "--trainer.callbacks.sequences=0"], ["sequences=0"],
+        [*FIT, "--trainer.callbacks=Explainability", "--trainer.callbacks.sequences=0"], ["sequences=0"],
     ),
-    "no sequence to draw": ([*FIT, "--trainer.callbacks=Heatmaps", "--trainer.callbacks.sequences=0"], ["sequences=0"]),
+    "fewer pictures than none": (
+        [*FIT, "--trainer.callbacks=Explainability", "--trainer.callbacks.pictures=-1"], ["pictures=-1"],
+    ),
+    "score that asks for what is not known": (
+        [*FIT, "--trainer.callbacks=Explainability", "--trainer.callbacks.scores.mine=MeanMetric"],
+        ["score 'mine'", "asks for value", "relevance, majority"],
+    ),
     "GPU that is not there": ([*FIT, "--trainer.accelerator=gpu"], ["accelerator=gpu", "Without a GPU"]),
     "more devices than cores": ([*FIT, "--trainer.accelerator=cpu", "--trainer.devices=500"], ["devices=500"]),
     "devices that are a word": ([*FIT, "--trainer.devices=some"], ["some"]),
@@ -94,6 +105,10 @@ COMMAND_LINE = {
     "explain nothing": (["explain", "--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt"]),
     "explain a word": (["explain", "--ckpt_path=a.ckpt", "--index=first"], ["first"]),
     "explain by an unknown method": (["explain", "--ckpt_path=a.ckpt", "--methods.A=LRPP"], ["methods", "LRPP"]),
+    "explain by what is no score": (["explain", "--ckpt_path=a.ckpt", "--scores.A=Linear"], ["scores", "Linear"]),
+    "score that is none": (
+        [*FIT, "--trainer.callbacks=Explainability", "--trainer.callbacks.scores.mine=Linear"], ["mine", "Linear"],
+    ),
     "study without networks": (["compare", "--name=empty"], ["networks"]),
     "study with a bad name": (["compare", "--name=../up", '--networks={"A": []}'], ["../up"]),
     "study of a missing config": (["compare", "--name=s", '--networks={"A": ["gone.yaml"]}'], ["gone.yaml"]),
@@ -335,9 +350,8 @@ def test_a_network_that_cannot_be_explained(say, tmp_path, monkeypatch):
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = json.dumps({"class_path": "squares.Squares"})
-    said = say(["fit", "--data.dataset=digits", "--trainer.max_epochs=1", f"--model.network={config}",
-                "--trainer.callbacks=CosineSimilarity"])  # fmt: skip
-    for word in ("mul.Tensor", "multiplies two signals", 'products="half"'):
+    said = say(["fit", "--data.dataset=digits", "--trainer.max_epochs=1", f"--model.network={config}"])
+    for word in ("mul.Tensor", "multiplies two signals", 'products="half"', "--trainer.callbacks null"):
         assert word in said
 
 

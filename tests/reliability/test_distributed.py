@@ -11,9 +11,14 @@ import torch
 from limits import TIME_LIMIT_S
 from paths import ROOT
 
+SCORES = {
+    "cosine": "MajorityCosineSimilarity", "mass": "RelevanceMassAccuracy", "conservation": "ConservationError",
+    "flipping": {"class_path": "PixelFlippingArea", "init_args": {"patch": 28}},
+}  # fmt: skip
 BASE = [
     "fit", "--config", str(ROOT / "configs" / "deep.yaml"), "--data.dataset=digits", "--trainer.max_epochs=2",
     "--model.network.init_args.dropout=0", "--trainer.accelerator=cpu", "--trainer.deterministic=true",
+    f"--trainer.callbacks.scores={json.dumps(SCORES)}",
 ]  # fmt: skip
 
 # A distributed run that hangs ignores SIGTERM.
@@ -42,7 +47,8 @@ def single(tmp_path_factory):
 
 
 def assert_same(one, other):
-    """All metrics: loss, accuracy, every method's cosine similarity; and the trained weights."""
+    """All metrics: loss, accuracy, every method's scores; and the trained weights."""
+    assert {f"test/{score}/LRP" for score in SCORES} <= one[0].keys()
     assert one[0].keys() == other[0].keys()
     for name, value in one[0].items():
         assert other[0][name] == pytest.approx(value, abs=1e-6), name
@@ -59,6 +65,7 @@ def test_two_ranks_with_half_the_batch_equal_one(single, tmp_path):
     runs = list((tmp_path / "double" / "logs" / "deep").iterdir())
     assert [run.name for run in runs] == ["version_0"]
     assert len(list(runs[0].glob("events.out.tfevents.*"))) <= 3  # one rank writes: fit, test, hyperparameters
+    assert len(list(runs[0].glob("pictures/*/heatmaps-*.png"))) == 2 + 1  # two validations, one test
 
 
 def test_torchrun_starts_the_ranks_too(single, tmp_path):
@@ -89,7 +96,7 @@ def test_slurm_starts_the_ranks_too(single, tmp_path):
 def test_a_rank_without_a_batch_causes_no_deadlock(single, tmp_path):
     """One batch holds all validation sequences that rank 0 sees; limits leave rank 1 with fewer to explain."""
     arguments = ["--data.batch_size=287", "--trainer.devices=2", "--trainer.max_epochs=1",
-                 "--trainer.callbacks=CosineSimilarity",
+                 "--trainer.callbacks=Explainability",
                  "--trainer.callbacks.sequences=1", "--trainer.callbacks.test_sequences=1"]  # fmt: skip
     results, _ = train(tmp_path / "run", *arguments)
     assert 0 < results["test/cosine/Sensitivity"] <= 1

@@ -45,6 +45,10 @@ def files(folder):
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
+def pictures(step):
+    return {f"pictures/{stage}/sequences-{step:07d}.png" for stage in ("val", "test")}
+
+
 def events(folder):
     return EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 0}).Reload()
 
@@ -53,10 +57,12 @@ def test_a_run_without_logger_has_a_folder_too_and_goes_on_in_it(rnnx, tmp_path)
     said = rnnx(*FIT, "--trainer.logger=false")
     assert "Run: logs/deep/version_0" in said
     assert "tensorboard" not in said
-    expected = {"config.yaml", "results.json", CHECKPOINTS, "checkpoints/best.ckpt"}
+    assert "Pictures: logs/deep/version_0/pictures" in said
+    expected = {"config.yaml", "results.json", CHECKPOINTS, "checkpoints/best.ckpt", *pictures(2)}
     assert files(tmp_path) == {f"logs/deep/version_0/{name}" for name in expected}
     rnnx(*FIT, "--trainer.logger=false", "--trainer.max_epochs=2", "--ckpt_path=last")
-    assert files(tmp_path) == {f"logs/deep/version_0/{name}" for name in (*expected, "config-2.yaml")}
+    expected |= {"config-2.yaml", *pictures(5)}
+    assert files(tmp_path) == {f"logs/deep/version_0/{name}" for name in expected}
     assert steps_of(tmp_path / "logs/deep/version_0" / CHECKPOINTS) == 6
     rnnx(*FIT, "--trainer.logger=false")
     assert steps_of(tmp_path / "logs/deep/version_1" / CHECKPOINTS) == 3
@@ -118,7 +124,7 @@ def test_another_logger_first(rnnx, tmp_path):
         "--trainer.logger+=TensorBoardLogger",
         "--trainer.logger.save_dir=curves",
     )
-    callbacks = ("--trainer.callbacks=Heatmaps", "--trainer.callbacks+=CosineSimilarity")
+    callbacks = ("--trainer.callbacks=Explainability",)
     said = rnnx(*FIT, *loggers, *callbacks, "--trainer.log_every_n_steps=1")
     assert "Run: table/lightning_logs/version_0\n" in said
     assert "tensorboard --logdir curves/lightning_logs/version_0\n" in said
@@ -184,9 +190,8 @@ def test_a_logger_whose_folder_runs_share(rnnx, tmp_path):
     said = rnnx(*FIT, "--config=config.yaml", "--trainer.logger=service.Service")
     assert "Run: project/abc" in said
     new = {name for name in files(tmp_path) - before if "__pycache__" not in name}
-    assert new == {
-        f"project/abc/{name}" for name in ("config.yaml", "results.json", CHECKPOINTS, "checkpoints/best.ckpt")
-    }
+    expected = {"config.yaml", "results.json", CHECKPOINTS, "checkpoints/best.ckpt", *pictures(2)}
+    assert new == {f"project/abc/{name}" for name in expected}
     assert (tmp_path / "config.yaml").read_text() == "model:\n  network: Deep\n"
 
 
@@ -204,6 +209,6 @@ def test_the_checkpoints_of_another_run_are_not_written_over(start, rnnx, tmp_pa
 
 
 def test_lines_of_a_run_without_end_name_none(rnnx):
-    said = rnnx(*FIT, "--trainer.max_epochs=-1", "--trainer.max_steps=6", "--model.schedule=constant")
+    said = rnnx(*FIT, "--trainer.max_epochs=-1", "--trainer.max_steps=6", "--lr_scheduler=null")
     assert "epoch 2  " in said
     assert "/-1" not in said

@@ -12,6 +12,7 @@ from rnnx_lightning.classifier import SequenceClassifier, rejection_cross_entrop
 from rnnx_lightning.data import MajoritySequences
 from rnnx_lightning.explain import DeepTaylor
 from rnnx_lightning.metrics.functional import majority_cosine_similarity
+from rnnx_lightning.schedule import adam
 
 NETWORKS = ("Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU", "LSTM", "GRU")
 
@@ -37,7 +38,7 @@ def test_a_random_config_runs_or_is_refused(
 ):  # fmt: skip
     try:
         net = getattr(architectures, network)(columns=columns, dropout=dropout, stationary_dropout=stationary)
-        model = SequenceClassifier(net, learning_rate=learning_rate)
+        model = SequenceClassifier(net, optimizer=adam(learning_rate))
         data = MajoritySequences(
             dataset="digits", samples=samples, majority_size=majority_size, columns=columns, batch_size=batch_size,
             folds=folds, fold=fold, validation_share=validation_share, fresh=fresh,

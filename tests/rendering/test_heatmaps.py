@@ -1,9 +1,11 @@
 import io
+from dataclasses import replace
 
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
+from rnnx_lightning.explained import Explained
 from rnnx_lightning.rendering.heatmaps import colour_relevance, draw_heatmaps
 from rnnx_lightning.rendering.sequences import draw_sequences
 
@@ -36,9 +38,16 @@ def test_pictures_have_a_row_a_sequence_and_a_column_a_method():
     names = ["T-shirt/top", "Trouser", "Pullover", "Dress"]
     relevance = {"SA": torch.rand_like(image), "LRP": torch.randn_like(image)}
     scores = {name: torch.ones(4) for name in relevance}
-    figure = draw_heatmaps(image, relevance, label, label.flip(0), majority, names, scores)
+    scores = {"cosine": scores, "mass": {"SA": torch.zeros(4)}}
+    explained = Explained(image, label, label.flip(0), majority, relevance, scores)
+    figure = draw_heatmaps(explained, names)
     written = [text.get_text() for text in figure.axes[0].texts]
     assert {"input", "SA", "LRP", "T-shirt/top\n→ Dress", "1.00"} <= set(written)
+    assert "0.00" not in written  # of the second score
     assert len(figure.axes[0].patches) == 4 * 3 * 2  # two frames a sequence and column
+    assert figure.texts[0].get_text().endswith("numbers: cosine")
+    unknown = draw_heatmaps(replace(explained, majority=None, scores={}), names)
+    assert not unknown.axes[0].patches
+    assert "1.00" not in [text.get_text() for text in unknown.axes[0].texts]
     assert as_pixels(figure).width > 84 * 3 * 2
     assert as_pixels(draw_sequences(image, label, label, majority, names)).height > 100

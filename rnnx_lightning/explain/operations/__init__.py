@@ -1,16 +1,23 @@
 """Every operation that the explainer knows; `register` adds one."""
 
-from rnnx_lightning.explain.operations import activations, arithmetic, linear_maps, norms, shapes
+from rnnx_lightning.explain.operations import activations, arithmetic, linear_maps, norms, shapes, tokens, writes
+from rnnx_lightning.explain.operations.activations import activation, gate
+from rnnx_lightning.explain.operations.shapes import moving
 from rnnx_lightning.explain.operations.table import ADVICE, HARMLESS, TABLE, register
 
 __all__ = [
     "ADVICE",
     "HARMLESS",
     "TABLE",
+    "activation",
     "activations",
     "arithmetic",
+    "gate",
     "linear_maps",
+    "moving",
     "norms",
     "register",
     "shapes",
+    "tokens",
+    "writes",
 ]

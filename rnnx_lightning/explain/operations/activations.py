@@ -9,7 +9,7 @@ from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import Recorder, aten, records, register
 from rnnx_lightning.explain.pixels import Pixels
-from rnnx_lightning.explain.rows import PASS, RELU, VJP
+from rnnx_lightning.explain.rows import PASS, RELU, SOFTMAX, VJP
 from rnnx_lightning.explain.tape import Tape
 
 
@@ -34,6 +34,7 @@ def activation(nonnegative: bool = False) -> Recorder:
             Node(PASS, (node,), value, nonnegative=nonnegative or (node.nonnegative and node.pixels is None)),
         )
 
+    record.__doc__ = "An activation with f(0) = 0: the relevance of its output is its input's."
     return record
 
 
@@ -117,9 +118,11 @@ def gate(as_signal: str | None, squashes: bool = False) -> Recorder:
         tape.gate_of(value, node, nonnegative=True, refusal=as_signal, func=func)
         made = tape.find(value)
         if squashes and made is not None:
-            tape.squashed = made, tensor
+            made.logits = tensor
         return value
 
+    as_one = "hands relevance on" if as_signal is None else "is refused"
+    record.__doc__ = f"Scales signals, and takes no relevance there; as a signal it {as_one}."
     return record
 
 
@@ -128,18 +131,30 @@ for _operation in (aten.sigmoid.default, aten.hardsigmoid.default):
 register(aten.softplus.default, gate(None))
 for _operation in (aten.exp.default, aten.exp2.default):
     register(_operation, gate("It is explained where it scales a signal. As a signal it has no rule."))
-for _operation in (aten._softmax.default, aten._log_softmax.default, aten._safe_softmax.default):
-    register(
-        _operation,
-        gate(
-            "It is explained where it weighs signals (attention). Explain the logits: leave the softmax out of "
-            "the network.",
-            squashes=True,
-        ),
-    )
+weighs = gate(
+    "It is explained where it weighs signals (attention). Explain the logits: leave the softmax out of the "
+    "network.",
+    squashes=True,
+)
+register(aten._log_softmax.default, weighs)
+
+
+@records("_softmax.default _safe_softmax.default")
+def softmax(tape: Tape, func: Any, tensor: Tensor, dim: int, *args: Any, **kwargs: Any) -> Tensor:
+    """Weighs signals, and takes no relevance; or is one, if the composite says so (AttnLRP)."""
+    node = tape.find(tensor)
+    if node is None or tape.composite.softmax == "constant":
+        return weighs(tape, func, tensor, dim, *args, **kwargs)
+    value = func(tensor, dim, *args, **kwargs)
+    if node.refusal is not None:
+        return tape.refused(func, value, "", tensor)
+    made = Node(SOFTMAX, (node,), value, (held(tensor), held(value), dim), nonnegative=True)
+    made.logits = tensor
+    return tape.note(value, made)
+
+
 for _operation in (
     aten.var.correction, aten.std.correction, aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim,
-    aten.abs.default,
 ):  # fmt: skip
     register(_operation, gate("It is explained where it scales a signal. As a signal it has no rule."))
 
@@ -152,10 +167,10 @@ def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) ->
     if node is None:
         return tape.refused(func, value, advice, *args)
     tape.gate_of(value, node, nonnegative=True, refusal=advice, func=func)
-    if tape.squashed is not None and tape.squashed[0] is node:
+    if func is aten.log.default and node.logits is not None:
         made = tape.find(value)
         assert made is not None  # just noted
-        tape.squashed = made, tape.squashed[1]  # the logarithm of probabilities
+        made.logits = node.logits
     return value
 
 
@@ -250,7 +265,7 @@ def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
     tape.gate_of(value[0], node, refusal="It is explained as a network's last operation.", func=func)
     made = tape.find(value[0])
     assert made is not None  # just noted
-    tape.squashed = made, tensor
+    made.logits = tensor
     return value
 
 

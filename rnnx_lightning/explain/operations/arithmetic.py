@@ -87,6 +87,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     if not first.gate and not second.gate:
         return tape.product_of_signals(func, value, (first, one), (second, two), func)
     node, tensor, gate, known = (second, two, one, first) if first.gate else (first, one, two, second)
+    known.logits = None
     sign = True if known.nonnegative else None
     if node.gated and node.rule is not None and tape.composite.memory == "per_step":
         tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and known.nonnegative))
@@ -123,6 +124,21 @@ def negate(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     assert node is not None  # recorded
     refusal = _refused(tape, func, value, node, None, tensor, None)
     return scaled(tape, value, node, tensor, -1.0, False) if refusal is None else refusal
+
+
+@records("abs.default")
+def absolute(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
+    """Times its sign, a constant; what it scales (a norm) takes no relevance from it."""
+    value = func(tensor)
+    node = tape.find(tensor)
+    assert node is not None  # recorded
+    if (refusal := _refused(tape, func, value, node, None, tensor, None)) is not None:
+        return refusal
+    scaled(tape, value, node, tensor, held(tensor.sign()), None)
+    made = tape.find(value)
+    assert made is not None  # just noted
+    made.gate = made.nonnegative = True
+    return value
 
 
 @records("addcmul.default")

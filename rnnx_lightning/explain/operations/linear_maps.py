@@ -23,6 +23,9 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
     first, second = tape.find(one), tape.find(two)
     if first is not None and second is not None and first.gate and second.gate:
         return tape.gate_of(value, first, second)
+    for node in (first, second):
+        if node is not None and node.gate:
+            node.logits = None
     if first is None or (second is not None and first.gate and not second.gate):
         operation = Operation(
             lambda x, w: func_of(func)(w, x), lambda f, w, _: w.mT @ f if w.dim() > 1 else torch.outer(w, f)
@@ -95,12 +98,6 @@ def convolution(
         return tape.refused(func, value, "Only the signal may depend on the input, not the weight.", weight)
     shaped = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
     return tape.linear(func, x, operation, weight, shaped, value)
-
-
-@records("_convolution _convolution_mode conv1d conv2d conv3d")
-def named_convolution(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """Convolutions that were not taken apart."""
-    return tape.opaque(func, args, kwargs)
 
 
 @records(

@@ -81,7 +81,7 @@ def inverse_deviation(x: Tensor, dims: list[int], epsilon: float) -> Tensor:
 def layer_norm(
     tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
 ) -> Any:
-    """Centring is a linear map, the standard deviation a constant (Ali et al., 2022)."""
+    """Centring is a linear map, the standard deviation a constant [Ali et al., 2022]."""
     value = func(x, shape, weight, bias, epsilon)
     dims = list(range(-len(shape), 0))
     scale = inverse_deviation(held(x), dims, epsilon) if torch.is_grad_enabled() else value[2]

@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from rnnx_lightning.explain.operations.fused_recurrent import all_steps
+from rnnx_lightning.explain.tape import Tape
+
 State = tuple[Tensor, ...]  # hidden state (B, H), and an LSTM's memory (B, H)
 Step = Callable[[Tensor, State, "Weights"], State]
 
@@ -71,12 +74,21 @@ CELLS = {getattr(torch, f"{name}_cell"): name for name in STEPS}
 
 
 class RecurrentModules(TorchFunctionMode):
-    """Runs recurrent modules step by step while its context is entered."""
+    """Runs recurrent modules in operations that have a rule, while its context is entered.
+
+    Args:
+        tape: where a layer is written down as one node; None: all of them are taken apart step by step.
+    """
+
+    def __init__(self, tape: Tape | None) -> None:
+        super().__init__()
+        self._tape = tape
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Only the fused functions are replaced."""
         if func in FUSED:
-            return fused(FUSED[func], *args)
+            whole = None if self._tape is None else all_steps(self._tape, FUSED[func], *args)
+            return fused(FUSED[func], *args) if whole is None else whole
         if func in CELLS:
             return cell(CELLS[func], *args)
         return func(*args, **(kwargs or {}))

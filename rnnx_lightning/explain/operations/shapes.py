@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.operations.table import Recorder, aten, overloads, records, register
-from rnnx_lightning.explain.overwriting import places, written
 from rnnx_lightning.explain.rows import Joining, Movement, transposed
 from rnnx_lightning.explain.tape import Tape
 
@@ -35,6 +34,7 @@ def moving(undo: Undo, pads: bool = False) -> Recorder:
         shape = value.shape
         return tape.move(value, node, Movement(apply, undo(func, tensor, args, kwargs)), pads)
 
+    record.__doc__ = "Entries are moved, chosen or repeated; relevance goes back where they came from."
     return record
 
 
@@ -82,6 +82,12 @@ def by_type(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tens
     return lambda part: part.to(device=device, dtype=dtype if dtype.is_floating_point else part.dtype)
 
 
+def by_scattering(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
+    """What was gathered goes back to where it was."""
+    shape, (dim, index) = tensor.shape, args
+    return lambda part: part.new_zeros(shape).scatter_add(dim, index, part)
+
+
 def by_view(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> None:
     """The operation shows some entries: what comes back is added there."""
     return
@@ -95,12 +101,13 @@ for _undo, _names in (
         "_reshape_copy.default",
     ),
     (by_permutation, "permute.default"),
-    (by_itself, "t.default transpose.int"),
+    (by_itself, "t.default transpose.int flip.default"),
+    (by_scattering, "gather.default"),
     (by_summing, "expand.default"),
     (by_view, "select.int slice.Tensor diagonal.default narrow.default"),
     (
         by_gradient,
-        "flip.default roll.default repeat.default index_select.default unfold.default gather.default index.Tensor "
+        "roll.default repeat.default index_select.default unfold.default index.Tensor "
         "take.default repeat_interleave.self_int reflection_pad1d.default "
         "reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
         "replication_pad2d.default replication_pad3d.default "
@@ -201,6 +208,8 @@ def where(tape: Tape, func: Any, condition: Tensor, one: Any, two: Any) -> Tenso
 def split(tape: Tape, func: Any, tensor: Tensor, sizes: Any, dim: int = 0) -> list[Tensor]:
     """Several parts, each a move of its own."""
     values = func(tensor, sizes, dim)
+    if "unsafe" in func._schema.name:  # torch keeps no base of these: they may be overwritten
+        values = [value.clone() for value in values]
     starts = [0]
     for value in values:
         starts.append(starts[-1] + value.shape[dim])
@@ -248,91 +257,6 @@ def join(tape: Tape, func: Any, tensors: Sequence[Tensor], dim: int = 0) -> Tens
     return tape.join(value, nodes, tensors, Joining(put, undo), put)
 
 
-def writing(places: int) -> Recorder:
-    """An operation that writes one tensor into another.
-
-    Args:
-        places: which argument is written; the first is written into, those between say where.
-    """
-
-    def record(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Tensor:
-        value = func(*args, **kwargs)
-        tensor, source = args[0], args[places]
-        if not isinstance(source, Tensor):
-            source = torch.full_like(value, source).flatten()[:1].squeeze() if value.numel() else value
-        nodes = [tape.find(tensor), tape.find(source)]
-        like = [tensor.detach(), source.detach()]
-
-        def put(parts: Sequence[Any]) -> Tensor:
-            given = next(p for p in parts if p is not None)
-            one, two = (
-                torch.zeros(t.shape, dtype=given.dtype, device=given.device) if p is None else p
-                for p, t in zip(parts, like, strict=True)
-            )
-            new = list(args)
-            new[0], new[places] = one, two if isinstance(args[places], Tensor) else 0
-            return func(*new, **kwargs)
-
-        def undo(part: Tensor) -> Sequence[Tensor | None]:
-            create = torch.is_grad_enabled()
-            with torch.enable_grad():
-                leaves = [t.to(part.dtype).clone().requires_grad_() for t in like]
-                return torch.autograd.grad(put(leaves), leaves, part, create_graph=create, allow_unused=True)
-
-        return tape.join(value, nodes, [tensor, source], Joining(put, undo), put)
-
-    return record
-
-
-for _place, _names in (
-    (1, "slice_scatter.default select_scatter.default diagonal_scatter.default"),
-    (2, "index_put.default masked_scatter.default"),
-    (3, "scatter.src scatter.value index_copy.default index_fill.int_Scalar index_fill.int_Tensor"),
-):
-    for _operation in overloads(_names):
-        register(_operation, writing(_place))
-
-
-@records("as_strided.default")
-def as_strided(
-    tape: Tape,
-    func: Any,
-    tensor: Tensor,
-    size: list[int],
-    stride: list[int],
-    offset: int | None = None,
-) -> Tensor:
-    """Entries are read where a view of the memory lies."""
-    value = func(tensor, size, stride, offset)
-    node, shape = tape.find(tensor), tensor.shape
-    assert node is not None  # recorded
-    start = int(tensor.storage_offset() if offset is None else offset)
-    index = places(tensor, torch.Size(size), tuple(stride), start)
-    if bool((index < 0).any()):
-        return tape.refused(func, value, "It reads memory that is not the tensor's own.", tensor)
-
-    def undo(part: Tensor) -> Tensor:
-        whole = part.new_zeros(shape.numel()).index_add(0, index.flatten(), part.reshape(-1))
-        return whole.view(shape)
-
-    return tape.move(value, node, Movement(lambda part: part.take(index), undo))
-
-
-@records("as_strided_scatter.default")
-def write_view(
-    tape: Tape,
-    func: Any,
-    base: Tensor,
-    value: Tensor,
-    size: list[int],
-    stride: list[int],
-    offset: int | None = None,
-) -> Tensor:
-    """A tensor is written where a view of another one lies."""
-    start = int(base.storage_offset() if offset is None else offset)
-    return written(tape, base, value, torch.Size(size), tuple(stride), start)
-
-
 @records("masked_select.default")
 def masked_select(tape: Tape, func: Any, tensor: Tensor, mask: Tensor) -> Tensor:
     """The entries under a mask."""
@@ -341,46 +265,3 @@ def masked_select(tape: Tape, func: Any, tensor: Tensor, mask: Tensor) -> Tensor
     return tape.move(
         func(tensor, mask), node, Movement(lambda part: func(part, mask), by_gradient(func, tensor, (mask,), {}))
     )
-
-
-@records("embedding.default")
-def embedding(tape: Tape, func: Any, weight: Tensor, indices: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Tokens are looked up: a token's relevance is the sum of its vector's."""
-    from rnnx_lightning.explain.node import Node
-    from rnnx_lightning.explain.rows import EMBEDDING
-
-    value = func(weight, indices, *args, **kwargs)
-    node = tape.find(indices)
-    if node is None:
-        return tape.refused(func, value, "Its weight may not depend on the input.", weight)
-    return tape.note(value, Node(EMBEDDING, (node,), value))
-
-
-@records("_pack_padded_sequence.default")
-def pack(tape: Tape, func: Any, padded: Tensor, lengths: Tensor, batch_first: bool) -> Any:
-    """Steps of all examples, one after the other, without padding."""
-    value, sizes = func(padded, lengths, batch_first)
-    node = tape.find(padded)
-    assert node is not None  # recorded
-
-    def apply(part: Tensor) -> Tensor:
-        return func(part, lengths, batch_first)[0]
-
-    undo = by_gradient(lambda part: apply(part), padded, (), {})
-    return tape.move(value, node, Movement(apply, undo)), sizes
-
-
-@records("_pad_packed_sequence.default")
-def unpack(
-    tape: Tape, func: Any, packed: Tensor, sizes: Tensor, batch_first: bool, padding: float, length: int
-) -> Any:
-    """The same with padding again."""
-    value, lengths = func(packed, sizes, batch_first, padding, length)
-    node = tape.find(packed)
-    assert node is not None  # recorded
-
-    def apply(part: Tensor) -> Tensor:
-        return func(part, sizes, batch_first, 0, length)[0]
-
-    undo = by_gradient(lambda part: apply(part), packed, (), {})
-    return tape.move(value, node, Movement(apply, undo), padding=padding == 0), lengths

@@ -3,7 +3,7 @@
 Importing the package fills `CATALOGUE`: name -> `Network`.
 """
 
-from . import (
+from . import (  # noqa: F401
     attending,
     attention,
     cells,
@@ -19,21 +19,5 @@ from . import (
     vision,
 )
 from .network import BATCH, CATALOGUE, Network, called, explained, precision, single, tensors
-
-FILES = (
-    vision,
-    fused,
-    cells,
-    dynamics,
-    memories,
-    text,
-    convolutional,
-    speech,
-    forecasting,
-    attention,
-    attending,
-    gates,
-    statespace,
-)
 
 __all__ = ["BATCH", "CATALOGUE", "Network", "called", "explained", "precision", "single", "tensors"]

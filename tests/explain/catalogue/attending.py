@@ -93,7 +93,12 @@ class SetTransformer(nn.Module):
         return self.fc(self.pool(self.seed.repeat(x.size(0), 1, 1), h, h)[0].squeeze(1))
 
 
-@network("small vision transformer", real(1, 8, 8), "patches by a convolution, qkv in one reshape, class token")
+@network(
+    "small vision transformer",
+    real(1, 8, 8),
+    "patches by a convolution, qkv in one reshape, class token",
+    constant=True,
+)
 class SmallViT(nn.Module):
     def __init__(self):
         super().__init__()
@@ -133,8 +138,17 @@ class Conformer(nn.Module):
             nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 12), nn.SiLU(), nn.Linear(12, 6)) for _ in range(2)
         )
         self.norm, self.mha, self.last = nn.LayerNorm(6), nn.MultiheadAttention(6, 2), nn.LayerNorm(6)
-        self.conv_norm, self.conv = nn.LayerNorm(6), nn.Sequential(
-            nn.Conv1d(6, 12, 1), nn.GLU(dim=1), nn.Conv1d(6, 6, 3, padding=1, groups=6), nn.BatchNorm1d(6), nn.SiLU(), nn.Conv1d(6, 6, 1))  # fmt: skip
+        self.conv_norm, self.conv = (
+            nn.LayerNorm(6),
+            nn.Sequential(
+                nn.Conv1d(6, 12, 1),
+                nn.GLU(dim=1),
+                nn.Conv1d(6, 6, 3, padding=1, groups=6),
+                nn.BatchNorm1d(6),
+                nn.SiLU(),
+                nn.Conv1d(6, 6, 1),
+            ),
+        )
         self.fc = nn.Linear(6, 3)
 
     def forward(self, x):
@@ -199,7 +213,7 @@ class LinearAttention(nn.Module):
         return self.fc(torch.einsum("bnd,bde,bn->bne", q, kv, z).mean(1))
 
 
-@network("FNet", real(8, 6), "Fourier transform in place of attention")
+@network("FNet", real(8, 6), "Fourier transform in place of attention", refused="fft")
 class FNet(nn.Module):
     def __init__(self):
         super().__init__()

@@ -29,8 +29,13 @@ network("transformer encoder, norm first", real(7, 3), "nn.TransformerEncoder wi
 )
 
 
-@network("text transformer", lambda: tokens(12, 6)() * torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6, [1, 1, 1, 1, 1, 0]]),
-         "nn.Embedding, learnt positions, key padding mask, [CLS], dict output", target=lambda out: out["logits"][:, 2])  # fmt: skip
+@network(
+    "text transformer",
+    lambda: tokens(12, 6)() * torch.tensor([[1, 1, 1, 1, 0, 0], [1] * 6, [1, 1, 1, 1, 1, 0]]),
+    "nn.Embedding, learnt positions, key padding mask, [CLS], dict output",
+    target=lambda out: out["logits"][:, 2],
+    constant=True,
+)
 class TextTransformer(nn.Module):
     def __init__(self):
         super().__init__()
@@ -108,8 +113,13 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * self.weight
 
 
-@network("Llama block", tokens(12, 6), "RMSNorm by hand, rotary positions, scaled_dot_product_attention, SwiGLU", target=(5, 2),
-         options={"products": "half"})  # fmt: skip
+@network(
+    "Llama block",
+    tokens(12, 6),
+    "RMSNorm by hand, rotary positions, scaled_dot_product_attention, SwiGLU",
+    target=(5, 2),
+    options={"products": "half"},
+)
 class Llama(nn.Module):
     def __init__(self):
         super().__init__()
@@ -144,8 +154,14 @@ class Llama(nn.Module):
 class ConvTran(nn.Module):
     def __init__(self):
         super().__init__()
-        self.embed = nn.Sequential(nn.Conv2d(1, 6, (1, 5), padding="same"), nn.BatchNorm2d(6), nn.GELU(),
-                                   nn.Conv2d(6, 8, (2, 1)), nn.BatchNorm2d(8), nn.GELU())  # fmt: skip
+        self.embed = nn.Sequential(
+            nn.Conv2d(1, 6, (1, 5), padding="same"),
+            nn.BatchNorm2d(6),
+            nn.GELU(),
+            nn.Conv2d(6, 8, (2, 1)),
+            nn.BatchNorm2d(8),
+            nn.GELU(),
+        )
         self.query, self.key, self.value = (nn.Linear(8, 8, bias=False) for _ in range(3))
         self.relative, self.to_out = nn.Parameter(torch.randn(23, 2) * 0.1), nn.LayerNorm(8)
         self.norm1, self.norm2 = nn.LayerNorm(8, eps=1e-5), nn.LayerNorm(8, eps=1e-5)
@@ -193,8 +209,13 @@ class PatchTST(nn.Module):
         return self.head(z.view(x.shape[0], 2, 3, 6)).transpose(1, 2)
 
 
-@network("transformer with decoder", real(6, 4), "nn.Transformer, causal mask, learnt start", target=(3, 1),
-         arguments=lambda: {"y": torch.randn(BATCH, 4, 4)})  # fmt: skip
+@network(
+    "transformer with decoder",
+    real(6, 4),
+    "nn.Transformer, causal mask, learnt start",
+    target=(3, 1),
+    arguments=lambda: {"y": torch.randn(BATCH, 4, 4)},
+)
 class WithDecoder(nn.Module):
     def __init__(self):
         super().__init__()

@@ -7,7 +7,7 @@ from torch import nn
 from .network import network, real
 
 
-@network("LSTM by hand (chunk)", real(8, 4), "chunk, cat of x and h")
+@network("LSTM by hand (chunk)", real(8, 4), "chunk, cat of x and h", constant=True)
 class ChunkLSTM(nn.Module):
     def __init__(self):
         super().__init__()
@@ -60,7 +60,7 @@ class SliceLSTM(nn.Module):
         return self.fc(hidden_seq[:, -1])
 
 
-@network("GRU by hand", real(8, 4), "reset gate before the matrix, (1 - z) h + z n")
+@network("GRU by hand", real(8, 4), "reset gate before the matrix, (1 - z) h + z n", constant=True)
 class HandGRU(nn.Module):
     def __init__(self):
         super().__init__()
@@ -141,7 +141,7 @@ class NormLSTM(nn.Module):
         return self.fc(hx)
 
 
-@network("coupled-gate LSTM", real(8, 4), "1 - forget gate, torch.lerp")
+@network("coupled-gate LSTM", real(8, 4), "1 - forget gate, torch.lerp", constant=True)
 class Coupled(nn.Module):
     def __init__(self):
         super().__init__()
@@ -156,7 +156,7 @@ class Coupled(nn.Module):
         return self.fc(h)
 
 
-@network("minimal gated unit", real(8, 4), "one gate, einsum")
+@network("minimal gated unit", real(8, 4), "one gate, einsum", constant=True)
 class MGU(nn.Module):
     def __init__(self):
         super().__init__()
@@ -172,7 +172,7 @@ class MGU(nn.Module):
         return self.fc(h)
 
 
-@network("JANET", real(8, 4), "forget gate alone, 1 - sigmoid(s - beta)")
+@network("JANET", real(8, 4), "forget gate alone, 1 - sigmoid(s - beta)", constant=True)
 class JANET(nn.Module):
     def __init__(self):
         super().__init__()

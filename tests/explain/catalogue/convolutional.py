@@ -26,8 +26,12 @@ class FCN(nn.Module):
 class SeriesBlock(nn.Module):
     def __init__(self, inputs, outputs):
         super().__init__()
-        self.body = nn.Sequential(block(inputs, outputs, 8), block(outputs, outputs, 5),
-                                  nn.Conv1d(outputs, outputs, 3, padding=1), nn.BatchNorm1d(outputs))  # fmt: skip
+        self.body = nn.Sequential(
+            block(inputs, outputs, 8),
+            block(outputs, outputs, 5),
+            nn.Conv1d(outputs, outputs, 3, padding=1),
+            nn.BatchNorm1d(outputs),
+        )
         same = inputs == outputs
         self.shortcut = (
             nn.BatchNorm1d(outputs)
@@ -191,15 +195,25 @@ class MaskBlock(nn.Module):
     def __init__(self, dilation):
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv1d(6, 8, 1), nn.PReLU(), nn.GroupNorm(1, 8), nn.Conv1d(8, 8, 3, padding=dilation, dilation=dilation, groups=8),
-            nn.PReLU(), nn.GroupNorm(1, 8), nn.Conv1d(8, 6, 1))  # fmt: skip
+            nn.Conv1d(6, 8, 1),
+            nn.PReLU(),
+            nn.GroupNorm(1, 8),
+            nn.Conv1d(8, 8, 3, padding=dilation, dilation=dilation, groups=8),
+            nn.PReLU(),
+            nn.GroupNorm(1, 8),
+            nn.Conv1d(8, 6, 1),
+        )
 
     def forward(self, x):
         return x + self.net(x)
 
 
-@network("Conv-TasNet", real(1, 32), "encoder, GroupNorm, PReLU, masks by sigmoid, transposed convolution",
-         target=lambda out: out[:, 0, 10:14].sum(-1))  # fmt: skip
+@network(
+    "Conv-TasNet",
+    real(1, 32),
+    "encoder, GroupNorm, PReLU, masks by sigmoid, transposed convolution",
+    target=lambda out: out[:, 0, 10:14].sum(-1),
+)
 class ConvTasNet(nn.Module):
     def __init__(self):
         super().__init__()
@@ -207,8 +221,15 @@ class ConvTasNet(nn.Module):
             nn.Conv1d(1, 8, 8, stride=4, bias=False),
             nn.ConvTranspose1d(8, 1, 8, stride=4, bias=False),
         )
-        self.separator = nn.Sequential(nn.GroupNorm(1, 8, eps=1e-8), nn.Conv1d(8, 6, 1), MaskBlock(1), MaskBlock(2),
-                                       nn.PReLU(), nn.Conv1d(6, 16, 1), nn.Sigmoid())  # fmt: skip
+        self.separator = nn.Sequential(
+            nn.GroupNorm(1, 8, eps=1e-8),
+            nn.Conv1d(8, 6, 1),
+            MaskBlock(1),
+            MaskBlock(2),
+            nn.PReLU(),
+            nn.Conv1d(6, 16, 1),
+            nn.Sigmoid(),
+        )
 
     def forward(self, x):
         w = F.relu(self.encoder(x))

@@ -62,7 +62,7 @@ class SRU(nn.Module):
         return self.fc(x[-1])
 
 
-@network("coRNN", real(10, 3), "coupled oscillators: position and velocity")
+@network("coRNN", real(10, 3), "coupled oscillators: position and velocity", constant=True)
 class CoRNN(nn.Module):
     def __init__(self):
         super().__init__()
@@ -135,8 +135,13 @@ class Antisymmetric(nn.Module):
         return self.fc(h)
 
 
-@network("GRU-D", lambda: {"x": real(8, 4)(), "delta": real(8, 4)().abs()}, "missing values: mask, decay exp(-relu(.))",
-         arguments=lambda: {"mask": (torch.rand(3, 8, 4) < 0.7).to(torch.get_default_dtype())})  # fmt: skip
+@network(
+    "GRU-D",
+    lambda: {"x": real(8, 4)(), "delta": real(8, 4)().abs()},
+    "missing values: mask, decay exp(-relu(.))",
+    arguments=lambda: {"mask": (torch.rand(3, 8, 4) < 0.7).to(torch.get_default_dtype())},
+    constant=True,
+)
 class GRUD(nn.Module):
     def __init__(self):
         super().__init__()

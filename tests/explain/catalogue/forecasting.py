@@ -67,8 +67,14 @@ class DLinear(nn.Module):
         return (self.season(seasonal) + self.trend(trend)).permute(0, 2, 1)
 
 
-@network("reversible normalisation", real(12, 2), "mean and deviation taken off the input, put back on the output", target=(1, 0),
-         options={"products": "half"})  # fmt: skip
+@network(
+    "reversible normalisation",
+    real(12, 2),
+    "mean and deviation taken off the input, put back on the output",
+    target=(1, 0),
+    options={"products": "half"},
+    refused="detach",
+)
 class RevIN(nn.Module):
     def __init__(self):
         super().__init__()
@@ -174,8 +180,13 @@ class TSMixer(nn.Module):
         return self.head(x.swapaxes(1, 2)).swapaxes(1, 2)
 
 
-@network("two sources", lambda: {"series": real(8, 3)(), "static": real(4)()}, "nn.GRU and MLP, keyword inputs, dict output",
-         target=lambda out: out["logits"][:, 1], arguments=lambda: {"scale": torch.rand(BATCH, 1) + 0.5})  # fmt: skip
+@network(
+    "two sources",
+    lambda: {"series": real(8, 3)(), "static": real(4)()},
+    "nn.GRU and MLP, keyword inputs, dict output",
+    target=lambda out: out["logits"][:, 1],
+    arguments=lambda: {"scale": torch.rand(BATCH, 1) + 0.5},
+)
 class TwoSources(nn.Module):
     def __init__(self):
         super().__init__()

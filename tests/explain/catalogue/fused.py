@@ -145,8 +145,13 @@ class Autoencoder(nn.Module):
         return self.output_layer(decoded)
 
 
-@network("packed GRU on padded series", real(9, 3), "bidirectional nn.GRU on a PackedSequence, gather of the last step",
-         arguments=lambda: {"lengths": torch.tensor([5, 9, 2])})  # fmt: skip
+@network(
+    "packed GRU on padded series",
+    real(9, 3),
+    "bidirectional nn.GRU on a PackedSequence, gather of the last step",
+    arguments=lambda: {"lengths": torch.tensor([5, 9, 2])},
+    constant=True,
+)
 class PackedGRU(nn.Module):
     def __init__(self):
         super().__init__()
@@ -159,8 +164,12 @@ class PackedGRU(nn.Module):
         return self.fc(out.gather(1, last).squeeze(1))
 
 
-@network("reader of a PackedSequence", lambda: pack_sequence([torch.randn(n, 3) for n in (4, 7, 2)], enforce_sorted=False),
-         "nn.LSTM, PackedSequence as the input")  # fmt: skip
+@network(
+    "reader of a PackedSequence",
+    lambda: pack_sequence([torch.randn(n, 3) for n in (4, 7, 2)], enforce_sorted=False),
+    "nn.LSTM, PackedSequence as the input",
+    constant=True,
+)
 class PackedReader(nn.Module):
     def __init__(self):
         super().__init__()

@@ -32,8 +32,12 @@ def gated_residual():
     return nn.Sequential(GRN(6, 8), GRN(8, 8), nn.Linear(8, 3))
 
 
-@network("TFT without decoder", lambda: {"series": real(7, 3)(), "static": real(4)()},
-         "variable selection by softmax, static context, nn.LSTM, attention with shared values", target=(6, 1))  # fmt: skip
+@network(
+    "TFT without decoder",
+    lambda: {"series": real(7, 3)(), "static": real(4)()},
+    "variable selection by softmax, static context, nn.LSTM, attention with shared values",
+    target=(6, 1),
+)
 class TFT(nn.Module):
     def __init__(self):
         super().__init__()
@@ -142,7 +146,11 @@ class Experts(nn.Module):
         return torch.einsum("be,bek->bk", weights, torch.stack([e(x) for e in self.experts], dim=1))
 
 
-@network("mixture of experts, the best two", real(6), "topk of the gates, scatter, softmax over the chosen")
+@network(
+    "mixture of experts, the best two",
+    real(6),
+    "topk of the gates, scatter, softmax over the chosen",
+)
 class SparseExperts(nn.Module):
     def __init__(self):
         super().__init__()
@@ -180,9 +188,7 @@ class GatedMLP(nn.Module):
         return self.fc(x.mean(1))
 
 
-@network(
-    "ST-GCN", real(3, 6, 5), "skeletons: graph convolution by einsum, temporal Conv2d, residual", piecewise=True
-)
+@network("ST-GCN", real(3, 6, 5), "skeletons: graph convolution by einsum, temporal Conv2d, residual")
 class STGCN(nn.Module):
     def __init__(self):
         super().__init__()

@@ -19,7 +19,7 @@ class ConvLSTMCell(nn.Module):
         return torch.sigmoid(cc_o) * torch.tanh(c_next), c_next
 
 
-@network("ConvLSTM", real(5, 1, 6, 6), "state is a picture, two layers, adaptive average pooling")
+@network("ConvLSTM", real(5, 1, 6, 6), "state is a picture, two layers, adaptive average pooling", constant=True)
 class ConvLSTM(nn.Module):
     def __init__(self):
         super().__init__()
@@ -38,7 +38,7 @@ class ConvLSTM(nn.Module):
         return self.head(x[:, -1])
 
 
-@network("ConvGRU", real(4, 2, 6, 6), "reset gate before a convolution, max pooling")
+@network("ConvGRU", real(4, 2, 6, 6), "reset gate before a convolution, max pooling", constant=True)
 class ConvGRU(nn.Module):
     def __init__(self):
         super().__init__()
@@ -74,8 +74,13 @@ class LMU(nn.Module):
         return self.fc(h)
 
 
-@network("closed-form continuous-time network", lambda: real(8, 3)(), "sigmoid(-f t) g + (1 - sigmoid(-f t)) h, time spans",
-         arguments=lambda: {"timespans": torch.rand(3, 8)})  # fmt: skip
+@network(
+    "closed-form continuous-time network",
+    lambda: real(8, 3)(),
+    "sigmoid(-f t) g + (1 - sigmoid(-f t)) h, time spans",
+    arguments=lambda: {"timespans": torch.rand(3, 8)},
+    constant=True,
+)
 class CfC(nn.Module):
     def __init__(self):
         super().__init__()
@@ -103,8 +108,9 @@ class CfC(nn.Module):
 @network(
     "liquid time-constant network",
     real(6, 3),
-    "semi-implicit Euler steps, division by a signal",
-    options={"products": "half"},
+    "semi-implicit Euler steps, division by a gate",
+    constant=True,
+    second_way=False,
 )
 class LTC(nn.Module):
     def __init__(self):
@@ -171,7 +177,7 @@ class MinGRU(nn.Module):
         return self.fc(h)
 
 
-@network("minLSTM, parallel", real(9, 4), "normalised gates, scan by cumprod and cumsum")
+@network("minLSTM, parallel", real(9, 4), "normalised gates, scan by cumprod and cumsum", refused="cumprod")
 class MinLSTM(nn.Module):
     def __init__(self):
         super().__init__()
@@ -185,7 +191,7 @@ class MinLSTM(nn.Module):
         return self.fc(h[:, -1])
 
 
-@network("minGRU in log space", real(9, 4), "softplus, logcumsumexp, exp")
+@network("minGRU in log space", real(9, 4), "softplus, logcumsumexp, exp", refused="logcumsumexp")
 class LogMinGRU(nn.Module):
     def __init__(self):
         super().__init__()

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
+from torch.overrides import TorchFunctionMode
 
 BATCH = 3
 CATALOGUE: dict[str, "Network"] = {}
@@ -30,6 +32,12 @@ class Network:
     dtype: torch.dtype = torch.float64
     piecewise: bool = False
     """Piecewise linear without gates: LRP-0 is the plain gradient times the input."""
+    constant: bool = False
+    """More than biases is lost: class tokens, start states or gates that scale constants."""
+    second_way: bool = True
+    """Whether the gradient of the linearised network is LRP-0; not where a gate is the only signal."""
+    refused: str | None = None
+    """What is said when relevance cannot be shared."""
     gain: float = 1.5
     """Times what the weights are larger than they start, so that the input matters beside the biases."""
     zennit: str | None = None
@@ -40,9 +48,9 @@ class Network:
         for seed in itertools.count():
             torch.manual_seed(seed)
             with precision(self.dtype):
-                model, x, arguments = self.build(), self.inputs(), self.arguments()
+                model, x, arguments = self.build().to(self.dtype), self.inputs(), self.arguments()
                 randomise(model, self.gain)
-                with torch.no_grad():
+                with torch.no_grad(), Logits():
                     calibrate(model, x, arguments)
                     numbers = explained(called(model.eval(), x, arguments), self.target)
             if numbers.min() > 0.02 and numbers.max() < 1e4:
@@ -61,6 +69,13 @@ def network(name: str, inputs: Callable[[], Any], contains: str, **details: Any)
         return build
 
     return enter
+
+
+class Logits(TorchFunctionMode):
+    """Leaves out a log-softmax, as the explainer does with a network's last one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func is F.log_softmax else func(*args, **(kwargs or {}))
 
 
 @contextlib.contextmanager

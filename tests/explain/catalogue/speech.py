@@ -37,13 +37,25 @@ class SequenceWise(nn.Module):
         return self.module(x.view(t * n, -1)).view(t, n, -1)
 
 
-@network("DeepSpeech 2", real(1, 8, 14), "Hardtanh(0, 20), masked convolution, BatchNorm, nn.GRU, sum of directions",
-         target=(2, 1), arguments=lambda: {"lengths": torch.tensor([14, 10, 12])})  # fmt: skip
+@network(
+    "DeepSpeech 2",
+    real(1, 8, 14),
+    "Hardtanh(0, 20), masked convolution, BatchNorm, nn.GRU, sum of directions",
+    target=(2, 1),
+    arguments=lambda: {"lengths": torch.tensor([14, 10, 12])},
+    constant=True,
+)
 class DeepSpeech2(nn.Module):
     def __init__(self):
         super().__init__()
-        self.conv = nn.Sequential(nn.Conv2d(1, 3, (5, 3), stride=(2, 2), padding=(2, 1)), nn.BatchNorm2d(3), nn.Hardtanh(0, 20, inplace=True),
-                                  nn.Conv2d(3, 3, (3, 3), stride=(2, 1), padding=(1, 1)), nn.BatchNorm2d(3), nn.Hardtanh(0, 20, inplace=True))  # fmt: skip
+        self.conv = nn.Sequential(
+            nn.Conv2d(1, 3, (5, 3), stride=(2, 2), padding=(2, 1)),
+            nn.BatchNorm2d(3),
+            nn.Hardtanh(0, 20, inplace=True),
+            nn.Conv2d(3, 3, (3, 3), stride=(2, 1), padding=(1, 1)),
+            nn.BatchNorm2d(3),
+            nn.Hardtanh(0, 20, inplace=True),
+        )
         self.rnn1, self.rnn2 = (
             nn.GRU(6, 6, bidirectional=True, bias=True),
             nn.GRU(6, 6, bidirectional=True, bias=True),
@@ -78,8 +90,17 @@ class DeepSpeech2(nn.Module):
 class CRNN(nn.Module):
     def __init__(self):
         super().__init__()
-        self.cnn = nn.Sequential(nn.Conv2d(1, 4, 3, 1, 1), nn.ReLU(True), nn.MaxPool2d(2, 2), nn.Conv2d(4, 6, 3, 1, 1), nn.BatchNorm2d(6),
-                                 nn.ReLU(True), nn.MaxPool2d((2, 2), (2, 1), (0, 1)), nn.Conv2d(6, 6, 2), nn.ReLU(True))  # fmt: skip
+        self.cnn = nn.Sequential(
+            nn.Conv2d(1, 4, 3, 1, 1),
+            nn.ReLU(True),
+            nn.MaxPool2d(2, 2),
+            nn.Conv2d(4, 6, 3, 1, 1),
+            nn.BatchNorm2d(6),
+            nn.ReLU(True),
+            nn.MaxPool2d((2, 2), (2, 1), (0, 1)),
+            nn.Conv2d(6, 6, 2),
+            nn.ReLU(True),
+        )
         self.rnn, self.embedding = nn.LSTM(6, 5, bidirectional=True), nn.Linear(10, 4)
 
     def forward(self, x):
@@ -171,17 +192,34 @@ class M5(nn.Module):
 @network("EEGNet", real(1, 4, 32), "depthwise and separable Conv2d, BatchNorm without ReLU, ELU")
 def eegnet():
     return nn.Sequential(
-        nn.Conv2d(1, 4, (1, 8), padding="same", bias=False), nn.BatchNorm2d(4), nn.Conv2d(4, 8, (4, 1), groups=4, bias=False),
-        nn.BatchNorm2d(8), nn.ELU(), nn.AvgPool2d((1, 4)), nn.Dropout(0.25), nn.Conv2d(8, 8, (1, 4), padding="same", groups=8, bias=False),
-        nn.Conv2d(8, 8, 1, bias=False), nn.BatchNorm2d(8), nn.ELU(), nn.AvgPool2d((1, 4)), nn.Flatten(), nn.Linear(16, 3))  # fmt: skip
+        nn.Conv2d(1, 4, (1, 8), padding="same", bias=False),
+        nn.BatchNorm2d(4),
+        nn.Conv2d(4, 8, (4, 1), groups=4, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ELU(),
+        nn.AvgPool2d((1, 4)),
+        nn.Dropout(0.25),
+        nn.Conv2d(8, 8, (1, 4), padding="same", groups=8, bias=False),
+        nn.Conv2d(8, 8, 1, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ELU(),
+        nn.AvgPool2d((1, 4)),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
 
 
 @network("wave encoder", real(1, 48), "GroupNorm, GELU, positional convolution with weight norm, LayerNorm")
 class WaveEncoder(nn.Module):
     def __init__(self):
         super().__init__()
-        self.front = nn.Sequential(nn.Conv1d(1, 6, 8, stride=4, bias=False), nn.GroupNorm(6, 6), nn.GELU(),
-                                   nn.Conv1d(6, 6, 3, stride=2, bias=False), nn.GELU())  # fmt: skip
+        self.front = nn.Sequential(
+            nn.Conv1d(1, 6, 8, stride=4, bias=False),
+            nn.GroupNorm(6, 6),
+            nn.GELU(),
+            nn.Conv1d(6, 6, 3, stride=2, bias=False),
+            nn.GELU(),
+        )
         self.norm, self.project = nn.LayerNorm(6), nn.Linear(6, 8)
         self.position, self.fc = (
             nn.utils.parametrizations.weight_norm(nn.Conv1d(8, 8, 4, padding=2, groups=2), dim=2),

@@ -47,7 +47,7 @@ class Mamba(nn.Module):
         return self.fc((u + self.out_proj(y)).mean(1))
 
 
-@network("S4D", real(10, 4), "diagonal complex state space as a long convolution by FFT, GELU, GLU")
+@network("S4D", real(10, 4), "diagonal complex state space as a long convolution by FFT, GELU, GLU", refused="fft")
 class S4D(nn.Module):
     def __init__(self):
         super().__init__()
@@ -78,7 +78,13 @@ class S4D(nn.Module):
         return self.decoder(self.norm((y + u).transpose(-1, -2)).mean(dim=1))
 
 
-@network("linear recurrent unit", real(9, 4), "complex diagonal recurrence, the real part read", target=1)
+@network(
+    "linear recurrent unit",
+    real(9, 4),
+    "complex diagonal recurrence, the real part read",
+    target=1,
+    refused="not made of its input",
+)
 class LRU(nn.Module):
     def __init__(self):
         super().__init__()
@@ -200,8 +206,13 @@ class RowLSTM(nn.Module):
         return self.fc(self.lstm(x)[1][0][-1])
 
 
-@network("U-Net for series", real(2, 16), "skip connections, upsampling, transposed convolution", piecewise=True,
-         target=lambda out: out[:, 1, 4:9].mean(-1))  # fmt: skip
+@network(
+    "U-Net for series",
+    real(2, 16),
+    "skip connections, upsampling, transposed convolution",
+    piecewise=True,
+    target=lambda out: out[:, 1, 4:9].mean(-1),
+)
 class UTime(nn.Module):
     def __init__(self):
         super().__init__()

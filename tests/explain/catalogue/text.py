@@ -20,7 +20,13 @@ def padded(kinds=12, steps=9):
     return draw
 
 
-@network("sentiment reader", padded(), "nn.Embedding, packed nn.LSTM, h_n", arguments=lambda: {"lengths": LENGTHS})
+@network(
+    "sentiment reader",
+    padded(),
+    "nn.Embedding, packed nn.LSTM, h_n",
+    arguments=lambda: {"lengths": LENGTHS},
+    constant=True,
+)
 class Sentiment(nn.Module):
     def __init__(self):
         super().__init__()
@@ -49,20 +55,26 @@ class Tagger(nn.Module):
         return self.hidden2tag(lstm_out)
 
 
-@network("tagger with log-softmax", tokens(12, 6), "time first, log_softmax output",
-         target=lambda scores: scores[:, 2].max(-1).values + 3)  # fmt: skip
+@network(
+    "tagger with log-softmax", tokens(12, 6), "nn.GRU, log_softmax output, explained before it", target=(2, 1)
+)
 class LogTagger(nn.Module):
     def __init__(self):
         super().__init__()
-        self.embed, self.gru, self.tag = nn.Embedding(12, 6), nn.GRU(6, 6), nn.Linear(6, 4)
+        self.embed, self.gru, self.tag = nn.Embedding(12, 6), nn.GRU(6, 6, batch_first=True), nn.Linear(6, 4)
 
     def forward(self, sentence):
-        out, _ = self.gru(self.embed(sentence.t()))
-        return F.log_softmax(self.tag(out), dim=-1).transpose(0, 1)
+        return F.log_softmax(self.tag(self.gru(self.embed(sentence))[0]), dim=-1)
 
 
-@network("seq2seq with attention", tokens(10, 6), "nn.GRU, nn.GRUCell, additive attention, teacher forcing",
-         target=(3, 4), arguments=lambda: {"tgt": torch.randint(1, 8, (BATCH, 5))})  # fmt: skip
+@network(
+    "seq2seq with attention",
+    tokens(10, 6),
+    "nn.GRU, nn.GRUCell, additive attention, teacher forcing",
+    target=(3, 4),
+    arguments=lambda: {"tgt": torch.randint(1, 8, (BATCH, 5))},
+    constant=True,
+)
 class Seq2Seq(nn.Module):
     def __init__(self):
         super().__init__()
@@ -86,8 +98,11 @@ class Seq2Seq(nn.Module):
         return outputs
 
 
-@network("hierarchical attention network", lambda: torch.randint(0, 12, (BATCH, 3, 5)),
-         "words, sentences, attention pooling twice, tokens (B, S, T)")  # fmt: skip
+@network(
+    "hierarchical attention network",
+    lambda: torch.randint(0, 12, (BATCH, 3, 5)),
+    "words, sentences, attention pooling twice, tokens (B, S, T)",
+)
 class Hierarchical(nn.Module):
     def __init__(self):
         super().__init__()
@@ -153,6 +168,7 @@ class Averaging(nn.Module):
     padded(),
     "nn.LSTM, last step, max and mean over the tokens",
     arguments=lambda: {"lengths": LENGTHS},
+    constant=True,
 )
 class ConcatPooling(nn.Module):
     def __init__(self):
@@ -172,8 +188,12 @@ class ConcatPooling(nn.Module):
         return self.head(torch.cat([last, greatest, average], 1))
 
 
-@network("InferSent", lambda: (torch.randint(1, 12, (BATCH, 5)), torch.randint(1, 12, (BATCH, 6))),
-         "two inputs, max over time, abs, product of two signals", options={"products": "half"})  # fmt: skip
+@network(
+    "InferSent",
+    lambda: (torch.randint(1, 12, (BATCH, 5)), torch.randint(1, 12, (BATCH, 6))),
+    "two inputs, max over time, abs, product of two signals",
+    options={"products": "half"},
+)
 class InferSent(nn.Module):
     def __init__(self):
         super().__init__()

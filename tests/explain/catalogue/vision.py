@@ -2,7 +2,6 @@
 
 from functools import partial
 
-import torch
 from torch import nn
 from torchvision import models
 from torchvision.models import convnext, densenet, efficientnet, maxvit, vgg, video
@@ -13,10 +12,8 @@ CLASSES = 5
 
 
 def vision(name, size, contains, shape=None, **details):
-    """Enters one of torchvision's families; in float32, as they are used."""
-    return network(
-        f"torchvision {name}", real(*(shape or (3, size, size))), contains, dtype=torch.float32, **details
-    )
+    """Enters one of torchvision's families."""
+    return network(f"torchvision {name}", real(*(shape or (3, size, size))), contains, **details)
 
 
 def whole(constructor, **options):
@@ -76,14 +73,10 @@ vision("DenseNet", 32, "BatchNorm before ReLU and convolution, cat", piecewise=T
 vision("GoogLeNet", 32, "inception blocks", zennit="merge", piecewise=True)(
     whole(models.googlenet, aux_logits=False, init_weights=False, transform_input=False)
 )
-vision(
-    "Inception v3",
-    75,
-    "factorised convolutions, average pooling branch, transform of the input",
-    zennit="merge",
-    piecewise=True,
-)(whole(models.inception_v3, aux_logits=False, init_weights=False, transform_input=True))
-vision("MobileNet v2", 32, "ReLU6, depthwise convolutions, linear bottlenecks", zennit="residual", piecewise=True)(
+vision("Inception v3", 75, "factorised convolutions, average pooling branch, transform of the input")(
+    whole(models.inception_v3, aux_logits=False, init_weights=False, transform_input=True)
+)
+vision("MobileNet v2", 32, "ReLU6, depthwise convolutions, linear bottlenecks", zennit="residual")(
     whole(models.mobilenet_v2)
 )
 vision("MobileNet v3", 32, "hardswish, squeeze-and-excite with hardsigmoid")(whole(models.mobilenet_v3_small))
@@ -128,7 +121,7 @@ vision("ConvNeXt", 64, "depthwise 7 x 7, LayerNorm over channels, GELU, layer sc
         num_classes=CLASSES,
     )
 )
-vision("vision transformer", 16, "nn.MultiheadAttention, class token", gain=8)(
+vision("vision transformer", 16, "nn.MultiheadAttention, class token", gain=8, constant=True)(
     lambda: models.VisionTransformer(16, 8, 2, 2, 16, 24, num_classes=CLASSES)
 )
 vision("Swin transformer", 32, "shifted windows by roll, relative position bias, masks", gain=8)(
@@ -149,25 +142,25 @@ vision("Swin transformer v2", 32, "cosine attention: normalised queries and keys
 vision("MaxViT", 32, "convolutions, block and grid attention", gain=8)(
     lambda: maxvit.MaxVit((32, 32), 8, 4, [8, 16], [1, 1], 8, 0.2, num_classes=CLASSES)
 )
-vision("R3D", 16, "3-D convolutions", zennit="resnet", piecewise=True, shape=(3, 4, 16, 16))(
+vision("R3D", 16, "3-D convolutions", zennit="residual", piecewise=True, shape=(3, 4, 16, 16))(
     lambda: video.VideoResNet(
         video.resnet.BasicBlock, [video.resnet.Conv3DSimple] * 4, [1, 1, 1, 1], video.resnet.BasicStem, CLASSES
     )
 )
 vision(
-    "R(2+1)D", 16, "convolutions in space, then in time", zennit="resnet", piecewise=True, shape=(3, 4, 16, 16)
+    "R(2+1)D", 16, "convolutions in space, then in time", zennit="residual", piecewise=True, shape=(3, 4, 16, 16)
 )(
     lambda: video.VideoResNet(
         video.resnet.BasicBlock, [video.resnet.Conv2Plus1D] * 4, [1, 1, 1, 1], video.resnet.R2Plus1dStem, CLASSES
     )
 )
 vision("S3D", 64, "separable 3-D inception", zennit="merge", piecewise=True, shape=(3, 8, 32, 32))(s3d)
-vision("MViT", 16, "pooled attention, decomposed relative positions", gain=8, shape=(3, 4, 32, 32))(
+vision("MViT", 16, "pooled attention, decomposed relative positions", gain=8, shape=(3, 4, 32, 32), constant=True)(
     lambda: video.MViT(
         (32, 32),
         4,
         [
-            video.mvit.MSBlockConfig(1, 8, 16, [3, 3, 3], [3, 3, 3], [], [1, 2, 2]),
+            video.mvit.MSBlockConfig(1, 8, 16, [3, 3, 3], [3, 3, 3], [1, 1, 1], [1, 2, 2]),
             video.mvit.MSBlockConfig(2, 16, 16, [3, 3, 3], [3, 3, 3], [1, 2, 2], [1, 1, 1]),
         ],
         residual_pool=True,

@@ -1,0 +1,90 @@
+"""Tokens that are looked up, and sequences that are packed."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import Operation, held
+from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.operations.shapes import by_gradient
+from rnnx_lightning.explain.operations.table import aten, records
+from rnnx_lightning.explain.rows import EMBEDDING, Movement
+from rnnx_lightning.explain.tape import Tape
+
+
+@records("embedding.default")
+def embedding(tape: Tape, func: Any, weight: Tensor, indices: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Tokens are looked up: a token's relevance is the sum of its vector's."""
+    value = func(weight, indices, *args, **kwargs)
+    node = tape.find(indices)
+    if node is None:
+        return tape.refused(func, value, "Its weight may not depend on the input.", weight)
+    return tape.note(value, Node(EMBEDDING, (node,), value))
+
+
+@records("_embedding_bag.default _embedding_bag_forward_only.default")
+def embedding_bag(
+    tape: Tape,
+    func: Any,
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    by_frequency: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample: Tensor | None = None,
+    last: bool = False,
+    padding: int = -1,
+) -> Any:
+    """Sums or means of the vectors of bags of tokens; padding is in none."""
+    values = func(weight, indices, offsets, by_frequency, mode, sparse, per_sample, last, padding)
+    if tape.find(indices) is None or mode > 1:
+        tape.refused(func, values[0], "Only sums and means of tokens' vectors have a rule.", weight, indices)
+        return values
+    vectors = tape.record(aten.embedding.default, (weight, indices), {})
+    counted = (indices != padding).to(weight.dtype)
+    if per_sample is not None:
+        counted = counted * held(per_sample)
+    places = torch.arange(len(indices), device=indices.device)
+    bag = torch.searchsorted(offsets[:-1] if last else offsets, places, right=True) - 1
+    if mode:
+        size = counted.new_zeros(len(values[0])).index_add(0, bag, counted)
+        counted = counted / size[bag].clamp(min=1)
+    kept = tape.record(aten.mul.Tensor, (vectors, counted.unsqueeze(-1)), {})
+    operation = Operation(
+        lambda part, _: part.new_zeros(len(values[0]), part.shape[1]).index_add(0, bag, part),
+        lambda factors, _, size: factors[bag],
+    )
+    tape.linear(func, kept, operation, None, None, values[0])
+    return values
+
+
+@records("_pack_padded_sequence.default")
+def pack(tape: Tape, func: Any, padded: Tensor, lengths: Tensor, batch_first: bool) -> Any:
+    """Steps of all examples, one after the other, without padding."""
+    value, sizes = func(padded, lengths, batch_first)
+    node = tape.find(padded)
+    assert node is not None  # recorded
+
+    def apply(part: Tensor) -> Tensor:
+        return func(part, lengths, batch_first)[0]
+
+    undo = by_gradient(lambda part: apply(part), padded, (), {})
+    return tape.move(value, node, Movement(apply, undo)), sizes
+
+
+@records("_pad_packed_sequence.default")
+def unpack(
+    tape: Tape, func: Any, packed: Tensor, sizes: Tensor, batch_first: bool, padding: float, length: int
+) -> Any:
+    """The same with padding again."""
+    value, lengths = func(packed, sizes, batch_first, padding, length)
+    node = tape.find(packed)
+    assert node is not None  # recorded
+
+    def apply(part: Tensor) -> Tensor:
+        return func(part, sizes, batch_first, 0, length)[0]
+
+    undo = by_gradient(lambda part: apply(part), packed, (), {})
+    return tape.move(value, node, Movement(apply, undo), padding=padding == 0), lengths

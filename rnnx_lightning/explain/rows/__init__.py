@@ -1,0 +1,38 @@
+"""What each kind of operation is to relevance."""
+
+from rnnx_lightning.explain.rows.derivatives import Half, Softmax, Vjp, transposed
+from rnnx_lightning.explain.rows.linear_map import Constant, Linear, Map, MapCall
+from rnnx_lightning.explain.rows.moves import Join, Joining, Move, Movement
+from rnnx_lightning.explain.rows.row import Embedding, Leaf, Opaque, Part, Pass, Relu, Row
+from rnnx_lightning.explain.rows.sums import Scale, Scaling, Sum
+
+LEAF, PASS, RELU, OPAQUE, EMBEDDING = Leaf(), Pass(), Relu(), Opaque(), Embedding()
+LINEAR, CONSTANT = Linear(), Constant()
+SUM, SCALE, MOVE, JOIN = Sum(), Scale(), Move(), Join()
+VJP, HALF, SOFTMAX = Vjp(), Half(), Softmax()
+
+__all__ = [
+    "CONSTANT",
+    "EMBEDDING",
+    "HALF",
+    "JOIN",
+    "LEAF",
+    "LINEAR",
+    "MOVE",
+    "OPAQUE",
+    "PASS",
+    "RELU",
+    "SCALE", "SOFTMAX",
+    "SUM",
+    "VJP",
+    "Joining",
+    "Map",
+    "MapCall",
+    "Movement",
+    "Part",
+    "Pass",
+    "Row",
+    "Scaling",
+    "Sum",
+    "transposed",
+]  # fmt: skip

@@ -1,0 +1,65 @@
+"""Relevance that goes the way of a derivative."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import leaf_of
+from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.rows.row import Row
+
+
+class Vjp(Row):
+    """Relevance goes the way of the gradient, as where the winner takes all; `call` is (function, value)."""
+
+    absorbs = False
+
+    def pass_on(self, node: Node, relevance: Tensor) -> None:
+        """The transposed derivative."""
+        (source,) = node.sources
+        assert source is not None  # there would be no node
+        function, value = node.call
+        source.receive(transposed(function, value, relevance))
+
+
+class Half(Row):
+    """A product of two signals, of which each takes half; `call` is (function, values)."""
+
+    absorbs = False
+
+    def pass_on(self, node: Node, relevance: Tensor) -> None:
+        """Either as a linear map of it, by the epsilon rule (LRP-half) [Achtibat et al., 2024]."""
+        function, values = node.call
+        create = torch.is_grad_enabled()
+        with torch.enable_grad():
+            leaves = [leaf_of(value) for value in values]
+            result = function(*leaves)
+            whole = result if create else result.detach()
+            factor = relevance / whole.masked_fill(result == 0, torch.inf)
+            gradients = torch.autograd.grad(result, leaves, factor, create_graph=create)
+        for source, value, gradient in zip(node.sources, values, gradients, strict=True):
+            assert source is not None  # both are signals
+            source.receive(0.5 * gradient * value)
+
+
+class Softmax(Row):
+    """A softmax as a signal; `call` is (argument, value, dimension)."""
+
+    absorbs = False
+
+    def pass_on(self, node: Node, relevance: Tensor) -> None:
+        """R_i = x_i (R_i - s_i sum_j R_j), proposition 3.1 of [Achtibat et al., 2024]; masked entries get none."""
+        (source,) = node.sources
+        assert source is not None  # there would be no node
+        x, value, dim = node.call
+        share = relevance - value * relevance.sum(dim, keepdim=True)
+        source.receive(x.masked_fill(value == 0, 0.0) * share)
+
+
+def transposed(function: Callable[[Tensor], Tensor], value: Tensor, part: Tensor) -> Tensor:
+    """The derivative of a function at `value`, transposed, times `part`."""
+    create = torch.is_grad_enabled()
+    with torch.enable_grad():
+        leaf = leaf_of(value)
+        return torch.autograd.grad(function(leaf), leaf, part, create_graph=create)[0]

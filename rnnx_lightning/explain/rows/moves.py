@@ -1,0 +1,101 @@
+"""Entries that are moved, chosen, repeated, and put together."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from rnnx_lightning.explain.channels import Channel
+from rnnx_lightning.explain.node import RELEVANCE, Node
+from rnnx_lightning.explain.rows.row import Row
+from rnnx_lightning.explain.totals import Total
+
+
+class Movement(NamedTuple):
+    """Entries are moved, chosen or repeated.
+
+    Attributes:
+        apply: forward.
+        undo: back; None where `apply` gives a view of some entries.
+    """
+
+    apply: Callable[[Tensor], Tensor]
+    undo: Callable[[Tensor], Tensor] | None = None
+
+
+class Move(Row):
+    """Entries are moved; `call` is a `Movement`."""
+
+    def total(self, node: Node, channel: Channel) -> Total | None:
+        """Moved in the same way."""
+        (source,) = node.sources
+        assert source is not None  # there would be no node
+        total = source.total(channel)
+        if total is None:
+            return None
+        mantissa, exponent = (None if t is None else node.call.apply(t.expand(source.shape)) for t in total)
+        assert mantissa is not None  # a total has one
+        return Total(mantissa, exponent)
+
+    def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
+        """Moved back."""
+        self._back(node, factor, channel)
+
+    def pass_on(self, node: Node, relevance: Tensor) -> None:
+        """Moved back."""
+        self._back(node, relevance, RELEVANCE)
+
+    @staticmethod
+    def _back(node: Node, part: Tensor, slot: int) -> None:
+        (source,) = node.sources
+        assert source is not None  # there would be no node
+        movement: Movement = node.call
+        if movement.undo is None:
+            source.receive_at(movement.apply, part, slot)
+        else:
+            source.receive(movement.undo(part), slot)
+
+
+class Joining(NamedTuple):
+    """Several tensors are put together: each entry of the result is one of theirs.
+
+    Attributes:
+        apply: forward, from one tensor a source; None is a source without entries (zeros).
+        undo: back, to one tensor a source; None for a constant.
+    """
+
+    apply: Callable[[Sequence[Tensor | None]], Tensor]
+    undo: Callable[[Tensor], Sequence[Tensor | None]]
+
+
+class Join(Row):
+    """Tensors are put together; `call` is a `Joining`."""
+
+    def total(self, node: Node, channel: Channel) -> Total | None:
+        """Put together in the same way."""
+        totals = [None if source is None else source.total(channel) for source in node.sources]
+        if all(total is None for total in totals):
+            return None
+
+        def whole(part: Tensor | None, source: Node | None) -> Tensor | None:
+            return None if part is None or source is None else part.expand(source.shape)
+
+        pairs = list(zip(totals, node.sources, strict=True))
+        mantissa = node.call.apply([None if t is None else whole(t.mantissa, s) for t, s in pairs])
+        if all(total is None or total.exponent is None for total in totals):
+            return Total(mantissa)
+        return Total(mantissa, node.call.apply([None if t is None else whole(t.exponent, s) for t, s in pairs]))
+
+    def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
+        """Taken apart."""
+        self._back(node, factor, channel)
+
+    def pass_on(self, node: Node, relevance: Tensor) -> None:
+        """Taken apart."""
+        self._back(node, relevance, RELEVANCE)
+
+    @staticmethod
+    def _back(node: Node, part: Tensor, slot: int) -> None:
+        for source, own in zip(node.sources, node.call.undo(part), strict=True):
+            if source is not None and own is not None:
+                source.receive(own, slot)

@@ -1,0 +1,117 @@
+"""Sums of terms that are sums, and sums that are scaled."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from rnnx_lightning.explain.channels import FLIPPED, Channel
+from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.rows.row import Part, Row
+from rnnx_lightning.explain.totals import Total, added, exponent_of, normalised, power
+
+
+class Sum(Row):
+    """Terms that are sums of contributions themselves."""
+
+    def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
+        """The terms'; what is positive by its rule alone has nothing negative."""
+        if channel is not Channel.NEGATIVE:
+            return super().parts(node, channel)
+        return [(source, channel) for source in node.sources if source is not None and not _positive(node, source)]
+
+    def total(self, node: Node, channel: Channel) -> Total | None:
+        """Their sum."""
+        return added([source.total(c) for source, c in self.parts(node, channel)])
+
+    def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
+        """The same factor to all terms."""
+        for source, _ in self.parts(node, channel):
+            own = rescaled(factor, node, source, channel)
+            if own is not None:
+                source.receive(own if own.shape == source.shape else own.sum_to_size(source.shape), channel)
+
+
+class Scaling(NamedTuple):
+    """How a sum is scaled.
+
+    Attributes:
+        factor: a gate's value, or a constant.
+        nonnegative: the factor is.
+        normalise: give the totals exponents.
+    """
+
+    factor: Tensor | float
+    nonnegative: bool
+    normalise: bool
+
+
+class Scale(Row):
+    """A sum times a gate or a constant; `call` is a `Scaling`. A negative factor swaps the channels."""
+
+    def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
+        """The same channel, and where the factor can be negative the other one."""
+        (source,) = node.sources
+        assert source is not None
+        assert source.rule is not None
+        scaling: Scaling = node.call
+        if scaling.nonnegative or channel not in (Channel.POSITIVE, Channel.NEGATIVE):
+            return [(source, channel)]
+        if channel is Channel.NEGATIVE and source.rule.adapts:
+            return [(source, Channel.NEGATIVE)]
+        return [(source, channel), (source, FLIPPED[channel])]
+
+    def total(self, node: Node, channel: Channel) -> Total | None:
+        """The source's, scaled."""
+        scaling: Scaling = node.call
+        scaled = []
+        for (source, c), factor in zip(self.parts(node, channel), self._factors(scaling, channel), strict=False):
+            total = source.total(c)
+            if total is not None:
+                product = total.mantissa * factor if factor is not None else total.mantissa
+                scaled.append(Total(product, total.exponent))
+        total = added(scaled)
+        if total is None or not scaling.normalise or channel in (Channel.NET, Channel.COUNT):
+            return total
+        return normalised(total)
+
+    def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
+        """Scaled in the same way."""
+        for (source, c), scale in zip(self.parts(node, channel), self._factors(node.call, channel), strict=False):
+            own = rescaled(factor, node, source, channel, c)
+            if own is not None:
+                own = own if scale is None else own * scale
+                source.receive(own if own.shape == source.shape else own.sum_to_size(source.shape), c)
+
+    @staticmethod
+    def _factors(scaling: Scaling, channel: Channel) -> Sequence[Tensor | float | None]:
+        factor = scaling.factor
+        if channel is Channel.COUNT:
+            return [None]
+        if scaling.nonnegative or channel in (Channel.NET, Channel.CONSTANT):
+            return [factor]
+        if isinstance(factor, Tensor):
+            return [factor.clamp(min=0), factor.clamp(max=0).neg()]
+        return [max(factor, 0.0), max(-factor, 0.0)]
+
+
+def rescaled(
+    factor: Tensor, node: Node, source: Node, channel: Channel, of: Channel | None = None
+) -> Tensor | None:
+    """A factor of the node's total as one of a term's total; None where the term has nothing in the channel."""
+    if not node.scaled or channel not in (Channel.POSITIVE, Channel.NEGATIVE):
+        return factor
+    whole, part = node.total(channel), source.total(channel if of is None else of)
+    if whole is None or part is None:
+        return None
+    if whole.exponent is None or whole.exponent is part.exponent:
+        return factor
+    shift = exponent_of(part) - whole.exponent
+    return factor * power(shift, factor)
+
+
+def _positive(node: Node, source: Node) -> bool:
+    """All contributions of a term are positive by its rule."""
+    assert node.rule is not None
+    assert source.rule is not None
+    return source.rule.adapts and not node.rule.adapts
