@@ -9,7 +9,7 @@ from rnnx_lightning import __version__
 from rnnx_lightning.configs_by_name import named_configs
 from rnnx_lightning.process import denormals_flushed, importing, keep_freed_memory, look_for_no_driver
 
-OWN = ("explain", "compare", "doctor")  # the others are LightningCLI's
+OWN = ("explain", "view", "compare", "doctor")  # the others are LightningCLI's
 COMMANDS = ("fit", "validate", "test", "predict", *OWN)
 HELP = """\
 rnnx: train recurrent networks on majority-sample sequences and measure how explainable they are.
@@ -20,7 +20,8 @@ commands:
   fit         train, validate, and test the best checkpoint    rnnx fit --config convdeep
   validate    run the validation sequences                     rnnx validate --config ... --ckpt_path ...
   test        run the test sequences                           rnnx test --config ... --ckpt_path ...
-  explain     draw the heatmaps of a sequence                  rnnx explain --ckpt_path ... --index 7
+  explain     draw the heatmaps of a sequence                  rnnx explain --pretrained rlstm --index 7
+  view        write a page with explanations to point at       rnnx view --pretrained rlstm evidence
   compare     train many networks and compare them             rnnx compare --config compare/experiment1
   predict     write the predictions of the test sequences      rnnx predict --config ... --ckpt_path ...
   doctor      say what is installed, found, and missing        rnnx doctor
@@ -58,6 +59,8 @@ def main(arguments: list[str] | None = None) -> None:
         with importing():
             if command == "explain":
                 from rnnx_lightning.commands.explain import main as run
+            elif command == "view":
+                from rnnx_lightning.commands.view import main as run
             elif command == "compare":
                 from rnnx_lightning.commands.compare import main as run
             elif command == "doctor":

@@ -144,6 +144,12 @@ def test_all_of_it_from_python(own_files, monkeypatch):
     assert names["relevance"].shape == (8, 1, 28, 84)
 
 
+def test_words_are_explained(own_files, capsys):
+    names = runpy.run_path(str(own_files / "words.py"))
+    assert names["curve"].shape == (1, 5)
+    assert "the film is good" in capsys.readouterr().out
+
+
 def test_captum_is_named_in_yaml(own_files, rnnx):
     rnnx(
         *("fit", "--config", "elman.yaml", "--config", "captum.yaml", "--data.dataset", "digits"),

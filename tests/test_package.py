@@ -39,6 +39,7 @@ def test_the_wheel_holds_code_configs_and_templates(wheel):
     assert modules <= names
     assert len([name for name in names if name.endswith(".safetensors")]) == 6
     assert {"rnnx_lightning/py.typed", "rnnx_lightning/compare/templates/report.html"} <= names
+    assert {f"rnnx_lightning/view/templates/view.{kind}" for kind in ("html", "css", "js")} <= names
     assert not [name for name in names if name.startswith(("tests", "benchmarks"))]
 
 

@@ -1,5 +1,6 @@
 """Scores of explanations: pure functions, and the torchmetrics made of them."""
 
+from rnnx_lightning.metrics.deletion import DeletionArea
 from rnnx_lightning.metrics.relevance import (
     ConservationError,
     MajorityCosineSimilarity,
@@ -10,6 +11,7 @@ from rnnx_lightning.metrics.relevance import (
 
 __all__ = [
     "ConservationError",
+    "DeletionArea",
     "MajorityCosineSimilarity",
     "PixelFlippingArea",
     "RelevanceMassAccuracy",

@@ -1,0 +1,116 @@
+"""Pixel flipping for any input: patches, time steps, variables or tokens are deleted, most relevant first."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.metrics.functional import PixelFlipping
+from rnnx_lightning.metrics.relevance import SequenceMean
+
+
+def patches(shape: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
+    """Parts of equal size: which one each entry of an example belongs to.
+
+    Args:
+        shape: of one example, as (1, 28, 84), (T, V), (T,).
+        size: of a part, as (1, 7, 7), (1, V) for whole time steps, (1,) for tokens.
+
+    Returns:
+        int64 of `shape`, 0 to P - 1 in row-major order.
+
+    Raises:
+        ValueError: the shape cannot be cut into such parts.
+    """
+    if len(size) != len(shape) or any(s < 1 or n % s for n, s in zip(shape, size, strict=True)):
+        raise ValueError(f"parts of size {size} must divide examples of shape {shape}")
+    part = torch.zeros(shape, dtype=torch.long)
+    for dim, (n, s) in enumerate(zip(shape, size, strict=True)):
+        place = torch.arange(n).div(s, rounding_mode="floor")
+        part = part * (n // s) + place.view(-1, *[1] * (len(shape) - dim - 1))
+    return part
+
+
+@torch.no_grad()
+def deletion(
+    model: Callable[[Tensor], Tensor],
+    x: Tensor,
+    relevance: Tensor,
+    target: Tensor,
+    parts: Tensor,
+    baseline: float | Tensor,
+    seed: int = 0,
+    at_once: int = 1024,
+) -> PixelFlipping:
+    """Set the most relevant parts to a baseline first, and watch the prediction go [BML+16].
+
+    A part's relevance is the sum of that of its entries; among equals the first goes first.
+
+    Args:
+        model: (N, ...) to logits (N, K).
+        x: (B, ...) numbers, or int64 tokens.
+        relevance: of x's shape.
+        target: (B,) explained class.
+        parts: of an example's shape, the number of each entry's part, 0 to P - 1; see `patches`. Entries of
+            one part need not be neighbours.
+        baseline: what a deleted entry becomes: a number, a token, or a tensor that broadcasts to x.
+        seed: of the random order that is measured beside.
+        at_once: examples that the model is given at a time, at least B.
+
+    Returns:
+        A `PixelFlipping`: curves (B, P + 1) of the probability of the explained class.
+
+    Raises:
+        ValueError: shapes do not fit, or parts are not numbered from 0.
+    """
+    if relevance.shape != x.shape or parts.shape != x.shape[1:]:
+        raise ValueError(
+            f"relevance must be of x's shape {tuple(x.shape)}, and parts of an example's, got "
+            f"{tuple(relevance.shape)} and {tuple(parts.shape)}"
+        )
+    parts = parts.to(x.device).flatten()
+    count = int(parts.max()) + 1
+    if parts.is_floating_point() or int(parts.min()) < 0 or len(torch.unique(parts)) < count:
+        raise ValueError(
+            f"parts must be whole numbers from 0 on, without a gap, got {torch.unique(parts).tolist()}"
+        )
+    flat = relevance.flatten(1)
+    score = flat.new_zeros(len(x), count).index_add_(1, parts, flat)
+    generator = torch.Generator(x.device).manual_seed(seed)
+    random = torch.rand(score.shape, generator=generator, device=x.device)
+    filler = torch.as_tensor(baseline, dtype=x.dtype, device=x.device)
+    curves = []
+    for order in (score, random):
+        rank = order.argsort(dim=1, descending=True, stable=True).argsort(dim=1)[:, parts].view_as(x)
+        heights = []
+        for numbers in torch.arange(count + 1, device=x.device).split(max(at_once // len(x), 1)):
+            gone = numbers.view(-1, *[1] * x.dim())
+            left = torch.where(rank < gone, filler, x).flatten(0, 1)
+            probability = model(left).softmax(1).unflatten(0, (len(numbers), len(x)))
+            index = target.to(x.device).view(1, -1, 1).expand(len(numbers), -1, 1)
+            heights.append(probability.gather(2, index).squeeze(2))
+        curves.append(torch.cat(heights).T)
+    return PixelFlipping(*curves)
+
+
+class DeletionArea(SequenceMean):
+    """Mean area under the deletion curve; `random_order` gives that of random orders instead.
+
+    Args:
+        parts: see `deletion`.
+        baseline: see `deletion`.
+        random_order: measure what any explanation should beat.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, parts: Tensor, baseline: float | Tensor, random_order: bool = False) -> None:
+        super().__init__()
+        self.parts = parts
+        self.baseline = baseline
+        self.random_order = random_order
+
+    def update(self, model: Callable[[Tensor], Tensor], x: Tensor, relevance: Tensor, target: Tensor) -> None:
+        """Count in inputs and relevance (B, ...) of a model's explained classes (B,)."""
+        found = deletion(model, x, relevance, target, self.parts, self.baseline)
+        self.add(found.random_area if self.random_order else found.area)

@@ -1,0 +1,62 @@
+"""Relevance of multivariate series: lines over a coloured ground."""
+
+from collections.abc import Sequence
+
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from rnnx_lightning.rendering.heatmaps import NEGATIVE, POSITIVE
+
+COLOURS = LinearSegmentedColormap.from_list("relevance", [NEGATIVE, (1, 1, 1), POSITIVE])
+LINE = "#222222"
+
+
+def draw_series(
+    series: Tensor, relevance: Tensor, names: Sequence[str] | None = None, title: str = "", step: str = "time step"
+) -> Figure:
+    """A row for each variable: its line, over the relevance of each time step.
+
+    Red speaks for the class, blue against it; all variables share one scale, symmetric around zero.
+
+    Args:
+        series: (T, V).
+        relevance: (T, V).
+        names: of the variables.
+        title: above all.
+        step: what the horizontal axis counts.
+
+    Returns:
+        A matplotlib figure, not registered with pyplot.
+
+    Raises:
+        ValueError: shapes or names do not fit, or relevance is not finite.
+    """
+    if series.dim() != 2 or series.shape != relevance.shape:
+        raise ValueError(
+            f"series and relevance must be of one shape (T, V), got {tuple(series.shape)} and "
+            f"{tuple(relevance.shape)}"
+        )
+    length, count = series.shape
+    names = [f"variable {number + 1}" for number in range(count)] if names is None else names
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names for {count} variables")
+    if not bool(relevance.isfinite().all()):
+        raise ValueError("relevance is not finite")
+    most = float(relevance.abs().max()) or 1.0
+    figure = Figure(figsize=(8, 0.9 * count + 0.9), dpi=110, layout="constrained")
+    axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    for number, axis in enumerate(axes):
+        values = series[:, number].float().cpu().numpy()
+        room = 0.08 * float(values.max() - values.min()) or 1.0
+        low, high = float(values.min()) - room, float(values.max()) + room
+        ground = relevance[None, :, number].float().cpu().numpy()
+        extent = (-0.5, length - 0.5, low, high)
+        shown = axis.imshow(ground, cmap=COLOURS, vmin=-most, vmax=most, extent=extent, aspect="auto")
+        axis.plot(range(length), values, color=LINE, linewidth=1.2)
+        axis.set_ylabel(names[number], rotation=0, ha="right", va="center")
+        axis.set_yticks([])
+    axes[-1].set_xlabel(step)
+    figure.colorbar(shown, ax=list(axes), label="relevance", pad=0.01)
+    figure.suptitle(title, fontsize=11)
+    return figure

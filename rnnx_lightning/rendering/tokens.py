@@ -1,0 +1,85 @@
+"""Relevance of tokens: as HTML, and on a terminal."""
+
+import html
+from collections.abc import Sequence
+
+from rich.style import Style
+from rich.text import Text
+from torch import Tensor
+
+from rnnx_lightning.rendering.heatmaps import NEGATIVE, POSITIVE
+
+Colour = tuple[int, int, int]
+
+
+def token_colours(relevance: Tensor) -> list[Colour]:
+    """Red where positive, blue where negative, white where zero; symmetric around zero.
+
+    Args:
+        relevance: (T,).
+
+    Returns:
+        (red, green, blue) of each, 0 to 255.
+
+    Raises:
+        ValueError: it is not one number a token, or not finite.
+    """
+    if relevance.dim() != 1 or not bool(relevance.isfinite().all()):
+        raise ValueError(f"relevance must be one finite number a token (T,), got shape {tuple(relevance.shape)}")
+    values = relevance.double().tolist()
+    most = max(map(abs, values), default=0) or 1.0
+    colours = []
+    for value in values:
+        red, green, blue = (
+            round(255 * (1 + abs(value) / most * (end - 1))) for end in (NEGATIVE if value < 0 else POSITIVE)
+        )
+        colours.append((red, green, blue))
+    return colours
+
+
+def _ink(ground: Colour) -> str:
+    """Black or white, whichever is read better on a ground."""
+    red, green, blue = ((channel / 255) ** 2.2 for channel in ground)
+    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else "#ffffff"
+
+
+def _pairs(tokens: Sequence[str], relevance: Tensor) -> list[tuple[str, float, Colour]]:
+    if len(tokens) != len(relevance):
+        raise ValueError(f"{len(tokens)} tokens, but {len(relevance)} numbers of relevance")
+    return list(zip(tokens, relevance.tolist(), token_colours(relevance), strict=True))
+
+
+def tokens_as_html(tokens: Sequence[str], relevance: Tensor, separator: str = " ") -> str:
+    """One paragraph, self-contained; the number of a token shows where it is pointed at.
+
+    Args:
+        tokens: T strings.
+        relevance: (T,).
+        separator: between two tokens.
+
+    Raises:
+        ValueError: tokens and relevance do not fit.
+    """
+    spans = [
+        f'<span style="background:#{r:02x}{g:02x}{b:02x};color:{_ink((r, g, b))}" title="{value:.4g}">'
+        f"{html.escape(token)}</span>"
+        for token, value, (r, g, b) in _pairs(tokens, relevance)
+    ]
+    return f"<p>{separator.join(spans)}</p>"
+
+
+def tokens_as_text(tokens: Sequence[str], relevance: Tensor, separator: str = " ") -> Text:
+    """For a terminal: `rich.print(tokens_as_text(...))`.
+
+    Args:
+        tokens: T strings.
+        relevance: (T,).
+        separator: between two tokens.
+
+    Raises:
+        ValueError: tokens and relevance do not fit.
+    """
+    parts = []
+    for token, _, (r, g, b) in _pairs(tokens, relevance):
+        parts.append(Text(token, Style(color=_ink((r, g, b)), bgcolor=f"#{r:02x}{g:02x}{b:02x}")))
+    return Text(separator).join(parts)

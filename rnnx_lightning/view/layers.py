@@ -1,0 +1,72 @@
+"""Which inner layers show how relevance travels, and their relevance over time steps."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SHOWN = (
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Tanh,
+    nn.Identity,
+)  # what a layer hands on; sigmoids are gates, which have no relevance
+
+
+def inner_layers(network: nn.Module, image: Tensor) -> list[str]:
+    """The activations that are called at every time step, or once for all of them, in the order of their calls.
+
+    Args:
+        network: reads pictures.
+        image: (B, 1, H, W).
+    """
+    leaves = {name: module for name, module in network.named_modules() if name and isinstance(module, SHOWN)}
+    outputs: dict[str, list[Any]] = {}
+
+    def keeping(name: str) -> Any:
+        return lambda module, inputs, output: outputs.setdefault(name, []).append(output)
+
+    hooks = [module.register_forward_hook(keeping(name)) for name, module in leaves.items()]
+    try:
+        with torch.no_grad():
+            network(image[:2])
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return [name for name, calls in outputs.items() if _steps(calls, len(image[:2])) > 1]
+
+
+def _steps(calls: Any, examples: int) -> int:
+    """How many time steps the outputs of a layer are of."""
+    first = calls[0]
+    if not isinstance(first, Tensor):
+        return 0
+    if len(calls) > 1:
+        return len(calls) if all(call.shape == first.shape and len(first) == examples for call in calls) else 0
+    if len(first) != examples:
+        return len(first) // examples if len(first) % examples == 0 else 0
+    return first.shape[1] if first.dim() == 3 else 0
+
+
+def over_time(layers: Mapping[str, tuple[Tensor, ...]], examples: int) -> dict[str, Tensor]:
+    """Relevance of layers, however they were called, as (B, T, U); what has none is left out.
+
+    Args:
+        layers: by name, one tensor a call: (B, ...) at each step, (B * T, ...) or (B, T, U) at once.
+        examples: B.
+    """
+    result = {}
+    for name, calls in layers.items():
+        if len(calls) > 1:
+            part = torch.stack([call.flatten(1) for call in calls], dim=1)
+        elif len(calls[0]) == examples:
+            part = calls[0].flatten(2)
+        else:
+            part = calls[0].unflatten(0, (examples, -1)).flatten(2)
+        if bool((part != 0).any()):
+            result[name] = part
+    return result

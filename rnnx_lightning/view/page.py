@@ -1,0 +1,39 @@
+"""The record as a page: template, style and script in one file."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, select_autoescape
+from markupsafe import Markup
+
+FOLDER = Path(__file__).parent / "templates"
+
+
+def embedded(record: Mapping[str, Any]) -> str:
+    """JSON that ends no script element, whatever its strings are."""
+    return json.dumps(record, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+
+
+def write_page(record: Mapping[str, Any], path: str | Path) -> Path:
+    """Write the page; nothing that it needs is elsewhere.
+
+    Args:
+        record: see `recorded`.
+        path: of the file.
+
+    Returns:
+        The path.
+    """
+    templates = Environment(loader=PackageLoader("rnnx_lightning.view"), autoescape=select_autoescape())
+    page = templates.get_template("view.html").render(
+        title=", ".join(record["networks"]),
+        data=Markup(embedded(record)),
+        style=Markup((FOLDER / "view.css").read_text()),
+        script=Markup((FOLDER / "view.js").read_text()),
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(page, encoding="utf-8")
+    return path
