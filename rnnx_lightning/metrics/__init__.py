@@ -1,6 +1,7 @@
 """Scores of explanations: pure functions, and the torchmetrics made of them."""
 
 from rnnx_lightning.metrics.deletion import DeletionArea
+from rnnx_lightning.metrics.quantus_scores import Quantus
 from rnnx_lightning.metrics.relevance import (
     ConservationError,
     MajorityCosineSimilarity,
@@ -14,6 +15,7 @@ __all__ = [
     "DeletionArea",
     "MajorityCosineSimilarity",
     "PixelFlippingArea",
+    "Quantus",
     "RelevanceMassAccuracy",
     "RelevanceRankAccuracy",
 ]

@@ -1,6 +1,6 @@
 """Pixel flipping for any input: patches, time steps, variables or tokens are deleted, most relevant first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -97,20 +97,21 @@ class DeletionArea(SequenceMean):
     """Mean area under the deletion curve; `random_order` gives that of random orders instead.
 
     Args:
-        parts: see `deletion`.
-        baseline: see `deletion`.
+        size: of the parts, as [1, 28, 7] for time steps of seven pixel columns; see `patches`.
+        baseline: what a deleted entry becomes; pixels of the background are -1.
         random_order: measure what any explanation should beat.
     """
 
     higher_is_better = False
 
-    def __init__(self, parts: Tensor, baseline: float | Tensor, random_order: bool = False) -> None:
+    def __init__(self, size: Sequence[int], baseline: float = -1.0, random_order: bool = False) -> None:
         super().__init__()
-        self.parts = parts
+        self.size = tuple(size)
         self.baseline = baseline
         self.random_order = random_order
 
-    def update(self, model: Callable[[Tensor], Tensor], x: Tensor, relevance: Tensor, target: Tensor) -> None:
-        """Count in inputs and relevance (B, ...) of a model's explained classes (B,)."""
-        found = deletion(model, x, relevance, target, self.parts, self.baseline)
+    def update(self, network: Callable[[Tensor], Tensor], image: Tensor, relevance: Tensor, label: Tensor) -> None:
+        """Count in inputs, of any kind, and relevance (B, ...) of a network's explained classes (B,)."""
+        parts = patches(tuple(image.shape[1:]), self.size)
+        found = deletion(network, image, relevance, label, parts, self.baseline)
         self.add(found.random_area if self.random_order else found.area)

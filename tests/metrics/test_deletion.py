@@ -71,7 +71,7 @@ def test_parts_are_numbered_in_order():
 
 def test_the_mean_area_accumulates():
     tokens = torch.tensor([[7, 1, 7, 3], [2, 7, 5, 6]])
-    metric = DeletionArea(patches((4,), (1,)), 0)
+    metric = DeletionArea([1], 0)
     for row in tokens:
         metric.update(Count(), row[None], (row[None] == 7).float(), torch.tensor([1]))
     whole = deletion(Count(), tokens, (tokens == 7).float(), torch.tensor([1, 1]), patches((4,), (1,)), 0)
