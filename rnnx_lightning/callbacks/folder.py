@@ -1,7 +1,5 @@
 """A run's folder, whichever loggers it has, and files in it that are there whole or not at all."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -29,18 +27,6 @@ def run_folder(trainer: Trainer) -> Path | None:
         str(name),
         version if isinstance(version, str) else f"version_{version}",
     )
-
-
-@contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """Where to write what is then moved to `path`, so that it is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.part")
-    try:
-        yield unfinished
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def beside(path: Path) -> Path:

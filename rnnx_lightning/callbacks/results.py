@@ -1,6 +1,5 @@
 """What a run leaves at its end: a table on the screen, and `results.json`."""
 
-import json
 import platform
 import time
 from importlib.metadata import version
@@ -11,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from rnnx_lightning import __version__
-from rnnx_lightning.callbacks.folder import PICTURES, run_folder, tensorboards, written_whole
+from rnnx_lightning.callbacks.folder import PICTURES, run_folder, tensorboards
+from rnnx_lightning.files import write_json
 
 
 class ResultTable(Callback):
@@ -54,12 +54,6 @@ class ResultTable(Callback):
             }
             write_json(folder / self.file, content)
         _print_results(results, folder, [logger.log_dir for logger in tensorboards(trainer)])
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a file in one move, so that it is there whole or not at all."""
-    with written_whole(path) as unfinished:
-        unfinished.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _print_results(results: dict[str, float], folder: Path | None, shown_in: list[str]) -> None:

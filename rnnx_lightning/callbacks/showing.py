@@ -10,7 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from rnnx_lightning.callbacks.folder import PICTURES, written_whole
+from rnnx_lightning.callbacks.folder import PICTURES
+from rnnx_lightning.files import written_whole
 
 
 def show(trainer: Trainer, folder: Path | None, name: str, figure: Figure) -> None:

@@ -9,12 +9,11 @@ from jsonargparse import ArgumentParser
 from rich.console import Console
 from torchmetrics import Metric
 
-from rnnx_lightning.callbacks.folder import written_whole
-from rnnx_lightning.callbacks.results import write_json
 from rnnx_lightning.data.images import read_picture, scaled
 from rnnx_lightning.explain import Attributor
 from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.explained import Explained, ScoredMethods, default_scores
+from rnnx_lightning.files import write_json, written_whole
 from rnnx_lightning.metrics import ConservationError
 from rnnx_lightning.metrics.functional import sample_relevance
 from rnnx_lightning.pretrained import load_trained

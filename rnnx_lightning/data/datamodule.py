@@ -20,8 +20,9 @@ from rnnx_lightning.data.images import (
     scaled,
 )
 from rnnx_lightning.data.loader import SequenceBatch, SequenceLoader
-from rnnx_lightning.data.majority import Plan, check_possible, draw_plan, pool_of_batch, seeded_generator
+from rnnx_lightning.data.majority import Plan, check_possible, draw_plan, pool_of_batch
 from rnnx_lightning.data.splits import stratified_split
+from rnnx_lightning.seeding import seeded_generator
 
 
 class MajoritySequences(L.LightningDataModule):

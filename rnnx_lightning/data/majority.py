@@ -6,7 +6,6 @@ image of a split (thesis, section on the MAJ problem). A plan is indices only; p
 the device that trains.
 """
 
-import hashlib
 from typing import NamedTuple
 
 import torch
@@ -33,12 +32,6 @@ class Plan(NamedTuple):
 
 class ImpossibleSequencesError(ValueError):
     """The asked-for sequences cannot be built from the images at hand."""
-
-
-def seeded_generator(*key: object) -> torch.Generator:
-    """A CPU generator that depends on `key` alone: counter-based randomness, the same on every rank."""
-    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
 
 
 def check_possible(counts: Tensor, samples: int, majority_size: int, where: str = "the data") -> None:

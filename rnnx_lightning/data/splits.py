@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rnnx_lightning.data.majority import seeded_generator
+from rnnx_lightning.seeding import seeded_generator
 
 
 def stratified_split(

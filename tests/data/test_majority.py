@@ -3,7 +3,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rnnx_lightning.data.majority import ImpossibleSequencesError, draw_plan, pool_of_batch, seeded_generator
+from rnnx_lightning.data.majority import ImpossibleSequencesError, draw_plan, pool_of_batch
+from rnnx_lightning.seeding import seeded_generator
 
 settings.register_profile("quick", deadline=None, max_examples=60)
 settings.load_profile("quick")

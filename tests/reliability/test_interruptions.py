@@ -223,7 +223,7 @@ def test_a_loss_that_is_no_number_stops_the_run(often, tmp_path):
     process = start(tmp_path, "--model.network.class_path=my_network.Explodes", *often)
     _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 1
-    assert "no number at step 71 (epoch 2)" in errors
+    assert "NaN or infinite at step 71 (epoch 2)" in errors
     assert "Traceback" not in errors
     for name in ("last.ckpt", "best.ckpt"):
         weights = torch.load(tmp_path / RUN / "checkpoints" / name, weights_only=True)["state_dict"]

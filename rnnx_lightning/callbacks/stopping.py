@@ -1,16 +1,12 @@
-"""What keeps a long run safe: stopping on request, refusing a loss that is no number, randomness that resumes."""
+"""Stopping a run on request, so that it can go on."""
 
-import os
 import signal
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
 
 from rnnx_lightning.callbacks.keeping import last_checkpoint
-from rnnx_lightning.data.majority import seeded_generator
 
 
 class InterruptedRunError(Exception):
@@ -23,30 +19,6 @@ class InterruptedRunError(Exception):
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-
-
-class NonFiniteLossError(Exception):
-    """The loss became infinite or no number."""
-
-
-class StepRandomness(Callback):
-    """Seeds torch anew before each training batch, from the run's seed, epoch, batch and rank alone.
-
-    So a run that is resumed draws the same dropout masks as one that was never stopped, and the ranks of a
-    distributed run draw different ones.
-    """
-
-    def on_train_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Seed."""
-        run_seed = os.environ.get("PL_GLOBAL_SEED", "0")
-        key = (run_seed, trainer.current_epoch, batch_idx, trainer.global_rank)
-        seed = seeded_generator("batch", *key).initial_seed()
-        # Not torch.manual_seed: it keeps a formatted stack at every call for each kind of GPU that is not in use.
-        torch.default_generator.manual_seed(seed)
-        if (device := trainer.strategy.root_device).type != "cpu":
-            torch.get_device_module(device).manual_seed(seed)
 
 
 class GracefulStop(Callback):
@@ -133,48 +105,3 @@ def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
     number = trainer.fit_loop.total_batch_idx if whole_run else batch_idx
     every = trainer.val_check_batch
     return trainer.is_last_batch or (isinstance(every, int) and (number + 1) % every == 0)
-
-
-class FiniteLoss(Callback):
-    """Stops a run whose loss is infinite or no number, before a checkpoint of it is written.
-
-    Losses are kept on the device, which is asked about them only every so many steps, before each validation, and
-    before each checkpoint.
-
-    Args:
-        every: steps between two questions.
-    """
-
-    def __init__(self, every: int = 20) -> None:
-        self.every = every
-        self._losses: list[tuple[int, Tensor]] = []  # with their steps
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Keep the loss; ask now and then."""
-        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
-        self._losses.append((trainer.global_step, loss.detach()))
-        if len(self._losses) >= self.every or trainer.is_last_batch:
-            self._ask(trainer)
-
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ask before the network is validated."""
-        self._ask(trainer)
-
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Ask before it is written."""
-        self._ask(trainer)
-
-    def _ask(self, trainer: Trainer) -> None:
-        kept, self._losses = self._losses, []
-        if not kept:
-            return
-        finite = torch.stack([loss for _, loss in kept]).isfinite().tolist()
-        bad = [step for (step, _), good in zip(kept, finite, strict=True) if not good]
-        if bad:
-            raise NonFiniteLossError(
-                f"the loss became infinite or no number at step {bad[0]} (epoch {trainer.current_epoch + 1}); the "
-                f"last good checkpoint is in {last_checkpoint(trainer).parent}. Lower optimizer.lr, or "
-                "look for it with --trainer.detect_anomaly=true."
-            )
