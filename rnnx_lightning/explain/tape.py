@@ -206,16 +206,18 @@ class Tape(Notes):
         node.depth, node.scaled = max(first.depth, second.depth), first.scaled or second.scaled
         return self.note(value, node)
 
-    def add_constant(self, value: Tensor, node: Node, tensor: Tensor, constant: Tensor | float) -> Tensor:
-        """A sum of something that is made of the input, and of a constant."""
+    def add_constant(
+        self, value: Tensor, node: Node, tensor: Tensor, constant: Tensor | float, bias: bool = False
+    ) -> Tensor:
+        """A sum of something that is made of the input, and of a constant, which may be known to be a bias."""
         term = node if node.rule is not None else self.as_sum(node, tensor)  # constants close no sum
         assert term.rule is not None  # a sum
         rule = term.rule
-        if rule.adapts and isinstance(constant, Tensor) and constant.dim() == value.dim():
+        if not bias and rule.adapts and isinstance(constant, Tensor) and constant.dim() == value.dim():
             # A term that happens not to depend on the input (a start state's), and no bias.
             rule = self.composite.rule(self.path, reads_pixels=False)
-        bias = torch.as_tensor(constant, dtype=value.dtype, device=value.device)
-        alone = Node(CONSTANT, (), bias, bias)
+        number = torch.as_tensor(constant, dtype=value.dtype, device=value.device)
+        alone = Node(CONSTANT, (), number, number)
         alone.rule, alone.constant, alone.by_value, alone.tape = rule, True, True, self
         self.nodes.append(alone)
         new = Node(SUM, (term, alone), value)

@@ -168,8 +168,10 @@ def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
     return tape.refused(func, value, "Which of its factors the relevance belongs to is not known.", tensor)
 
 
-def plus_constant(tape: Tape, value: Tensor, node: Node, tensor: Tensor, constant: Operand) -> Tensor:
-    """Something that is made of the input, plus a constant."""
+def plus_constant(
+    tape: Tape, value: Tensor, node: Node, tensor: Tensor, constant: Operand, bias: bool = False
+) -> Tensor:
+    """Something that is made of the input, plus a constant, which may be known to be a bias."""
     if node.gate:  # 1 - gate stays a gate
         number = isinstance(constant, int | float) and not node.lost
         return tape.gate_of(value, node, nonnegative=bool((value >= 0).all()) if number else None)
@@ -177,7 +179,7 @@ def plus_constant(tape: Tape, value: Tensor, node: Node, tensor: Tensor, constan
         # Scaled and shifted pixels are pixels still: a normalisation takes no relevance.
         pixels = node.pixels.affine(1.0, constant if isinstance(constant, Tensor) else float(constant))
         return tape.note(value, Node(PASS, (node,), value, pixels=pixels))
-    return tape.add_constant(value, node, tensor, constant)
+    return tape.add_constant(value, node, tensor, constant, bias)
 
 
 def scaled(

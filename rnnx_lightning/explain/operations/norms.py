@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
+from rnnx_lightning.explain.operations.arithmetic import plus_constant
 from rnnx_lightning.explain.operations.table import aten, records
 from rnnx_lightning.explain.tape import Tape
 
@@ -35,7 +36,7 @@ def batch_norm(
         if weight is not None:
             result = tape.record(aten.mul.Tensor, (result, weight.view(shape)), {})
         if bias is not None:
-            result = tape.record(aten.add.Tensor, (result, bias.view(shape)), {})
+            result = shifted(tape, result, bias.view(shape))
         return (result, *value[1:])
     if training or mean is None or variance is None:
         tape.refused(func, value[0], "In train mode it depends on the other examples: call model.eval().", x)
@@ -55,7 +56,15 @@ def scaled_and_shifted(tape: Tape, x: Tensor, scale: Tensor, shift: Tensor | Non
     result = tape.record(aten.mul.Tensor, (x, scale.to(x.dtype)), {})
     if node is not None and node.rule is None:
         tape.mark(x, node)
-    return result if shift is None else tape.record(aten.add.Tensor, (result, shift.to(x.dtype)), {})
+    return result if shift is None else shifted(tape, result, shift.to(x.dtype))
+
+
+def shifted(tape: Tape, x: Tensor, shift: Tensor) -> Tensor:
+    """X + shift, a bias: it takes part as the bias of the layer before does, by that layer's rule."""
+    node = tape.find(x)
+    if node is None or node.refusal is not None:
+        return tape.record(aten.add.Tensor, (x, shift), {})
+    return plus_constant(tape, x + shift, node, x, shift, bias=True)
 
 
 def centred(tape: Tape, func: Any, x: Tensor, dims: list[int]) -> Tensor:
@@ -89,7 +98,7 @@ def layer_norm(
     if weight is not None:
         result = tape.record(aten.mul.Tensor, (result, weight), {})
     if bias is not None:
-        result = tape.record(aten.add.Tensor, (result, bias), {})
+        result = shifted(tape, result, bias)
     return (result, *value[1:])
 
 
@@ -116,7 +125,7 @@ def group_norm(
     if weight is not None:
         result = tape.record(aten.mul.Tensor, (result, weight.view(shape)), {})
     if bias is not None:
-        result = tape.record(aten.add.Tensor, (result, bias.view(shape)), {})
+        result = shifted(tape, result, bias.view(shape))
     return (result, *value[1:])
 
 
