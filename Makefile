@@ -1,11 +1,11 @@
 # make fit: train ConvDeep on MNIST. make test: pass the tests. make bench: measure speed, beside the peers.
-# make docs: the pages of docs/, into site/.
+# make docs: the pages of docs/, into site/. make results: the pages that are made of numbers.
 # All install what they need into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: fit test lint bench docs install
+.PHONY: fit test lint bench docs results install
 
 fit: .venv/.installed
 	$(BIN)/rnnx fit --config configs/convdeep.yaml
@@ -23,6 +23,11 @@ bench: .venv/.installed-test
 
 docs: .venv/.installed-test
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
+results: .venv/.installed-test
+	$(BIN)/python docs/study/results.py
+	$(BIN)/python docs/study/tables.py
+	$(BIN)/python -m rnnx_lightning.explain.operations > docs/operations.md
 
 install: .venv/.installed-test
 

@@ -180,3 +180,11 @@ def test_links_and_pictures_exist(document):
 def test_the_page_of_results_is_made_of_the_numbers():
     made = runpy.run_path(str(ROOT / "docs" / "study" / "results.py"))["page"]()
     assert made == (ROOT / "docs" / "results.md").read_text()
+
+
+def test_the_page_of_evidence_is_made_of_its_numbers():
+    import pandas as pd
+
+    study = ROOT / "docs" / "study"
+    made = runpy.run_path(str(study / "tables.py"))["page"](pd.read_csv(study / "evidence.csv"))
+    assert made == (ROOT / "docs" / "results_evidence.md").read_text()

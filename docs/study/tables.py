@@ -1,4 +1,4 @@
-"""docs/results_evidence.md, made of the rows of evidence.csv; what is said about them is in results_evidence.md.j2.
+"""docs/results_evidence.md, made of evidence.csv; what is said about its rows is in results_evidence.md.j2.
 
 python docs/study/tables.py
 """
@@ -63,7 +63,7 @@ def _name(row: pd.Series) -> str:
 
 
 def _shown(table: pd.DataFrame) -> str:
-    return str(table.to_markdown(index=False, floatfmt=".4f")).replace("nan", "–")
+    return str(table.to_markdown(index=False, floatfmt=".4f")).replace("nan", "  -")
 
 
 def page(rows: pd.DataFrame) -> str:
