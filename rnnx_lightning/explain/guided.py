@@ -62,9 +62,7 @@ def _guide(node: Any) -> RemovableHandle | None:
     name = operation(node)
     hook: RemovableHandle
     if name == "Relu":
-        hook = node.register_hook(
-            lambda gradients, _: tuple(None if g is None else g.clamp(min=0) for g in gradients)
-        )
+        hook = node.register_hook(lambda gradients, _: tuple(map(_positive, gradients)))
         return hook
     if _is_rectifier(node, name):
         active = _net_input(node) > 0  # some pass the gradient, or half of it, where their input is 0, too
@@ -83,6 +81,13 @@ def _guide(node: Any) -> RemovableHandle | None:
             "explain on the CPU, or inside torch.backends.cudnn.flags(enabled=False)."
         )
     return None
+
+
+def _positive(gradient: Tensor | None) -> Tensor | None:
+    """Its positive part, in place where no graph is asked for: ReLU has just made it."""
+    if gradient is None or torch.is_grad_enabled():
+        return None if gradient is None else gradient.clamp(min=0)
+    return gradient.clamp_(min=0)
 
 
 def _is_rectifier(node: Any, name: str) -> bool:
