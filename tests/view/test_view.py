@@ -9,6 +9,7 @@ import subprocess
 import numpy as np
 import pytest
 import torch
+from limits import TIME_LIMIT_S
 from torch import nn
 
 from rnnx_lightning.architectures import RLSTM, ConvDeep, Evidence
@@ -155,7 +156,7 @@ def shown(page, fragment):
         ],
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=TIME_LIMIT_S,
     )
     return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 
