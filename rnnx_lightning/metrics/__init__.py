@@ -1,9 +1,9 @@
 """Scores of explanations: pure functions, and the torchmetrics made of them."""
 
-from rnnx_lightning.metrics.deletion import DeletionArea
 from rnnx_lightning.metrics.quantus_scores import Quantus
 from rnnx_lightning.metrics.relevance import (
     ConservationError,
+    DeletionArea,
     MajorityCosineSimilarity,
     PixelFlippingArea,
     RelevanceMassAccuracy,

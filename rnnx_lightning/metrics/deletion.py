@@ -1,12 +1,32 @@
 """Pixel flipping for any input: patches, time steps, variables or tokens are deleted, most relevant first."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from rnnx_lightning.metrics.functional import PixelFlipping
-from rnnx_lightning.metrics.relevance import SequenceMean
+
+class PixelFlipping(NamedTuple):
+    """What becomes of the prediction as parts are set to a baseline, one after the other.
+
+    Attributes:
+        curve: (B, P + 1) probability of the explained class with 0 .. P parts gone, most relevant first.
+        random_curve: the same, parts in random order.
+    """
+
+    curve: Tensor
+    random_curve: Tensor
+
+    @property
+    def area(self) -> Tensor:
+        """(B,) mean height of the curve; the smaller, the better the explanation."""
+        return torch.trapezoid(self.curve, dim=1) / (self.curve.shape[1] - 1)
+
+    @property
+    def random_area(self) -> Tensor:
+        """(B,) the same in random order."""
+        return torch.trapezoid(self.random_curve, dim=1) / (self.random_curve.shape[1] - 1)
 
 
 def patches(shape: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
@@ -91,27 +111,3 @@ def deletion(
             heights.append(probability.gather(2, index).squeeze(2))
         curves.append(torch.cat(heights).T)
     return PixelFlipping(*curves)
-
-
-class DeletionArea(SequenceMean):
-    """Mean area under the deletion curve; `random_order` gives that of random orders instead.
-
-    Args:
-        size: of the parts, as [1, 28, 7] for time steps of seven pixel columns; see `patches`.
-        baseline: what a deleted entry becomes; pixels of the background are -1.
-        random_order: measure what any explanation should beat.
-    """
-
-    higher_is_better = False
-
-    def __init__(self, size: Sequence[int], baseline: float = -1.0, random_order: bool = False) -> None:
-        super().__init__()
-        self.size = tuple(size)
-        self.baseline = baseline
-        self.random_order = random_order
-
-    def update(self, network: Callable[[Tensor], Tensor], image: Tensor, relevance: Tensor, label: Tensor) -> None:
-        """Count in inputs, of any kind, and relevance (B, ...) of a network's explained classes (B,)."""
-        parts = patches(tuple(image.shape[1:]), self.size)
-        found = deletion(network, image, relevance, label, parts, self.baseline)
-        self.add(found.random_area if self.random_order else found.area)

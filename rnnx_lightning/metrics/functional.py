@@ -1,10 +1,11 @@
 """How well relevance agrees with what decided: one pure function a score, one value a sequence."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from rnnx_lightning.metrics.deletion import PixelFlipping, deletion, patches
 
 
 def sample_relevance(relevance: Tensor, samples: int) -> Tensor:
@@ -92,29 +93,6 @@ def conservation_error(relevance: Tensor, explained: Tensor) -> Tensor:
     return torch.where(explained != 0, gap / explained.abs(), gap)
 
 
-class PixelFlipping(NamedTuple):
-    """What becomes of the prediction as patches are set to the background, one after the other.
-
-    Attributes:
-        curve: (B, P + 1) probability of the explained class with 0 .. P patches gone, most relevant first.
-        random_curve: the same, patches in random order.
-    """
-
-    curve: Tensor
-    random_curve: Tensor
-
-    @property
-    def area(self) -> Tensor:
-        """(B,) mean height of the curve; the smaller, the better the explanation."""
-        return torch.trapezoid(self.curve, dim=1) / (self.curve.shape[1] - 1)
-
-    @property
-    def random_area(self) -> Tensor:
-        """(B,) the same in random order."""
-        return torch.trapezoid(self.random_curve, dim=1) / (self.random_curve.shape[1] - 1)
-
-
-@torch.no_grad()
 def pixel_flipping(
     model: Callable[[Tensor], Tensor],
     x: Tensor,
@@ -144,17 +122,5 @@ def pixel_flipping(
     height, width = x.shape[-2:]
     if patch < 1 or height % patch or width % patch:
         raise ValueError(f"patch={patch} must divide height {height} and width {width} of the pictures")
-    rows, columns = height // patch, width // patch
-    patches = relevance.unflatten(3, (columns, patch)).unflatten(2, (rows, patch)).sum(dim=(1, 3, 5)).flatten(1)
-    generator = torch.Generator(x.device).manual_seed(seed)
-    random = torch.rand(patches.shape, generator=generator, device=x.device)
-    curves = []
-    for score in (patches, random):
-        rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1).view(-1, 1, rows, columns)
-        rank = rank.repeat_interleave(patch, dim=2).repeat_interleave(patch, dim=3)
-        heights = [
-            model(torch.where(rank < gone, background, x)).softmax(1).gather(1, target[:, None]).squeeze(1)
-            for gone in range(rows * columns + 1)
-        ]
-        curves.append(torch.stack(heights, dim=1))
-    return PixelFlipping(*curves)
+    parts = patches(tuple(x.shape[1:]), (x.shape[1], patch, patch))
+    return deletion(model, x, relevance, target, parts, background, seed, at_once=len(x))

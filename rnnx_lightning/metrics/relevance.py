@@ -1,12 +1,13 @@
 """The scores as torchmetrics: a sum and a count, exact over any number of batches and ranks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from rnnx_lightning.metrics import functional
+from rnnx_lightning.metrics.deletion import deletion, patches
 
 
 class SequenceMean(Metric):
@@ -98,3 +99,27 @@ class PixelFlippingArea(SequenceMean):
         """Count in pictures and relevance (B, 1, H, W) of a network's explained classes (B,)."""
         flipped = functional.pixel_flipping(network, image, relevance, label, self.patch, self.background)
         self.add(flipped.random_area if self.random_order else flipped.area)
+
+
+class DeletionArea(SequenceMean):
+    """Mean area under the deletion curve; `random_order` gives that of random orders instead.
+
+    Args:
+        size: of the parts, as [1, 28, 7] for time steps of seven pixel columns; see `patches`.
+        baseline: what a deleted entry becomes; pixels of the background are -1.
+        random_order: measure what any explanation should beat.
+    """
+
+    higher_is_better = False
+
+    def __init__(self, size: Sequence[int], baseline: float = -1.0, random_order: bool = False) -> None:
+        super().__init__()
+        self.size = tuple(size)
+        self.baseline = baseline
+        self.random_order = random_order
+
+    def update(self, network: Callable[[Tensor], Tensor], image: Tensor, relevance: Tensor, label: Tensor) -> None:
+        """Count in inputs, of any kind, and relevance (B, ...) of a network's explained classes (B,)."""
+        parts = patches(tuple(image.shape[1:]), self.size)
+        found = deletion(network, image, relevance, label, parts, self.baseline)
+        self.add(found.random_area if self.random_order else found.area)
