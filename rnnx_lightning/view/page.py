@@ -8,6 +8,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
+from rnnx_lightning.files import written_whole
+
 FOLDER = Path(__file__).parent / "templates"
 
 
@@ -34,6 +36,6 @@ def write_page(record: Mapping[str, Any], path: str | Path) -> Path:
         script=Markup((FOLDER / "view.js").read_text()),
     )
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(page, encoding="utf-8")
+    with written_whole(path) as unfinished:
+        unfinished.write_text(page, encoding="utf-8")
     return path
