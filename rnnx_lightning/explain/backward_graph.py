@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 _SUFFIX = re.compile(r"Backwards?\d*$")
 
@@ -12,6 +13,11 @@ _SUFFIX = re.compile(r"Backwards?\d*$")
 def operation(node: Any) -> str:
     """Name of the operation that a node is the backward pass of: "Mul" of a `MulBackward0`."""
     return _SUFFIX.sub("", node.name().rpartition("::")[2])
+
+
+def is_opaque(node: Any) -> bool:
+    """Whether what a node does cannot be seen: an autograd function of the network's own."""
+    return isinstance(node, BackwardCFunction) or type(node).__name__ == "CppFunction"
 
 
 def operations(value: Tensor) -> list[Any]:

@@ -6,10 +6,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.autograd.function import BackwardCFunction
 from torch.utils.hooks import RemovableHandle
 
-from rnnx_lightning.explain.backward_graph import operation
+from rnnx_lightning.explain.backward_graph import is_opaque, operation
 from rnnx_lightning.explain.refusals import UnexplainableError
 
 Gates = Literal["free", "constant"]
@@ -170,7 +169,7 @@ def _without_second_half(dim: int) -> Backward:
 
 def _check_visible(node: Any) -> None:
     name = operation(node)
-    if isinstance(node, BackwardCFunction) or type(node).__name__ == "CppFunction":
+    if is_opaque(node):
         raise UnexplainableError(
             f"gates='constant' cannot see whether the autograd function {node.name()!r} contains a gate. "
             "Write it with torch operations."

@@ -5,11 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import BackwardCFunction
 from torch.utils.hooks import RemovableHandle
 
 from rnnx_lightning.explain.attributor import Target
-from rnnx_lightning.explain.backward_graph import operation
+from rnnx_lightning.explain.backward_graph import is_opaque, operation
 from rnnx_lightning.explain.gradients import GradientMethod
 from rnnx_lightning.explain.inputs import Inputs, mapped
 from rnnx_lightning.explain.refusals import UnexplainableError
@@ -70,7 +69,7 @@ def _guide(node: Any) -> RemovableHandle | None:
             lambda gradients: tuple(None if g is None else g.clamp(min=0) * active for g in gradients)
         )
         return hook
-    if isinstance(node, BackwardCFunction) or type(node).__name__ == "CppFunction":
+    if is_opaque(node):
         raise UnexplainableError(
             f"Guided backprop cannot see whether the autograd function {node.name()!r} contains a ReLU. "
             "Write it with torch operations."

@@ -19,10 +19,8 @@ from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.node import RELEVANCE, Node
 from rnnx_lightning.explain.rows import SUM, Part, Row, Sum
-from rnnx_lightning.explain.totals import Total, added, exponent_of, normalised, power
+from rnnx_lightning.explain.totals import EVERY, Total, added, exponent_of, normalised, power
 from rnnx_lightning.explain.walk import close, evaluate
-
-EVERY = 8  # so many steps shrink a memory's totals little enough
 
 
 class Argument(NamedTuple):

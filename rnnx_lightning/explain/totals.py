@@ -31,6 +31,9 @@ def power(exponent: Tensor, like: Tensor) -> Tensor:
     return torch.exp2(exponent.to(torch.float64 if like.dtype == torch.float64 else torch.float32)).to(like.dtype)
 
 
+EVERY = 8  # so many scalings in a row shrink totals little enough
+
+
 class Unknown:
     """A total that nobody has asked for."""
 

@@ -11,6 +11,21 @@ from rnnx_lightning.explain.rows.row import Row
 from rnnx_lightning.explain.totals import Total
 
 
+class Rearranged(Row):
+    """Each entry is one of a source's: factors and relevance go back in the same way."""
+
+    def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
+        """To where the entries are from."""
+        self._back(node, factor, channel)
+
+    def pass_on(self, node: Node, relevance: Tensor) -> None:
+        """To where the entries are from."""
+        self._back(node, relevance, RELEVANCE)
+
+    def _back(self, node: Node, part: Tensor, slot: int) -> None:
+        raise NotImplementedError
+
+
 class Movement(NamedTuple):
     """Entries are moved, chosen or repeated.
 
@@ -23,7 +38,7 @@ class Movement(NamedTuple):
     undo: Callable[[Tensor], Tensor] | None = None
 
 
-class Move(Row):
+class Move(Rearranged):
     """Entries are moved; `call` is a `Movement`."""
 
     def total(self, node: Node, channel: Channel) -> Total | None:
@@ -37,16 +52,7 @@ class Move(Row):
         assert mantissa is not None  # a total has one
         return Total(mantissa, exponent)
 
-    def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
-        """Moved back."""
-        self._back(node, factor, channel)
-
-    def pass_on(self, node: Node, relevance: Tensor) -> None:
-        """Moved back."""
-        self._back(node, relevance, RELEVANCE)
-
-    @staticmethod
-    def _back(node: Node, part: Tensor, slot: int) -> None:
+    def _back(self, node: Node, part: Tensor, slot: int) -> None:
         (source,) = node.sources
         assert source is not None  # there would be no node
         movement: Movement = node.call
@@ -68,7 +74,7 @@ class Joining(NamedTuple):
     undo: Callable[[Tensor], Sequence[Tensor | None]]
 
 
-class Join(Row):
+class Join(Rearranged):
     """Tensors are put together; `call` is a `Joining`."""
 
     def total(self, node: Node, channel: Channel) -> Total | None:
@@ -86,16 +92,7 @@ class Join(Row):
             return Total(mantissa)
         return Total(mantissa, node.call.apply([None if t is None else whole(t.exponent, s) for t, s in pairs]))
 
-    def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
-        """Taken apart."""
-        self._back(node, factor, channel)
-
-    def pass_on(self, node: Node, relevance: Tensor) -> None:
-        """Taken apart."""
-        self._back(node, relevance, RELEVANCE)
-
-    @staticmethod
-    def _back(node: Node, part: Tensor, slot: int) -> None:
+    def _back(self, node: Node, part: Tensor, slot: int) -> None:
         for source, own in zip(node.sources, node.call.undo(part), strict=True):
             if source is not None and own is not None:
                 source.receive(own, slot)
