@@ -17,8 +17,7 @@ class Attributor(ABC):
     """Says how much each entry of an input had to do with a logit.
 
     The model is any `nn.Module`, in eval or in train mode. It is left as it was: weights, gradients, buffers,
-    flags,
-    hooks, the state that it keeps and the random state.
+    flags, hooks, the state that it keeps and the random state.
     """
 
     def __call__(self, model: nn.Module, x: Inputs, target: Target = None, **arguments: Any) -> Inputs:
@@ -27,12 +26,10 @@ class Attributor(ABC):
         Args:
             model: the network.
             x: (B, ...) floating-point input, or int64 tokens (B, T), or a packed sequence. A tuple, a list or
-                a dict
-                of such is handed on as arguments.
+                a dict of such is handed on as arguments.
             target: which output is explained. Of (B, K): (B,) int64 classes, or one for all; None: the
-                greatest. Of
-                (B, ...): a tuple of indices. Of (B,) and (B, 1): None. Of anything: a function from the model's
-                output to (B,) numbers.
+                greatest. Of (B, ...): a tuple of indices. Of (B,) and (B, 1): None. Of anything: a
+                function from the model's output to (B,) numbers.
             arguments: what else the model takes, by keyword; not explained.
 
         Returns:

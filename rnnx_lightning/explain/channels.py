@@ -6,8 +6,7 @@ from enum import IntEnum
 class Channel(IntEnum):
     """One of the totals that a unit can be asked for, and the factor that relevance comes back with.
 
-    A rule decides what counts as a contribution (`a_i w_ij` for most). The contributions of a unit are summed
-    here:
+    A rule decides what counts as a contribution (`a_i w_ij` for most). The contributions of a unit are summed:
     all of them, the positive ones, and the magnitudes of the negative ones.
     """
 

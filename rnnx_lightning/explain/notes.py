@@ -71,6 +71,11 @@ class Notes(TorchDispatchMode):
         node = self.find(tensor)
         return node is not None and not node.gate
 
+    def has_no_way_back(self, tensor: Any) -> bool:
+        """Whether a tensor is made of the input by something that is refused."""
+        node = self.find(tensor)
+        return node is not None and node.refusal is not None
+
     def opaque(self, func: Any, args: Any, kwargs: Any) -> Any:
         """An operation that has no rule: refused if relevance comes back to it."""
         value = func(*args, **kwargs)

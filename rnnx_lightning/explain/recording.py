@@ -11,7 +11,7 @@ from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.inputs import Inputs, network_of, tensors_of
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations import ADVICE, HARMLESS, TABLE
+from rnnx_lightning.explain.operations import ADVICE, HARMLESS, SCALES, TABLE
 from rnnx_lightning.explain.operations.recurrent import RecurrentModules, has_recurrent_modules
 from rnnx_lightning.explain.replay import Replay
 from rnnx_lightning.explain.squashes import without_squash
@@ -54,7 +54,7 @@ def recorded(
     """
     network = network_of(model)
     with path as place, ExitStack() as stack:
-        tape = Tape(composite, place, TABLE, HARMLESS, ADVICE)
+        tape = Tape(composite, place, TABLE, HARMLESS, SCALES, ADVICE)
         replay = Replay(tape, place, network.parameters()) if create_graph else None
         parameter = next((p for p in network.parameters() if p.is_floating_point()), None)
         dtype = torch.get_default_dtype() if parameter is None else parameter.dtype

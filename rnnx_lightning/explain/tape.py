@@ -4,7 +4,7 @@ A `TorchDispatchMode` sees each operation below autograd, where layers and fused
 a few dozen plain ones. What is done is left alone. Nothing is decided here: the walk back knows what follows.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -46,6 +46,7 @@ class Tape(Notes):
         path: where in the network we are.
         table: operation to what writes it down.
         harmless: operations whose results are not made of the input's values.
+        scales: what writes down operations that give scales: these may be made of what has no way back.
         advice: name of an operation that has no rule to what to do instead.
     """
 
@@ -55,11 +56,12 @@ class Tape(Notes):
         path: ModulePath,
         table: Mapping[Any, Recorder],
         harmless: Iterable[Any],
+        scales: Container[Recorder],
         advice: Mapping[str, str],
     ) -> None:
         super().__init__(composite, path, advice)
         self.parts = WeightParts()
-        self._table, self._harmless = table, harmless
+        self._table, self._harmless, self._scales = table, harmless, scales
         self.retired: dict[int, tuple[Tensor, Tensor]] = {}  # storage to who had it, and what is in it
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -71,17 +73,18 @@ class Tape(Notes):
         first: Any = args[0] if args else None
         if self.retired:
             args = tuple(current(self, a) for a in args)
-        known = False
+        known: list[Tensor] = []
         for argument in args:
-            if isinstance(argument, Tensor):
-                known = known or self.find(argument) is not None
-            elif isinstance(argument, list | tuple):
-                known = known or any(isinstance(a, Tensor) and self.find(a) is not None for a in argument)
+            for part in argument if isinstance(argument, list | tuple) else (argument,):
+                if isinstance(part, Tensor) and self.find(part) is not None:
+                    known.append(part)
         if not known or func in self._harmless:
             return func(*args, **kwargs)
         if func._schema.is_mutable:
             return overwrite(self, func, first, args, kwargs)
         recorder = self._table.get(func)
+        if recorder not in self._scales and any(self.has_no_way_back(part) for part in known):
+            return self.refused(func, func(*args, **kwargs), "", *known)
         if recorder is None:
             return self.opaque(func, args, kwargs)
         return recorder(self, func, *args, **kwargs)
@@ -112,8 +115,6 @@ class Tape(Notes):
             return self.refused(
                 func, value, "Only one of its factors may depend on the input.", source, weight, bias
             )
-        if node.refusal is not None:
-            return self.note(value, self._opaque(node.refusal, value))
         new = self.mapped(node, source, operation, weight, bias, value)
         new.nonnegative = weight is None and bias is None and node.nonnegative and node.pixels is None
         return self.note(value, new)
@@ -261,7 +262,7 @@ class Tape(Notes):
         """A product of two signals, as the composite says."""
         (first, a), (second, b) = one, two
         way = self.composite.products
-        if way == "refuse" or first.refusal is not None or second.refusal is not None:
+        if way == "refuse":
             advice = (
                 "It multiplies two signals, neither of which is a gate (a sigmoid's output): which of them the "
                 'relevance belongs to is not known. Say it: Composite(..., products="half"), "left" or "right".'
@@ -284,8 +285,6 @@ class Tape(Notes):
         new = Node(MOVE, (node,), value, movement, node.nonnegative, gate=node.gate)
         new.dtype = value.dtype if value.is_floating_point() else node.dtype  # tokens have relevance, too
         new.lost = node.lost
-        if node.refusal is not None:
-            return self.note(value, self._opaque(node.refusal, value))
         if node.pixels is not None:
             new.pixels = node.pixels.moved(movement.apply, node.shape)
         if padding or node.present is not None:
@@ -311,9 +310,6 @@ class Tape(Notes):
     ) -> Tensor:
         """Several tensors put together; `apply` does it to tensors of their shapes."""
         known = [node for node in nodes if node is not None]
-        for node in known:
-            if node.refusal is not None:
-                return self.note(value, self._opaque(node.refusal, value))
         gate = all(node.gate for node in known)
         if not gate:  # a gate times a constant is no signal
             nodes = [None if node is not None and node.lost else node for node in nodes]

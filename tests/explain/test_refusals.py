@@ -71,6 +71,22 @@ def test_the_place_is_named():
         LRP()(model, torch.rand(2, 4))
 
 
+LATER = {
+    "product of signals": lambda h, x: h * x,
+    "matrix product": lambda h, x: h @ x.t(),
+    "through other operations": lambda h, x: torch.cat([h.relu().view(-1, 2, 2).flatten(1), x], 1) ** 2,
+    "another without a rule": lambda h, x: torch.special.i0(h),
+}
+
+
+@pytest.mark.parametrize("later", LATER)
+def test_what_was_refused_first_is_named(later):
+    """What comes after cannot be mended before."""
+    model = Function(lambda m, x: LATER[later](m.layer(torch.lgamma(m.layer(x).relu() + 1)), x), **LINEAR)
+    with pytest.raises(UnexplainableError, match="'lgamma'"):
+        LRP(Epsilon())(model, torch.rand(3, 4), 1)
+
+
 def test_what_has_no_rule_may_be_used_where_no_relevance_goes():
     """As a gate's argument, kept beside, or compared."""
     model = Function(lambda m, x: m.layer(x) * torch.sigmoid(m.layer(x) ** 2) * (m.layer(x).exp() > 1), **LINEAR)

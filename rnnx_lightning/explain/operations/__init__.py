@@ -3,11 +3,12 @@
 from rnnx_lightning.explain.operations import activations, arithmetic, linear_maps, norms, shapes, tokens, writes
 from rnnx_lightning.explain.operations.activations import activation, gate
 from rnnx_lightning.explain.operations.shapes import moving
-from rnnx_lightning.explain.operations.table import ADVICE, HARMLESS, TABLE, register
+from rnnx_lightning.explain.operations.table import ADVICE, HARMLESS, SCALES, TABLE, register
 
 __all__ = [
     "ADVICE",
     "HARMLESS",
+    "SCALES",
     "TABLE",
     "activation",
     "activations",

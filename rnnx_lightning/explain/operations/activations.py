@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations.table import Recorder, aten, records, register
+from rnnx_lightning.explain.operations.table import SCALES, Recorder, aten, records, register
 from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.rows import PASS, RELU, SOFTMAX, VJP
 from rnnx_lightning.explain.tape import Tape
@@ -25,8 +25,6 @@ def activation(nonnegative: bool = False) -> Recorder:
         node = tape.find(tensor)
         if node is None:
             return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
-        if node.refusal is not None:
-            return tape.refused(func, value, "", tensor)
         if node.gate:
             return tape.gate_of(value, node)
         return tape.note(
@@ -69,8 +67,6 @@ def relu(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     value = func(tensor)
     node = tape.find(tensor)
     assert node is not None  # recorded
-    if node.refusal is not None:
-        return tape.refused(func, value, "", tensor)
     if node.gate:
         return tape.gate_of(value, node)
     return tape.note(value, Node(RELU, (node,), value, nonnegative=True))
@@ -121,6 +117,7 @@ def gate(as_signal: str | None, squashes: bool = False) -> Recorder:
             made.logits = tensor
         return value
 
+    SCALES.add(record)
     as_one = "hands relevance on" if as_signal is None else "is refused"
     record.__doc__ = f"Scales signals, and takes no relevance there; as a signal it {as_one}."
     return record
@@ -146,7 +143,7 @@ def softmax(tape: Tape, func: Any, tensor: Tensor, dim: int, *args: Any, **kwarg
     if node is None or tape.composite.softmax == "constant":
         return weighs(tape, func, tensor, dim, *args, **kwargs)
     value = func(tensor, dim, *args, **kwargs)
-    if node.refusal is not None:
+    if tape.has_no_way_back(tensor):
         return tape.refused(func, value, "", tensor)
     made = Node(SOFTMAX, (node,), value, (held(tensor), held(value), dim), nonnegative=True)
     made.logits = tensor
@@ -189,9 +186,6 @@ def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> 
     value, node = func(tensor, *args, **kwargs), tape.find(tensor)
     assert node is not None  # recorded
     first = value[0] if isinstance(value, tuple | list) else value
-    if node.refusal is not None:
-        tape.refused(func, first, "", tensor)
-        return value
     if node.gate:
         tape.gate_of(first, node)
         return value
@@ -267,6 +261,9 @@ def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
     assert made is not None  # just noted
     made.logits = tensor
     return value
+
+
+SCALES.update((softmax, of_gate, log_sigmoid))
 
 
 @records("glu.default")

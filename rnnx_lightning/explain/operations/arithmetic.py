@@ -10,9 +10,9 @@ from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import aten, records
 from rnnx_lightning.explain.rows import PASS, SCALE, Scaling
 from rnnx_lightning.explain.tape import Tape
+from rnnx_lightning.explain.totals import EVERY
 
 Operand = Any  # a tensor or a number
-EVERY = 8  # so many scalings in a row shrink totals little enough
 
 
 @records("add.Tensor add.Scalar")
@@ -28,8 +28,6 @@ def add(
             else two * alpha
         )
     first, second = tape.find(one), tape.find(two)
-    if (refusal := _refused(tape, func, value, first, second, one, two)) is not None:
-        return refusal
     if first is None or second is None:
         node, tensor, constant = (second, two, one) if first is None else (first, one, two)
         assert node is not None  # one of them is made of the input
@@ -76,8 +74,6 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     """A gated signal, or a tensor scaled by a constant."""
     value = func(one, two)
     first, second = tape.find(one), tape.find(two)
-    if (refusal := _refused(tape, func, value, first, second, one, two)) is not None:
-        return refusal
     if first is None or second is None:
         node, tensor, constant = (second, two, one) if first is None else (first, one, two)
         assert node is not None  # one of them is made of the input
@@ -104,8 +100,6 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     """A tensor divided by a constant, or by a gate (a standard deviation)."""
     value = func(one, two)
     first, second = tape.find(one), tape.find(two)
-    if (refusal := _refused(tape, func, value, first, second, one, two)) is not None:
-        return refusal
     if second is None:
         assert first is not None  # one of them is made of the input
         return scaled(tape, value, first, one, 1 / two, None)
@@ -122,8 +116,7 @@ def negate(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     value = func(tensor)
     node = tape.find(tensor)
     assert node is not None  # recorded
-    refusal = _refused(tape, func, value, node, None, tensor, None)
-    return scaled(tape, value, node, tensor, -1.0, False) if refusal is None else refusal
+    return scaled(tape, value, node, tensor, -1.0, False)
 
 
 @records("abs.default")
@@ -132,8 +125,6 @@ def absolute(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     value = func(tensor)
     node = tape.find(tensor)
     assert node is not None  # recorded
-    if (refusal := _refused(tape, func, value, node, None, tensor, None)) is not None:
-        return refusal
     scaled(tape, value, node, tensor, held(tensor.sign()), None)
     made = tape.find(value)
     assert made is not None  # just noted
@@ -207,10 +198,3 @@ def scaled(
     return tape.note(
         value, Node(PASS, (node,), value, nonnegative=node.nonnegative and nonnegative, pixels=pixels)
     )
-
-
-def _refused(tape: Tape, func: Any, value: Tensor, first: Node | None, second: Node | None, *sources: Any) -> Any:
-    """What is noted if an operand has no way back."""
-    if any(node is not None and node.refusal is not None for node in (first, second)):
-        return tape.refused(func, value, "", *sources)
-    return None

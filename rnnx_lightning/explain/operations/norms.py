@@ -51,7 +51,7 @@ def batch_norm(
 def scaled_and_shifted(tape: Tape, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
     """X * scale + shift, as a part of the sum that x is."""
     node = tape.find(x)
-    if node is not None and node.rule is None and node.pixels is None and not node.gate and node.refusal is None:
+    if node is not None and node.rule is None and node.pixels is None and not node.gate:
         tape.mark(x, tape.as_sum(node, x))
     result = tape.record(aten.mul.Tensor, (x, scale.to(x.dtype)), {})
     if node is not None and node.rule is None:
@@ -62,7 +62,7 @@ def scaled_and_shifted(tape: Tape, x: Tensor, scale: Tensor, shift: Tensor | Non
 def shifted(tape: Tape, x: Tensor, shift: Tensor) -> Tensor:
     """X + shift, a bias: it takes part as the bias of the layer before does, by that layer's rule."""
     node = tape.find(x)
-    if node is None or node.refusal is not None:
+    if node is None:
         return tape.record(aten.add.Tensor, (x, shift), {})
     return plus_constant(tape, x + shift, node, x, shift, bias=True)
 

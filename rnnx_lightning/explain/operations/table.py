@@ -10,6 +10,7 @@ Recorder = Callable[..., Any]
 R = TypeVar("R", bound=Recorder)
 
 TABLE: dict[Any, Recorder] = {}
+SCALES: set[Recorder] = set()  # of the table: what writes down scales, which take no relevance where they scale
 
 
 def register(operation: Any, recorder: Recorder) -> None:
@@ -17,11 +18,9 @@ def register(operation: Any, recorder: Recorder) -> None:
 
     Args:
         operation: as a `TorchDispatchMode` sees it: `torch.ops.aten.softsign.default`, or one of your own,
-            made with
-            `torch.library`.
+            made with `torch.library`.
         recorder: `(tape, operation, *args, **kwargs)` to what the operation gives. `activation()`,
-            `moving(undo)` and
-            the like make one.
+            `moving(undo)` and the like make one.
     """
     TABLE[operation] = recorder
 

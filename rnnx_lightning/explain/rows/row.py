@@ -1,9 +1,8 @@
 """What each kind of operation is to relevance: how totals come to be, and how relevance goes back.
 
-A value is handed two kinds of thing on the walk back. Its *relevance*, by whoever used the value. Or
-*factors*, one a
-channel, by a sum that it is a term of: a contribution times its channel's factor is its relevance. A sum that has
-been handed relevance turns it into factors (`walk`), and then shares factors alone.
+A value is handed two kinds of thing on the walk back. Its *relevance*, by whatever used the value. Or *factors*,
+one a channel, by a sum that it is a term of: a contribution times its channel's factor is its relevance. A sum
+that has been handed relevance turns it into factors (`walk`), and then shares factors alone.
 """
 
 from collections.abc import Sequence
