@@ -5,7 +5,8 @@ import itertools
 import torch
 
 from rnnx_lightning.data import MajoritySequences
-from rnnx_lightning.data.majority import Plan, seeded_generator
+from rnnx_lightning.data.majority import Plan
+from rnnx_lightning.seeding import seeded_generator
 
 
 def _patterns(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
