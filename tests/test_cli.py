@@ -13,7 +13,7 @@ from rnnx_lightning import __main__, __version__
 from rnnx_lightning.checkpoints import load_classifier, load_data
 from rnnx_lightning.explain.published import published_methods
 
-OVERLAYS = ("fashion_mnist.yaml", "stationary.yaml", "published/recipe.yaml")
+OVERLAYS = ("fashion_mnist.yaml", "stationary.yaml", "relevance_loss.yaml", "published/recipe.yaml")
 CONFIGS = [
     path
     for path in sorted((ROOT / "configs").rglob("*.yaml"))
