@@ -66,7 +66,7 @@ def test_sequences_need_images():
         MajoritySequences(dataset="digits").sequences("test", [0])
 
 
-@pytest.mark.parametrize("arguments", [{}, {"folds": 5, "fold": 3}, {"fresh": False}])
+@pytest.mark.parametrize("arguments", [{}, {"folds": 5, "fold": 3}, {"sampling": "published"}])
 def test_no_image_crosses_splits(arguments):
     data = digits(**arguments)
     seen = {split: set(data.plan(split).index.unique().tolist()) for split in ("train", "validation", "test")}
@@ -82,23 +82,23 @@ def test_training_is_drawn_anew_each_epoch_but_validation_and_test_never():
         assert torch.equal(data.plan(split, 0).index, data.plan(split, 7).index)
 
 
-def test_sequences_drawn_once_are_only_reshuffled():
-    data = digits(fresh=False)
+def test_published_sequences_are_only_reshuffled():
+    data = digits(sampling="published")
     one, two = data.plan("train", 0).index, data.plan("train", 1).index
     assert not torch.equal(one, two)
     assert sorted(one.tolist()) == sorted(two.tolist())
 
 
-def test_most_images_of_a_fresh_batch_are_shared():
+def test_most_images_of_a_pooled_batch_are_shared():
     data = digits()
     batches = list(data.train_dataloader())
     mean = sum(len(batch.distinct) for batch in batches) / len(batches)
     assert mean < 1.2 * 50
 
 
-def test_sequences_drawn_once_share_no_images_while_training():
+def test_published_sequences_share_no_images_while_training():
     """Nor dropout masks, therefore; what is validated has none, and may."""
-    data = digits(fresh=False)
+    data = digits(sampling="published")
     batch = next(iter(data.train_dataloader()))
     assert len(batch.distinct) == 3 * 50
     assert torch.equal(batch.order.flatten(), torch.arange(150))
@@ -140,6 +140,7 @@ def test_published_split_sizes(real_data_dir):
         ({"folds": 1}, "folds=1"),
         ({"folds": 5, "fold": 5}, "fold=5"),
         ({"samples": 0}, "samples=0"),
+        ({"sampling": "fresh"}, "sampling='fresh' must be one of pooled, published"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, words):
@@ -191,7 +192,7 @@ def test_training_batches_are_even_over_ranks_and_equal_the_global_batch():
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_most_images_of_a_fresh_batch_are_shared_on_each_of_several_devices(ranks):
+def test_most_images_of_a_pooled_batch_are_shared_on_each_of_several_devices(ranks):
     """A batch of 100 has 300 images to show; drawn from all ranks' images it would need over 200."""
     data = digits(batch_size=100)
     with patch.object(MajoritySequences, "_world_size", ranks):

@@ -29,11 +29,11 @@ NETWORKS = ("Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU
     folds=st.none() | st.integers(0, 6),
     fold=st.integers(-1, 6),
     validation_share=st.floats(-0.2, 1.2),
-    fresh=st.booleans(),
+    sampling=st.sampled_from(["pooled", "published"]),
     learning_rate=st.floats(),
 )
 def test_a_random_config_runs_or_is_refused(
-    network, columns, samples, majority_size, batch_size, dropout, stationary, folds, fold, validation_share, fresh,
+    network, columns, samples, majority_size, batch_size, dropout, stationary, folds, fold, validation_share, sampling,
     learning_rate,
 ):  # fmt: skip
     try:
@@ -41,7 +41,7 @@ def test_a_random_config_runs_or_is_refused(
         model = SequenceClassifier(net, optimizer=adam(learning_rate))
         data = MajoritySequences(
             dataset="digits", samples=samples, majority_size=majority_size, columns=columns, batch_size=batch_size,
-            folds=folds, fold=fold, validation_share=validation_share, fresh=fresh,
+            folds=folds, fold=fold, validation_share=validation_share, sampling=sampling,
         )  # fmt: skip
         data.setup()
         loader = data.train_dataloader()
