@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rnnx_lightning.data.batches import PlannedBatch, SequenceBatch
 from rnnx_lightning.data.images import (
     IMAGE_SIZE,
     ImageSet,
@@ -19,7 +20,7 @@ from rnnx_lightning.data.images import (
     load_images,
     scaled,
 )
-from rnnx_lightning.data.loader import SequenceBatch, SequenceLoader
+from rnnx_lightning.data.loader import SequenceLoader
 from rnnx_lightning.data.majority import Plan, check_possible, draw_plan, pool_of_batch
 from rnnx_lightning.data.splits import stratified_split
 from rnnx_lightning.seeding import seeded_generator
@@ -31,8 +32,8 @@ class MajoritySequences(L.LightningDataModule):
     """Majority-sample sequences of MNIST, FashionMNIST, the embedded digits, or pictures of the user's own.
 
     One sequence is made for every image of a split: that image, `majority_size - 1` others of its class, and
-    images of other classes. Batches are `SequenceBatch`es; all pixels stay as one uint8 tensor on the device
-    that trains and are gathered there.
+    images of other classes. All pixels stay as one uint8 tensor on the device that trains: loaders hand out
+    `PlannedBatch`es, and networks are given `SequenceBatch`es, whose pixels are gathered there.
 
     Args:
         dataset: mnist, fashion_mnist or digits; or a folder with pictures of 28 x 28 pixels, light on dark, as
@@ -219,8 +220,7 @@ class MajoritySequences(L.LightningDataModule):
                 f"there is no sequence {outside[0]}: the {split} split has 0 to {len(plan.label) - 1}"
             )
         chosen = plan.rows(torch.tensor(list(rows)))
-        distinct, order = torch.unique(chosen.index, return_inverse=True)
-        batch = self.on_after_batch_transfer(SequenceBatch(distinct, order, chosen.label, chosen.majority))
+        batch = self.gather(PlannedBatch.of(chosen, shared=True))
         return batch.image, batch.label, batch.majority
 
     @property
@@ -274,15 +274,14 @@ class MajoritySequences(L.LightningDataModule):
         return self._loader("test")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """Gather the pixels of the batch's distinct images on the device, scaled to [-1, 1].
+        """Gather the pixels of a planned batch; pictures, which the model summary sends, stay as they are."""
+        return self.gather(batch) if isinstance(batch, PlannedBatch) else batch
 
-        Pictures, which Lightning's model summary sends, are left as they are.
-        """
-        if not isinstance(batch, SequenceBatch):
-            return batch
-        if self._pixels.device != batch.distinct.device:
-            self._pixels = self._pixels.to(batch.distinct.device)
-        return batch._replace(distinct=scaled(self._tiles(batch.distinct).unsqueeze(1)))
+    def gather(self, batch: PlannedBatch) -> SequenceBatch:
+        """The batch with its pixels, scaled to [-1, 1], on the device where its positions are."""
+        if self._pixels.device != batch.positions.device:
+            self._pixels = self._pixels.to(batch.positions.device)
+        return batch.with_pixels(scaled(self._tiles(batch.positions).unsqueeze(1)))
 
     def _tiles(self, which: Tensor) -> Tensor:
         """(U,) positions in the data set to pixels (U, 28, 28 + margin), uint8, each image at its place."""

@@ -28,7 +28,7 @@ def test_a_batch_carries_image_label_and_mask():
 def test_pixels_stand_where_the_plan_says():
     data = digits()
     plan = data.plan("validation")
-    batch = data.on_after_batch_transfer(next(iter(data.val_dataloader())))
+    batch = data.gather(next(iter(data.val_dataloader())))
     expected = data.images.pixels[plan.index[:50]].float() / 127.5 - 1  # (B, 3, 28, 28)
     for position in range(3):
         shown = batch.image[:, 0, :, 28 * position : 28 * (position + 1)]
@@ -92,7 +92,7 @@ def test_published_sequences_are_only_reshuffled():
 def test_most_images_of_a_pooled_batch_are_shared():
     data = digits()
     batches = list(data.train_dataloader())
-    mean = sum(len(batch.distinct) for batch in batches) / len(batches)
+    mean = sum(len(batch.positions) for batch in batches) / len(batches)
     assert mean < 1.2 * 50
 
 
@@ -100,12 +100,12 @@ def test_published_sequences_share_no_images_while_training():
     """Nor dropout masks, therefore; what is validated has none, and may."""
     data = digits(sampling="published")
     batch = next(iter(data.train_dataloader()))
-    assert len(batch.distinct) == 3 * 50
+    assert len(batch.positions) == 3 * 50
     assert torch.equal(batch.order.flatten(), torch.arange(150))
     rows = data.plan("train").rows(slice(0, 50))
-    assert torch.equal(batch.distinct[batch.order], rows.index)
+    assert torch.equal(batch.positions[batch.order], rows.index)
     validated = next(iter(data.val_dataloader()))
-    assert len(validated.distinct) < 3 * 50
+    assert len(validated.positions) < 3 * 50
 
 
 def test_folds_are_stratified_and_cover_every_image_once():
@@ -165,7 +165,7 @@ def test_impossible_lengths_are_refused():
 
 def test_general_lengths():
     data = digits(samples=9, majority_size=4, columns=14)
-    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())))
+    batch = data.gather(next(iter(data.train_dataloader())))
     assert batch.image.shape == (50, 1, 28, 252)
     assert (batch.majority.sum(1) == 4).all()
 
@@ -175,7 +175,7 @@ def test_ranks_together_see_what_one_rank_sees(ranks):
     data = digits()
     rows = {tuple(row) for row in data.plan("validation").index.tolist()}
     shards = [SequenceLoader(lambda _: data.plan("validation"), 16, rank, ranks) for rank in range(ranks)]
-    seen = [tuple(b.distinct[row].tolist()) for shard in shards for b in shard for row in b.order]
+    seen = [tuple(b.positions[row].tolist()) for shard in shards for b in shard for row in b.order]
     assert len(seen) == len(rows)
     assert set(seen) == rows
     assert all(len(list(shard)) == len(shard) for shard in shards)
@@ -187,8 +187,8 @@ def test_training_batches_are_even_over_ranks_and_equal_the_global_batch():
     two = [SequenceLoader(lambda _: data.plan("train"), 20, rank, 2, even=True) for rank in range(2)]
     assert len(one) == len(two[0]) == len(two[1])
     for whole, *halves in zip(one, *two, strict=True):
-        together = {tuple(b.distinct[row].tolist()) for b in halves for row in b.order}
-        assert together == {tuple(whole.distinct[row].tolist()) for row in whole.order}
+        together = {tuple(b.positions[row].tolist()) for b in halves for row in b.order}
+        assert together == {tuple(whole.positions[row].tolist()) for row in whole.order}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
@@ -198,7 +198,7 @@ def test_most_images_of_a_pooled_batch_are_shared_on_each_of_several_devices(ran
     with patch.object(MajoritySequences, "_world_size", ranks):
         plan = data.plan("train")
     loader = SequenceLoader(lambda _: plan, 100, ranks - 1, ranks, even=True)
-    sizes = [len(batch.distinct) for batch in loader]
+    sizes = [len(batch.positions) for batch in loader]
     assert sizes
     assert max(sizes) < 125
 
@@ -223,7 +223,7 @@ def test_loader_goes_on_in_the_middle_of_an_epoch():
     resumed.load_state_dict(state)
     rest = list(resumed)
     assert len(rest) == len(whole) - 5
-    assert torch.equal(rest[0].distinct, whole[5].distinct)
+    assert torch.equal(rest[0].positions, whole[5].positions)
     assert len(list(resumed)) == len(whole)
 
 

@@ -49,7 +49,7 @@ def test_a_random_config_runs_or_is_refused(
         if not re.search(r"\d|\binf\b|\bnan\b", str(refusal)):
             pytest.fail(f"names no number that does not fit: {refusal}")
         return
-    batch = data.on_after_batch_transfer(next(iter(loader)))
+    batch = data.gather(next(iter(loader)))
     loss = rejection_cross_entropy(model.logits(batch), batch.label)
     loss.backward()
     assert loss.isfinite()
@@ -62,7 +62,7 @@ def test_a_random_config_runs_or_is_refused(
 def test_the_random_configs_are_not_all_refused():
     data = MajoritySequences(dataset="digits", samples=5, majority_size=3, batch_size=10, columns=4)
     data.setup()
-    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())))
+    batch = data.gather(next(iter(data.train_dataloader())))
     assert SequenceClassifier(architectures.RGRU(columns=4)).logits(batch).shape == (10, 10)
     with pytest.raises(ValueError, match="multiple of 4"):
         architectures.Deep(columns=4)(torch.zeros(1, 1, 28, 30))
