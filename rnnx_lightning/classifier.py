@@ -18,7 +18,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from rnnx_lightning.architectures import RecurrentNetwork
 from rnnx_lightning.data import MajoritySequences
-from rnnx_lightning.data.loader import SequenceBatch
+from rnnx_lightning.data.batches import SequenceBatch
 from rnnx_lightning.relevance_loss import RelevanceLoss
 from rnnx_lightning.schedule import (
     ADAM,

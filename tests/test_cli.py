@@ -62,7 +62,7 @@ def test_overlays_change_what_they_say(rnnx):
     assert printed["model"]["network"]["init_args"]["dropout"] == 0.2
     assert printed["lr_scheduler"] is None
     assert printed["optimizer"]["init_args"]["lr"] == 2e-4
-    assert printed["data"]["fresh"] is False
+    assert printed["data"]["sampling"] == "published"
     assert printed["trainer"]["max_epochs"] == 100
 
 
