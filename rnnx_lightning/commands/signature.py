@@ -7,8 +7,10 @@ from collections.abc import Callable
 from types import NoneType
 from typing import Any, TypeVar, get_args, get_origin
 
-from docstring_parser import DocstringStyle, parse
+import docstring_parser
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from rnnx_lightning.mistakes import parse
 
 Result = TypeVar("Result")
 
@@ -29,25 +31,29 @@ def run_function(function: Callable[..., Result], arguments: list[str], prog: st
             `--index 3 5`; one whose type is a class, or a dict of them, takes the class's name and arguments.
         arguments: of the command line, after the command's name.
         prog: the command's name.
-        usage: what is shown of it where something is wrong.
+        usage: the first line of its help.
 
     Returns:
         What the function returns.
+
+    Raises:
+        UsageError: the command line cannot be understood.
     """
-    described = parse(function.__doc__ or "", DocstringStyle.GOOGLE)
+    described = docstring_parser.parse(function.__doc__ or "", docstring_parser.DocstringStyle.GOOGLE)
     help_of = {parameter.arg_name: parameter.description for parameter in described.params}
     parser = ArgumentParser(
         prog=prog,
         usage=usage,
         description=described.short_description,
         allow_abbrev=False,
+        exit_on_error=False,
         formatter_class=_Help,
     )
     for name, parameter in inspect.signature(function).parameters.items():
         parser.add_argument(
             f"--{name}", default=parameter.default, help=help_of[name], **_words(parameter.annotation)
         )
-    chosen = parser.instantiate_classes(parser.parse_args(arguments))
+    chosen = parser.instantiate_classes(parse(parser, arguments))
     return function(**chosen.as_dict())
 
 

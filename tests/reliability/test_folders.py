@@ -3,7 +3,6 @@
 import csv
 import json
 import logging
-import sys
 
 import pytest
 import torch
@@ -26,7 +25,6 @@ CHECKPOINTS = "checkpoints/last.ckpt"
 def rnnx(tmp_path, monkeypatch, capsys):
     """Runs the command line here, and returns what it said."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["rnnx"])
     monkeypatch.setattr(logging, "raiseExceptions", False)  # loggers keep the streams of the test before
     monkeypatch.syspath_prepend(tmp_path)
 
