@@ -21,6 +21,7 @@ from rnnx_lightning.callbacks import (
     EpochLines,
     FiniteLoss,
     GracefulStop,
+    PredictionTable,
     ResultTable,
     Resuming,
     SequencePictures,
@@ -31,7 +32,6 @@ from rnnx_lightning.callbacks.folder import tensorboards
 from rnnx_lightning.callbacks.keeping import best_and_last
 from rnnx_lightning.checkpoints import AtomicCheckpointIO, check_same_network
 from rnnx_lightning.classifier import SequenceClassifier
-from rnnx_lightning.commands.predict import write_predictions
 from rnnx_lightning.data import MajoritySequences
 from rnnx_lightning.mistakes import parse
 from rnnx_lightning.runs import (
@@ -129,6 +129,7 @@ class RnnxCLI(LightningCLI):
             ResultTable(),
             Throughput(),
             SequencePictures(),
+            PredictionTable(),
         ]
         if config.get("logger"):
             callbacks.append(LearningRateMonitor("step"))
@@ -213,8 +214,8 @@ class RnnxCLI(LightningCLI):
         self.trainer.test(**{**kwargs, "verbose": False})
 
     def predict(self, **kwargs: Any) -> None:
-        """Write `predictions.csv`, one row a test sequence."""
-        write_predictions(self.trainer, self.trainer.predict(**{**kwargs, "return_predictions": True}) or [])
+        """`PredictionTable` writes what is predicted; Lightning need not keep it."""
+        self.trainer.predict(**{**kwargs, "return_predictions": False})
 
 
 def _described(chosen: Namespace | None) -> dict[str, Any] | None:
@@ -235,12 +236,14 @@ class _NoTips(logging.Filter):
 
 def run(arguments: list[str]) -> None:
     """Parse `arguments` and run the command they name."""
-    # Lightning's about torch; and about folders of other runs, whose files stay as they are (`runs`).
+    # Lightning's about torch; about folders of other runs, whose files stay as they are (`runs`); and about our
+    # loader, whose order `PredictionTable` knows.
     for message in (
         ".*isinstance.treespec, LeafSpec.*",
         "The dirpath has changed from",
         "Checkpoint directory .* exists and is not empty",
         "Experiment logs directory .* exists and is not empty",
+        "Couldn't infer the batch indices fetched from your dataloader",
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoTips())
