@@ -1,12 +1,12 @@
 """The `rnnx` command: answers what needs no heavy import at once, and leaves the rest to `cli`."""
 
-import difflib
 import os
 import sys
 from pathlib import Path
 
 from rnnx_lightning import __version__
 from rnnx_lightning.configs_by_name import named_configs
+from rnnx_lightning.mistakes import UsageError, at_heart, did_you_mean
 from rnnx_lightning.process import denormals_flushed, importing, keep_freed_memory, look_for_no_driver
 
 OWN = ("explain", "view", "compare", "doctor")  # the others are LightningCLI's
@@ -46,12 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
         return
     command, *rest = arguments
     if command not in COMMANDS:
-        nearest = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-        print(
-            f"rnnx: error: there is no command {command!r}: choose from {', '.join(COMMANDS)}.{hint}",
-            file=sys.stderr,
-        )
+        message = f"there is no command {command!r}: choose from {', '.join(COMMANDS)}."
+        print(f"rnnx: error: {message}{did_you_mean(command, COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     keep_freed_memory()
     sys.path.append(os.getcwd())  # networks and methods of the user's own are found here
@@ -76,9 +72,13 @@ def main(arguments: list[str] | None = None) -> None:
     except Exception as error:
         if os.environ.get("RNNX_DEBUG") == "1":
             raise
+        if isinstance(error, UsageError):
+            print(f"rnnx: error: {error}", file=sys.stderr)
+            sys.exit(2)
         if hasattr(error, "exit_code"):  # a run that was asked to stop
             print(f"rnnx: {error}", file=sys.stderr)
             sys.exit(error.exit_code)
+        error = at_heart(error)
         message = str(error).strip() or type(error).__name__
         print(
             f"rnnx: error: {message}\n{_line_of_the_user(error)}(RNNX_DEBUG=1 shows where this was raised)",

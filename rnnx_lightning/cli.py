@@ -1,14 +1,9 @@
 """LightningCLI as `rnnx` uses it: where runs land, what is printed, and the test after a fit."""
 
-import contextlib
-import difflib
-import io
 import logging
 import os
-import re
 import sys
 import warnings
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +21,7 @@ from rnnx_lightning.callbacks import (
     EpochLines,
     FiniteLoss,
     GracefulStop,
+    PredictionTable,
     ResultTable,
     Resuming,
     SequencePictures,
@@ -36,8 +32,8 @@ from rnnx_lightning.callbacks.folder import tensorboards
 from rnnx_lightning.callbacks.keeping import best_and_last
 from rnnx_lightning.checkpoints import AtomicCheckpointIO, check_same_network
 from rnnx_lightning.classifier import SequenceClassifier
-from rnnx_lightning.commands.predict import write_predictions
 from rnnx_lightning.data import MajoritySequences
+from rnnx_lightning.mistakes import parse
 from rnnx_lightning.runs import (
     RunConfig,
     check_start,
@@ -50,16 +46,11 @@ from rnnx_lightning.runs import (
 )
 from rnnx_lightning.schedule import ADAM, ONE_CYCLE
 
-# What jsonargparse says of each type that a value could have been of, around what was wrong.
-SAYS_LITTLE = re.compile(
-    r" *(-? ?Does not validate against|Subtypes:|Errors:|Given value type:|- Expected a <class 'NoneT)"
-)
-
 
 class RnnxCLI(LightningCLI):
     """The commands fit, validate, test and predict."""
 
-    def __init__(self, args: ArgsType) -> None:
+    def __init__(self, args: list[str]) -> None:
         usage = {
             command: {"usage": f"rnnx {command} [--config FILE] [options]   (rnnx {command} --help)"}
             for command in self.subcommands()
@@ -71,7 +62,7 @@ class RnnxCLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             # A misspelt option is refused, not completed.
-            parser_kwargs={"prog": "rnnx", "allow_abbrev": False, **usage},
+            parser_kwargs={"prog": "rnnx", "allow_abbrev": False, "exit_on_error": False, **usage},
             save_config_callback=RunConfig,
             # Explanations after validation need gradients, which tensors made under inference mode refuse.
             trainer_defaults={"inference_mode": False, "max_epochs": 10, "log_every_n_steps": 10},
@@ -102,24 +93,9 @@ class RnnxCLI(LightningCLI):
         parser.link_arguments("model.classes", "model.network.init_args.classes")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; after a misspelt option, on the command line or in a file, name the nearest one that there is."""
-        said = io.StringIO()
-        try:
-            with contextlib.redirect_stderr(said):
-                super().parse_arguments(parser, args)
-        except SystemExit:
-            lines = [line for line in said.getvalue().splitlines() if line.strip() and not SAYS_LITTLE.match(line)]
-            print("\n".join(dict.fromkeys(lines)), file=sys.stderr)
-            known = self._subcommand_parsers[sys.argv[1]]._option_string_actions
-            for option in re.findall(r"(?:option|key) '([\w.]+)'|arguments?: --([\w.]+)", said.getvalue()):
-                nearest = difflib.get_close_matches("--" + "".join(option), known, n=1, cutoff=0.8)
-                if nearest:
-                    print(f"{''.join(option)}: did you mean {nearest[0]}?", file=sys.stderr)
-            if "config" in said.getvalue():
-                files = [word for flag, word in pairwise(sys.argv) if flag == "--config"]
-                print(f"config files, in this order: {', '.join(files) or 'none'}", file=sys.stderr)
-            raise
-        sys.stderr.write(said.getvalue())
+        """Parse; Lightning's own way warns of arguments that are not those of the process."""
+        assert isinstance(args, list)
+        self.config = parse(parser, args, self._subcommand_parsers[args[0]])
         seed = self.config[self.config["subcommand"]].get("seed_everything")
         if isinstance(seed, int) and not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise ValueError(f"seed_everything={seed} must lie between 0 and {2**32 - 1}")
@@ -153,6 +129,7 @@ class RnnxCLI(LightningCLI):
             ResultTable(),
             Throughput(),
             SequencePictures(),
+            PredictionTable(),
         ]
         if config.get("logger"):
             callbacks.append(LearningRateMonitor("step"))
@@ -237,8 +214,8 @@ class RnnxCLI(LightningCLI):
         self.trainer.test(**{**kwargs, "verbose": False})
 
     def predict(self, **kwargs: Any) -> None:
-        """Write `predictions.csv`, one row a test sequence."""
-        write_predictions(self.trainer, self.trainer.predict(**{**kwargs, "return_predictions": True}) or [])
+        """`PredictionTable` writes what is predicted; Lightning need not keep it."""
+        self.trainer.predict(**{**kwargs, "return_predictions": False})
 
 
 def _described(chosen: Namespace | None) -> dict[str, Any] | None:
@@ -259,14 +236,15 @@ class _NoTips(logging.Filter):
 
 def run(arguments: list[str]) -> None:
     """Parse `arguments` and run the command they name."""
-    # Lightning's about torch; and about folders of other runs, whose files stay as they are (`runs`).
+    # Lightning's about torch; about folders of other runs, whose files stay as they are (`runs`); and about our
+    # loader, whose order `PredictionTable` knows.
     for message in (
         ".*isinstance.treespec, LeafSpec.*",
         "The dirpath has changed from",
         "Checkpoint directory .* exists and is not empty",
         "Experiment logs directory .* exists and is not empty",
+        "Couldn't infer the batch indices fetched from your dataloader",
     ):
         warnings.filterwarnings("ignore", message=message)
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(_NoTips())
-    sys.argv[1:] = arguments
-    RnnxCLI(args=None)
+    RnnxCLI(arguments)

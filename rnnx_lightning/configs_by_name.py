@@ -1,8 +1,9 @@
 """The configurations that travel with the package, named instead of by their path: `--config convdeep`."""
 
-import difflib
 import re
 from pathlib import Path
+
+from rnnx_lightning.mistakes import did_you_mean
 
 FOLDER = Path(__file__).parent / "configs"  # in the repository a link to its `configs`
 NAME = re.compile(r"[\w/-]+")
@@ -33,10 +34,9 @@ def find_config(given: str) -> str:
     if name in known:
         return str(FOLDER / f"{name}.yaml")
     if NAME.fullmatch(given):
-        nearest = difflib.get_close_matches(given, known, n=1)
-        hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
         raise ValueError(
-            f"there is no configuration {given!r}, neither a file here nor among {', '.join(known)}.{hint}"
+            f"there is no configuration {given!r}, neither a file here nor among {', '.join(known)}."
+            + did_you_mean(given, known)
         )
     return given
 

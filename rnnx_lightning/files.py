@@ -6,6 +6,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def with_suffixes(name: str, *suffixes: str) -> list[Path]:
+    """Paths of files that differ in their suffixes; `name` may end with one of them already."""
+    for suffix in suffixes:
+        name = name.removesuffix(suffix)
+    return [Path(name + suffix) for suffix in suffixes]
+
+
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Where to write what is then moved to `path`, so that it is there whole or not at all."""

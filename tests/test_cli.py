@@ -232,7 +232,6 @@ def test_apples_gpu_is_not_chosen_unasked(tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli.MPSAccelerator, "is_available", staticmethod(lambda: True))
-    monkeypatch.setattr(sys, "argv", ["rnnx"])
     cli.run(["fit", *QUICK, "--trainer.fast_dev_run=1"])
     assert "--trainer.accelerator mps" in capsys.readouterr().out
 
@@ -254,7 +253,7 @@ def test_printed_config_is_complete(rnnx):
     ("arguments", "words"),
     [
         (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
-        (["fit", *QUICK, "--data.batch_sise", "3"], "did you mean --data.batch_size?"),
+        (["fit", *QUICK, "--data.batch_sise", "3"], "Did you mean --data.batch_size?"),
         (["fit", *QUICK, "--data.batch_size", "many"], "many"),
         (["fit", *QUICK, "--data.dataset", "cifar"], "cifar"),
         (["fit", *QUICK, "--data.columns", "5"], "columns=5 must divide"),
@@ -270,7 +269,7 @@ def test_printed_config_is_complete(rnnx):
         (["test", *QUICK, "--ckpt_path", "nowhere.ckpt"], "there is no checkpoint 'nowhere.ckpt'"),
         (["explain"], "ckpt_path"),
         (["compare"], "name, networks"),
-        (["tset"], "Did you mean 'test'?"),
+        (["tset"], "Did you mean test?"),
     ],
 )
 def test_bad_options_give_a_clear_message(arguments, words, rnnx):

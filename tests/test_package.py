@@ -64,7 +64,7 @@ def test_configs_go_by_name_and_paths_stay_paths(tmp_path, monkeypatch):
     for given in ("nowhere/mine.yaml", '{"model": 1}'):
         assert find_config(given) == given
     with pytest.raises(
-        ValueError, match=r"no configuration 'rlstn', neither .* shallow, stationary. Did you mean 'rlstm'"
+        ValueError, match=r"no configuration 'rlstn', neither .* shallow, stationary. Did you mean rlstm"
     ):
         find_config("rlstn")
     found = named_configs(["--config", "deep", "--config=published/recipe", "--data.dataset", "deep"])

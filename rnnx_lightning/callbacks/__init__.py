@@ -4,6 +4,7 @@ from rnnx_lightning.callbacks.explaining import Explainability
 from rnnx_lightning.callbacks.finite_loss import FiniteLoss
 from rnnx_lightning.callbacks.keeping import BestAndLast
 from rnnx_lightning.callbacks.pictures import SequencePictures
+from rnnx_lightning.callbacks.predicting import PredictionTable
 from rnnx_lightning.callbacks.progress import EpochLines, Throughput
 from rnnx_lightning.callbacks.randomness import StepRandomness
 from rnnx_lightning.callbacks.results import ResultTable
@@ -16,6 +17,7 @@ __all__ = [
     "Explainability",
     "FiniteLoss",
     "GracefulStop",
+    "PredictionTable",
     "ResultTable",
     "Resuming",
     "SequencePictures",

@@ -10,6 +10,7 @@ from rich.console import Console
 from rnnx_lightning.compare.report import write_report
 from rnnx_lightning.compare.runner import run_all
 from rnnx_lightning.compare.study import Study, StudyError
+from rnnx_lightning.mistakes import parse
 
 ROOT = Path("logs") / "compare"
 
@@ -17,16 +18,19 @@ ROOT = Path("logs") / "compare"
 def main(arguments: list[str]) -> None:
     """Parse the arguments, run what is missing, write the report."""
     parser = ArgumentParser(
-        prog="rnnx compare", allow_abbrev=False, description="Train many networks and compare them."
+        prog="rnnx compare",
+        exit_on_error=False,
+        allow_abbrev=False,
+        description="Train many networks and compare them.",
     )
-    parser.usage = "rnnx compare --config FILE [--seeds [0,1,2] | --folds 10] [--jobs N]   (rnnx compare --help)"
+    parser.usage = "rnnx compare --config FILE [--seeds [0,1,2] | --folds 10] [options]"
     parser.add_argument("--config", action="config", help="a study, configs/compare/experiment1.yaml")
     parser.add_class_arguments(Study)
     parser.add_argument(
         "--jobs", type=int, default=max(torch.cuda.device_count(), 1), help="runs at a time (default: one a GPU)"
     )
     parser.add_argument("--cluster", type=str, help="address of a Dask scheduler whose workers see this folder")
-    chosen = parser.parse_args(arguments)
+    chosen = parse(parser, arguments)
     jobs, cluster = chosen.pop("jobs"), chosen.pop("cluster")
     if jobs < 1:
         raise StudyError(f"jobs={jobs} must be at least 1")

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from rnnx_lightning import __version__
 from rnnx_lightning.data.images import DATASETS, default_data_dir, missing_files
+from rnnx_lightning.mistakes import parse
 
 NEEDED = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "matplotlib", "safetensors")
 OPTIONAL = {
@@ -67,10 +68,11 @@ def main(arguments: list[str]) -> None:
     """Print the table; exit with 1 where something that is needed is missing."""
     parser = ArgumentParser(
         prog="rnnx doctor",
+        exit_on_error=False,
         allow_abbrev=False,
         description="Versions, devices, where data is looked for, and what is missing.",
     )
-    parser.parse_args(arguments)
+    parse(parser, arguments)
     rows = list(findings())
     table = Table(box=None, pad_edge=False)
     for title in ("", "there", ""):

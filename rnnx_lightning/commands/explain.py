@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser
 from rich.console import Console
 from torchmetrics import Metric
 
+from rnnx_lightning.commands.signature import run_function
 from rnnx_lightning.data.images import read_picture, scaled
 from rnnx_lightning.explain import Attributor
 from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.explained import Explained, ScoredMethods, default_scores
-from rnnx_lightning.files import write_json, written_whole
+from rnnx_lightning.files import with_suffixes, write_json, written_whole
 from rnnx_lightning.metrics import ConservationError
 from rnnx_lightning.metrics.functional import sample_relevance
 from rnnx_lightning.pretrained import load_trained
@@ -21,31 +21,38 @@ from rnnx_lightning.rendering.heatmaps import draw_heatmaps
 
 
 def explain(
-    ckpt_path: str | None,
-    image: list[str] | None = None,
+    ckpt_path: str | None = None,
+    pretrained: str | None = None,
     index: list[int] | None = None,
+    image: list[str] | None = None,
     out: str = "explanation",
-    data_dir: str | None = None,
     methods: dict[str, Attributor] | None = None,
     scores: dict[str, Metric] | None = None,
-    pretrained: str | None = None,
+    data_dir: str | None = None,
 ) -> None:
-    """Explain sequences: writes OUT.png (heatmaps), OUT.json (numbers) and OUT.npz (relevance).
+    """Explain sequences, and write OUT.png (heatmaps), OUT.json (numbers) and OUT.npz (relevance).
 
     Args:
-        ckpt_path: a checkpoint that `rnnx fit` wrote.
-        image: grey pictures of 28 x 28 pixels, light on dark, that stand side by side in one sequence; the
+        ckpt_path: A checkpoint that `rnnx fit` wrote.
+        pretrained: Instead of a checkpoint, a network that comes with rnnx: rlstm, evidence, ...
+        index: Numbers of test sequences, whose true class is explained; without it the first one, 0.
+        image: Grey pictures of 28 x 28 pixels, light on dark, that stand side by side in one sequence, whose
             predicted class is explained.
-        index: numbers of test sequences (default: 0); the true class is explained.
-        out: where to write, without suffix.
-        data_dir: folder of the data set; default as for `rnnx fit`.
-        methods: by name; default: the four of the study.
-        scores: by name; default: cosine similarity, and for relevance propagation the conservation error.
-        pretrained: instead of a checkpoint, a network that comes with rnnx, as "rlstm".
+        out: Name of the files, with or without a suffix.
+        methods: Explanation methods by name, as --methods.A LRP; without it the four of the study.
+        scores: Scores by name, as --scores.mass RelevanceMassAccuracy; without it the cosine similarity, and for
+            methods that propagate relevance the conservation error.
+        data_dir: Folder of the data set; without it as for `rnnx fit`.
+
+    Raises:
+        ValueError: --index and --image are both given, or a file that is given would be written over; see
+            `load_trained` and `MajoritySequences.sequences`.
+        DataError: a picture cannot be used, or data is missing.
+        CheckpointError: the checkpoint cannot be used.
     """
     if image and index:
         raise ValueError("give either --image or --index, not both")
-    picture, numbers, arrays = (Path(f"{out}{suffix}") for suffix in (".png", ".json", ".npz"))
+    picture, numbers, arrays = with_suffixes(out, ".png", ".json", ".npz")
     given = {Path(path).resolve() for path in (ckpt_path, *(image or [])) if path}
     if over := [path for path in (picture, numbers, arrays) if path.resolve() in given]:
         raise ValueError(f"--out {out} would write over {over[0]}, which is given: choose another name")
@@ -113,22 +120,5 @@ def _write_arrays(path: Path, explained: Explained) -> None:
 
 def main(arguments: list[str]) -> None:
     """Parse the arguments and explain."""
-    parser = ArgumentParser(
-        prog="rnnx explain",
-        allow_abbrev=False,
-        description="The heatmaps of sequences by every method, as a picture, as numbers and as arrays.",
-    )
-    parser.usage = (
-        "rnnx explain (--ckpt_path FILE | --pretrained NAME) [--index N ... | --image A.png B.png C.png] "
-        "[--out NAME] [--methods.NAME CLASS ...] [--scores.NAME CLASS ...]"
-    )
-    parser.add_argument("--ckpt_path", type=str, help="a checkpoint that `rnnx fit` wrote")
-    parser.add_argument("--pretrained", type=str, help="a network that comes with rnnx: rlstm, evidence, ...")
-    parser.add_argument("--image", type=str, nargs="+", help="28 x 28 grey pictures, side by side in one sequence")
-    parser.add_argument("--index", type=int, nargs="+", help="numbers of test sequences (default: 0)")
-    parser.add_argument("--out", type=str, default="explanation", help="where to write, without suffix")
-    parser.add_argument("--data_dir", type=str, help="folder of the data set; default as for `rnnx fit`")
-    parser.add_argument("--methods", type=dict[str, Attributor], help="by name; default: the four of the study")
-    parser.add_argument("--scores", type=dict[str, Metric], help="by name; default: cosine, conservation_error")
-    chosen = parser.instantiate_classes(parser.parse_args(arguments))
-    explain(**chosen.as_dict())
+    usage = "rnnx explain (--ckpt_path FILE | --pretrained NAME) [--index N ... | --image FILE ...] [options]"
+    run_function(explain, arguments, "rnnx explain", usage)

@@ -54,6 +54,13 @@ def test_sequences_are_explained_from_a_checkpoint_alone(checkpoint, tmp_path):
     assert {path.name for path in (tmp_path / "deep").iterdir()} == {"two.png", "two.json", "two.npz"}
 
 
+@pytest.mark.parametrize("out", ["one", "one.png", "one.json", "v1.2"])
+def test_files_have_one_suffix_each_whatever_is_asked_for(out, checkpoint, tmp_path):
+    main(["--ckpt_path", str(checkpoint), "--methods.A", "Sensitivity", "--out", str(tmp_path / out)])
+    stem = "v1.2" if out == "v1.2" else "one"
+    assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.png", f"{stem}.json", f"{stem}.npz"}
+
+
 def test_relevance_itself_is_written(checkpoint, tmp_path):
     main(["--ckpt_path", str(checkpoint), "--index", "3", "5", "--out", str(tmp_path / "two"), "--methods.A", "LRP",
           "--methods.A.rules", "Epsilon", "--scores.mass", "RelevanceMassAccuracy"])  # fmt: skip

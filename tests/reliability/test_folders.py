@@ -3,7 +3,6 @@
 import csv
 import json
 import logging
-import sys
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from paths import ROOT
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rnnx_lightning import __main__
+from rnnx_lightning.callbacks import predicting
 
 SHORT = [
     "--config", str(ROOT / "configs" / "deep.yaml"), "--data.dataset=digits", "--data.batch_size=100",
@@ -26,7 +26,6 @@ CHECKPOINTS = "checkpoints/last.ckpt"
 def rnnx(tmp_path, monkeypatch, capsys):
     """Runs the command line here, and returns what it said."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["rnnx"])
     monkeypatch.setattr(logging, "raiseExceptions", False)  # loggers keep the streams of the test before
     monkeypatch.syspath_prepend(tmp_path)
 
@@ -113,6 +112,24 @@ def test_predictions_are_written_beside_others(rnnx, tmp_path):
     )
     for name in ("predictions.csv", "predictions-2.csv"):
         assert f"Predictions: here/lightning_logs/mine/{name}" in rnnx("predict", *SHORT, *place)
+
+
+def test_predictions_are_written_whole_or_not_at_all(rnnx, tmp_path, monkeypatch, capsys):
+    class FullDisk:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def writerow(self, row):
+            self.stream.write(",".join(row))
+
+        def writerows(self, rows):
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr(predicting.csv, "writer", FullDisk)
+    with pytest.raises(SystemExit):
+        rnnx("predict", *SHORT)
+    assert "no space left on device" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("predictions*"))
 
 
 def test_another_logger_first(rnnx, tmp_path):

@@ -200,7 +200,8 @@ def test_the_keyboard_does_what_the_mouse_does(page, record):
     assert 'data-theme="light"' in dom
 
 
-def test_the_command_takes_methods_and_a_checkpoint(tmp_path, capsys):
+@pytest.mark.parametrize("out", ["a", "a.html"])
+def test_the_command_takes_methods_and_a_name(out, tmp_path, capsys):
     main(
         [
             "--pretrained",
@@ -208,13 +209,11 @@ def test_the_command_takes_methods_and_a_checkpoint(tmp_path, capsys):
             "--index",
             "1",
             "--out",
-            str(tmp_path / "a.html"),
-            "--methods.Mine",
-            "Sensitivity",
+            str(tmp_path / out),
+            "--methods.Mine=Sensitivity",
         ]
     )
-    text = (tmp_path / "a.html").read_text()
-    assert '"methods":["Mine"]' in text
+    assert '"methods":["Mine"]' in (tmp_path / "a.html").read_text()
     assert "open it in a browser" in capsys.readouterr().out
 
 
