@@ -112,7 +112,7 @@ def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
     """Sums, means, average pooling, interpolation: no weight is negative."""
     value = func(x, *args, **kwargs)
     node = tape.find(x)
-    if node is not None and node.gate:
+    if node is not None and node.gate and node.reason is not None:
         return tape.gate_of(value, node)
     transpose = None
     if func in (aten.mean.dim, aten.sum.dim_IntList, aten.sum.default, aten.mean.default):
