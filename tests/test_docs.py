@@ -7,6 +7,7 @@ import runpy
 
 import pytest
 import torch
+import yaml
 from paths import ROOT
 from torch import nn
 
@@ -136,6 +137,30 @@ def test_a_score_of_ones_own_from_yaml(own_files, rnnx):
     for method, value in explained.items():
         assert value == pytest.approx(results[f"test/last/{method}"], abs=1e-5)
         assert 0 < results[f"test/flipping/{method}"] < 1
+
+
+@pytest.mark.parametrize(
+    ("config", "method", "options"),
+    [
+        ("relevance_loss", "LRP", ["--model.relevance_loss.weight", "0.1"]),
+        ("by_guided_backprop.yaml", "GuidedBackprop", ["--trainer.max_steps", "2"]),
+    ],
+)
+def test_relevance_is_trained(config, method, options, own_files, rnnx):
+    options = [
+        "--data.dataset",
+        "digits",
+        "--trainer.max_epochs",
+        "1",
+        "--trainer.limit_train_batches",
+        "2",
+        *options,
+    ]
+    rnnx("fit", "--config", "deep", "--config", config, *options)
+    (path,) = own_files.glob("logs/*/version_0/config.yaml")
+    loss = yaml.safe_load(path.read_text())["model"]["relevance_loss"]["init_args"]
+    assert loss["method"]["class_path"].endswith(f".{method}")
+    assert loss["weight"] == (0.1 if method == "LRP" else 1.0)
 
 
 def test_all_of_it_from_python(own_files, monkeypatch):
