@@ -23,8 +23,9 @@ from rnnx_lightning.architectures.layers import SequenceDropout
 from rnnx_lightning.callbacks import FiniteLoss, StepRandomness, Throughput
 from rnnx_lightning.classifier import SequenceClassifier, rejection_cross_entropy
 from rnnx_lightning.data import MajoritySequences
+from rnnx_lightning.data.batches import PlannedBatch
+from rnnx_lightning.data.datamodule import Sampling
 from rnnx_lightning.data.images import ImageSet
-from rnnx_lightning.data.loader import SequenceBatch
 from rnnx_lightning.schedule import adam
 
 NETWORKS = ("Deep", "ConvDeep", "RLSTM")
@@ -88,7 +89,7 @@ def bare_rate(network: nn.Module, batch: int, steps: int, device: torch.device) 
 
     def batches() -> Iterator[tuple[Any, Tensor]]:
         for part in data.train_dataloader():
-            moved = data.on_after_batch_transfer(SequenceBatch(*(tensor.to(device) for tensor in part)))
+            moved = data.gather(PlannedBatch(*(tensor.to(device) for tensor in part)))
             yield (moved.distinct, moved.order), moved.label
 
     return _steps(network, batches(), steps, device)
@@ -151,7 +152,7 @@ class StepByStep(nn.Module):
 
 def plain_rate(network: RecurrentNetwork, batch: int, steps: int, device: torch.device) -> float:
     """A data set, worker processes, and no thought of speed."""
-    data = made_up_data(batch_size=batch, fresh=False)
+    data = made_up_data(batch_size=batch, sampling="published")
     loader = DataLoader(PlainSequences(data), batch, shuffle=True, num_workers=2)
     batches = (((image.to(device),), label.to(device)) for image, label in loader)
     return _steps(StepByStep(network).to(device), batches, steps, device)
@@ -160,9 +161,7 @@ def plain_rate(network: RecurrentNetwork, batch: int, steps: int, device: torch.
 def flops_of_a_step(network: nn.Module, batch: int, device: torch.device) -> int:
     """Floating-point operations of one training step, by torch's own counter."""
     data = made_up_data(batch_size=batch)
-    part = data.on_after_batch_transfer(
-        SequenceBatch(*(tensor.to(device) for tensor in next(iter(data.train_dataloader()))))
-    )
+    part = data.gather(PlannedBatch(*(tensor.to(device) for tensor in next(iter(data.train_dataloader())))))
     with FlopCounterMode(display=False) as counter:
         rejection_cross_entropy(network(part.distinct, part.order), part.label).backward()
     return counter.get_total_flops()
@@ -207,12 +206,12 @@ def _compare(name: str, batch: int, peak: float, options: argparse.Namespace) ->
 def published_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A step of the published ConvDeep recipe, by torch's own layers and by ours, and of our recipe."""
 
-    def stepper(batch: int, fresh: bool, plain: bool = False) -> Callable[[], None]:
+    def stepper(batch: int, sampling: Sampling, plain: bool = False) -> Callable[[], None]:
         torch.manual_seed(0)
         network = architectures.ConvDeep(dropout=0.2).to(options.device).train()
-        data = made_up_data(batch_size=batch, fresh=fresh)
-        part = data.on_after_batch_transfer(
-            SequenceBatch(*(tensor.to(options.device) for tensor in next(iter(data.train_dataloader()))))
+        data = made_up_data(batch_size=batch, sampling=sampling)
+        part = data.gather(
+            PlannedBatch(*(tensor.to(options.device) for tensor in next(iter(data.train_dataloader()))))
         )
         run = StepByStep(network) if plain else network
         inputs = (part.image,) if plain else (part.distinct, part.order)
@@ -226,9 +225,9 @@ def published_recipe(options: argparse.Namespace) -> list[dict[str, Any]]:
         return step
 
     recipes = {
-        "published": (PUBLISHED_STEPS, stepper(50, fresh=False, plain=True)),
-        "published, with rnnx's layers": (PUBLISHED_STEPS, stepper(50, fresh=False)),
-        "ours": (options.epochs * (48_000 // OWN_BATCH), stepper(OWN_BATCH, fresh=True)),
+        "published": (PUBLISHED_STEPS, stepper(50, "published", plain=True)),
+        "published, with rnnx's layers": (PUBLISHED_STEPS, stepper(50, "published")),
+        "ours": (options.epochs * (48_000 // OWN_BATCH), stepper(OWN_BATCH, "pooled")),
     }
     seconds = median_seconds(
         {name: step for name, (_, step) in recipes.items()}, options.device, repeats=options.repeats * 3

@@ -144,8 +144,15 @@ def load_data(path: str | Path, **changes: Any) -> MajoritySequences:
     """The data module that the checkpoint was trained on, with some arguments changed.
 
     Raises:
-        CheckpointError: see `read_checkpoint`.
+        CheckpointError: see `read_checkpoint`; or its data are described by what this version does not know.
     """
     arguments = dict(read_checkpoint(path).get("datamodule_hyper_parameters", {}))
     arguments.pop("_instantiator", None)
-    return MajoritySequences(**{**arguments, **changes})
+    if "fresh" in arguments:  # what `sampling` was called before
+        arguments["sampling"] = "pooled" if arguments.pop("fresh") else "published"
+    try:
+        return MajoritySequences(**{**arguments, **changes})
+    except TypeError as error:
+        raise CheckpointError(
+            f"{path} describes its data in a way that this version of rnnx does not know: {error}"
+        ) from error

@@ -18,7 +18,8 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from rnnx_lightning.architectures import RecurrentNetwork
 from rnnx_lightning.data import MajoritySequences
-from rnnx_lightning.data.loader import SequenceBatch
+from rnnx_lightning.data.batches import SequenceBatch
+from rnnx_lightning.relevance_loss import RelevanceLoss
 from rnnx_lightning.schedule import (
     ADAM,
     ONE_CYCLE,
@@ -68,6 +69,7 @@ class SequenceClassifier(L.LightningModule):
         lr_scheduler: the same of its schedule; one that takes `total_steps` is laid over the whole run where they
             are left out. None: the learning rate is constant, as published.
         classes: number of classes.
+        relevance_loss: added to the classification loss while training, and not logged as part of `train/loss`.
 
     Raises:
         ValueError: learning rate or number of classes is out of range; later, if the data have another number of
@@ -80,6 +82,7 @@ class SequenceClassifier(L.LightningModule):
         optimizer: dict[str, Any] = ADAM,
         lr_scheduler: dict[str, Any] | None = ONE_CYCLE,
         classes: int = 10,
+        relevance_loss: RelevanceLoss | None = None,
     ) -> None:
         super().__init__()
         if not optimizer:
@@ -92,14 +95,16 @@ class SequenceClassifier(L.LightningModule):
         # From the command line these are class paths and numbers; a module given in Python is not stored.
         with warnings.catch_warnings(action="ignore"):
             self.save_hyperparameters(logger=False)
-        if isinstance(self.hparams.get("network"), nn.Module):
-            del self.hparams["network"]
+        for name, made in (("network", nn.Module), ("relevance_loss", RelevanceLoss)):
+            if isinstance(self.hparams.get(name), made):
+                del self.hparams[name]
         self.network = network
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
         self.rate_before: float | None = None  # the highest, where a schedule goes on with what was measured
         self.steps_before: int | None = None
         self.classes = classes
+        self.relevance_loss = relevance_loss
         self.train_metrics = _metrics("train", classes)
         self.val_metrics = _metrics("val", classes)
         self.test_metrics = _metrics("test", classes)
@@ -179,7 +184,10 @@ class SequenceClassifier(L.LightningModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        return self._step(batch, self.train_metrics)[0]
+        loss = self._step(batch, self.train_metrics)[0]
+        if self.relevance_loss is not None:
+            loss = loss + self.relevance_loss(self.network, batch.image, batch.label, batch.majority)
+        return loss
 
     def on_train_batch_end(self, outputs: Any, batch: SequenceBatch, batch_idx: int) -> None:
         """Log the training metrics where an epoch ends, or the run."""

@@ -17,7 +17,7 @@ def batches(count):
     data = MajoritySequences(dataset="digits", batch_size=40)
     data.setup()
     loader = data.train_dataloader()
-    return [data.on_after_batch_transfer(batch) for batch, _ in zip(loader, range(count), strict=False)]
+    return [data.gather(batch) for batch, _ in zip(loader, range(count), strict=False)]
 
 
 def test_rejection_loss_is_cross_entropy_with_a_constant_zero():

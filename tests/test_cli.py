@@ -13,7 +13,7 @@ from rnnx_lightning import __main__, __version__
 from rnnx_lightning.checkpoints import load_classifier, load_data
 from rnnx_lightning.explain.published import published_methods
 
-OVERLAYS = ("fashion_mnist.yaml", "stationary.yaml", "published/recipe.yaml")
+OVERLAYS = ("fashion_mnist.yaml", "stationary.yaml", "relevance_loss.yaml", "published/recipe.yaml")
 CONFIGS = [
     path
     for path in sorted((ROOT / "configs").rglob("*.yaml"))
@@ -62,7 +62,7 @@ def test_overlays_change_what_they_say(rnnx):
     assert printed["model"]["network"]["init_args"]["dropout"] == 0.2
     assert printed["lr_scheduler"] is None
     assert printed["optimizer"]["init_args"]["lr"] == 2e-4
-    assert printed["data"]["fresh"] is False
+    assert printed["data"]["sampling"] == "published"
     assert printed["trainer"]["max_epochs"] == 100
 
 

@@ -177,9 +177,11 @@ def test_links_and_pictures_exist(document):
         assert target.startswith("http") or ((ROOT / document).parent / target).exists(), target
 
 
-def test_the_page_of_results_is_made_of_the_numbers():
-    made = runpy.run_path(str(ROOT / "docs" / "study" / "results.py"))["page"]()
-    assert made == (ROOT / "docs" / "results.md").read_text()
+def test_the_pages_of_results_are_made_of_the_numbers():
+    made = runpy.run_path(str(ROOT / "docs" / "study" / "results.py"))["pages"]()
+    assert made.keys() == {"results.md", "findings.md"}
+    for name, text in made.items():
+        assert text == (ROOT / "docs" / name).read_text()
 
 
 def test_the_page_of_evidence_is_made_of_its_numbers():

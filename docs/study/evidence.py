@@ -105,7 +105,7 @@ def train(network: nn.Module, data: MajoritySequences, recipe: dict) -> float:
     for epoch in range(recipe["epochs"]):
         loader.set_epoch(epoch)
         for batch in loader:
-            batch = data.on_after_batch_transfer(batch)
+            batch = data.gather(batch)
             shown = batch.distinct
             if recipe["noise"]:
                 shown = shown + recipe["noise"] * torch.randn_like(shown)
@@ -126,7 +126,7 @@ def measure(network: nn.Module, data: MajoritySequences, split: str, count: int)
     sums: dict[str, list[Tensor]] = {}
     loader = data.val_dataloader() if split == "validation" else data.test_dataloader()
     for batch in loader:
-        batch = data.on_after_batch_transfer(batch)
+        batch = data.gather(batch)
         with torch.no_grad():
             right += int((network(batch.distinct, batch.order).argmax(1) == batch.label).sum())
         if total < count:

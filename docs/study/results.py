@@ -1,23 +1,24 @@
-"""docs/results.md, made of the study's numbers.
+"""Writes docs/results.md (tables) and docs/findings.md (text) from the study's numbers.
 
-    python docs/study/results.py                  # writes docs/results.md and docs/pictures/curve.png
-    python docs/study/results.py --logs FOLDER    # first takes in the runs under FOLDER/logs/compare/runs
+    python docs/study/results.py                  # also draws docs/pictures/curve.png
+    python docs/study/results.py --logs FOLDER    # first adds the runs under FOLDER/logs/compare/runs
 
-What was measured is in results.csv (a row a finished run and method) and curves.csv (a row a run, epoch and
-method); what is said about it in results.md.j2.
+The numbers are in results.csv (one row per finished run and method), curves.csv (one row per run, epoch and
+method) and readings.csv; the text is in results.md.j2 and findings.md.j2.
 """
 
 import argparse
 import re
+from itertools import permutations
 from pathlib import Path
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from rnnx_lightning.compare.plots import COLOURS
-from rnnx_lightning.compare.published import METHODS
+from rnnx_lightning.compare.published import FINDINGS, METHODS
 from rnnx_lightning.compare.study import Run
 from rnnx_lightning.compare.tables import (
     check_findings,
@@ -30,7 +31,7 @@ from rnnx_lightning.compare.tables import (
 HERE = Path(__file__).parent
 FOLDER = re.compile(r"(?P<network>.+)-(?P<dataset>mnist|fashion_mnist)-fold-of-(?P<folds>\d+)-(?P<fold>\d+)-\w{8}")
 STEPS_PER_EPOCH = 1079.5  # 54,000 sequences, or some fewer, 50 a batch
-CLOSE = 0.03
+CLOSE, CLOSEST = 0.03, 0.01
 NETWORKS = ("Shallow", "Deep", "ConvDeep", "Deep-SD", "R-LSTM", "R-LSTM-SD")
 COSINE = "val/cosine/"
 
@@ -45,7 +46,7 @@ def runs_under(folder: Path) -> list[Run]:
 
 
 def scores(runs: list[Run]) -> pd.DataFrame:
-    """The test scores after the last epoch, and those of the best validation, of finished runs."""
+    """Test scores of finished runs: after the last epoch, and of the best checkpoint by validation."""
     parts = []
     for scored, file in (("last", "results.json"), ("best", "results-best.json")):
         table = collect(runs, file)
@@ -54,7 +55,7 @@ def scores(runs: list[Run]) -> pd.DataFrame:
 
 
 def curves(runs: list[Run]) -> pd.DataFrame:
-    """Validation accuracy and cosines over the epochs, of runs that are finished or not."""
+    """Validation accuracy and cosine similarities over the epochs, also of unfinished runs."""
     rows = []
     for run in runs:
         events = EventAccumulator(str(run.folder), size_guidance={"scalars": 0}).Reload()
@@ -79,7 +80,7 @@ def curves(runs: list[Run]) -> pd.DataFrame:
 
 
 def take_in(new: pd.DataFrame, file: Path, keys: list[str]) -> None:
-    """Add rows to a file; those that are there already are replaced."""
+    """Add rows to a file, replacing those with the same keys."""
     if new.empty:
         return
     old = [pd.read_csv(file)] if file.exists() else []
@@ -88,7 +89,7 @@ def take_in(new: pd.DataFrame, file: Path, keys: list[str]) -> None:
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Cosine similarity by each method, and accuracy, over the epochs; a panel a network and data set."""
+    """Cosine similarity by each method, and accuracy, over the epochs; one panel per network and data set."""
     panels = [key for key, _ in table.groupby(["dataset", "network"], sort=False)]
     figure = Figure(figsize=(max(4.2 * len(panels), 7.0), 3.8), dpi=120, layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -120,7 +121,7 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> str:
-    """A table as docs/ has them; what is missing is left blank."""
+    """A table in Markdown; missing values are left blank."""
 
     def text(value: object) -> str:
         if isinstance(value, float):
@@ -131,43 +132,110 @@ def markdown(table: pd.DataFrame, digits: int = 3) -> str:
     return str(shown.to_markdown(index=False, disable_numparse=True)) if len(shown) else "None."
 
 
-def page() -> str:
-    """The page, of the numbers as they are."""
+def pages() -> dict[str, str]:
+    """Both pages, by file name."""
     everything = in_order(pd.read_csv(HERE / "results.csv"))
     everything["run"] = everything[["network", "dataset", "repetition"]].astype(str).agg(" ".join, axis=1)
     last, best = (everything[everything["scored"] == scored] for scored in ("last", "best"))
-    cosines = summarise_cosines(last)
-    beside = summarise_cosines(best).rename(columns={"mean": "best checkpoint"})
     keys = ["dataset", "network", "method"]
-    table = cosines.merge(beside[[*keys, "best checkpoint"]], on=keys, how="left")
-    apart = cosines[cosines["difference"].abs() > CLOSE]
+    beside = summarise_cosines(best).rename(columns={"mean": "best checkpoint"})
+    cosines = summarise_cosines(last).merge(beside[[*keys, "best checkpoint"]], on=keys, how="left")
     over_time = in_order(pd.read_csv(HERE / "curves.csv"))
-    shown = over_time[over_time["epoch"].isin([5, 10, 20, 40, 60, 80, 100])]
     index = ["dataset", "network", "epoch"]
-    curve = shown.pivot_table(index=index, columns="method", values="cosine", sort=False)
-    curve.insert(0, "accuracy", shown.groupby(index)["accuracy"].mean())
+    curve = over_time.pivot_table(index=index, columns="method", values="cosine", sort=False)[list(METHODS)]
+    curve.insert(0, "accuracy", over_time.groupby(index)["accuracy"].mean())
     readings = pd.read_csv(HERE / "readings.csv").pivot_table(
         index=["dataset", "network"], columns="reading", values="cosine", sort=False
     )
-    readings = readings.reset_index()
+    shown = curve.loc[curve.index.get_level_values("epoch").isin([5, 10, 20, 40, 60, 80, 100])]
+    parts = {
+        "accuracies": markdown(summarise_accuracies(last).drop(columns=["epochs", "seconds"]), 4),
+        "cosines": markdown(cosines),
+        "readings": markdown(readings.reset_index()),
+        "significance": tukey(last),
+        "curve": markdown(shown.reset_index()),
+        "findings": markdown(check_findings(last)),
+        "open": ", ".join(
+            f"{finding.claim} ({finding.better} over {finding.worse})"
+            for finding in FINDINGS
+            if not {finding.better, finding.worse} <= set(last["network"])
+        ),
+        "change": markdown(change(over_time)),
+        "through_gates": through_gates(cosines, readings),
+        **agreement(cosines),
+    }
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=False, keep_trailing_newline=True, trim_blocks=True
+        loader=FileSystemLoader(HERE),
+        autoescape=False,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        undefined=StrictUndefined,
     )
-    return environment.get_template("results.md.j2").render(
-        accuracies=markdown(summarise_accuracies(last).drop(columns=["epochs", "seconds"]), 4),
-        cosines=markdown(table),
-        measured=len(cosines),
-        close=len(cosines) - len(apart),
-        apart=markdown(apart[[*keys, "mean", "published", "difference"]]),
-        readings=markdown(readings),
-        findings=markdown(check_findings(last)),
-        significance=markdown(tests, 4) if len(tests := significance(last)) else "",
-        curve=markdown(curve[["accuracy", *METHODS]].reset_index()),
-    )
+    names = ("results.md", "findings.md")
+    return {name: environment.get_template(f"{name}.j2").render(parts) for name in names}
+
+
+def tukey(results: pd.DataFrame) -> str:
+    """Tukey's test for the pairs of the published findings, over the networks with several runs."""
+    several = results[results.groupby(["dataset", "network"])["run"].transform("nunique") > 1]
+    tests = significance(several)
+    if tests.empty:
+        return ""
+    pairs = {" - ".join(pair) for f in FINDINGS for pair in permutations((f.better, f.worse))}
+    return markdown(tests[tests["pair"].isin(pairs)], 4)
+
+
+def change(over_time: pd.DataFrame) -> pd.DataFrame:
+    """What accuracy and similarity gain from epoch 10 to epoch 100; one row per data set and network."""
+    index = ["dataset", "network", "repetition", "epoch"]
+    table = over_time.pivot_table(index=index, columns="method", values="cosine", sort=False)[list(METHODS)]
+    table.insert(0, "accuracy", over_time.groupby(index)["accuracy"].mean())
+    early, late = (table.xs(epoch, level="epoch") for epoch in (10, 100))
+    gain = (late - early).dropna().groupby(["dataset", "network"], sort=False).mean()  # of finished runs
+    return gain.map("{:+.3f}".format).reset_index()
+
+
+def through_gates(cosines: pd.DataFrame, readings: pd.DataFrame) -> dict[str, str]:
+    """How much guided backprop loses if gradients go through gates, by network."""
+    constant = cosines[cosines["method"] == "GuidedBackprop"].set_index(["dataset", "network"])["mean"]
+    loss = (constant - readings["GuidedBackprop, through gates"]).dropna()
+    return {str(network): spread(part) for network, part in loss.groupby("network")}
+
+
+def spread(values: pd.Series) -> str:
+    """The least and the greatest of some numbers."""
+    least, greatest = f"{values.min():.3f}", f"{values.max():.3f}"
+    return least if least == greatest else f"{least} to {greatest}"
+
+
+def agreement(cosines: pd.DataFrame) -> dict[str, object]:
+    """How close the means are to the published ones, in numbers and words for the text."""
+    published = cosines.dropna(subset="published")
+    distance = published["difference"].abs()
+
+    def named(rows: pd.DataFrame) -> str:
+        return ", ".join(
+            f"{row.difference:+.3f} ({row.network}, {row.dataset}, {row.method})" for row in rows.itertuples()
+        )
+
+    falling = published["method"].isin(["GuidedBackprop", "LRP"]) & (published["network"] == "R-LSTM")
+    fewest, most = published["runs"].min(), published["runs"].max()
+    runs = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    return {
+        "runs": f"{runs} run" + ("s" if most > 1 else ""),
+        "measured": len(published),
+        "close": int((distance <= CLOSE).sum()),
+        "closest": int((distance <= CLOSEST).sum()),
+        "largest": named(published.loc[[distance.idxmax()]]),
+        "apart": named(published[distance > CLOSE]),
+        "low": named(published[falling]),
+        "missing": ", ".join(name for name in NETWORKS if name not in set(published["network"])),
+        "best_or_last": f"{(published['mean'] - published['best checkpoint']).abs().max():.3f}",
+    }
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="Write docs/results.md.")
+    parser = argparse.ArgumentParser(description="Write docs/results.md and docs/findings.md.")
     parser.add_argument("--logs", type=Path, help="folder where `rnnx compare` ran")
     chosen = parser.parse_args()
     if chosen.logs:
@@ -175,5 +243,6 @@ if __name__ == "__main__":
         identity = ["dataset", "network", "repetition", "method"]
         take_in(scores(found), HERE / "results.csv", [*identity, "scored"])
         take_in(curves(found), HERE / "curves.csv", [*identity, "epoch"])
-    (HERE.parent / "results.md").write_text(page())
+    for name, text in pages().items():
+        (HERE.parent / name).write_text(text)
     draw(in_order(pd.read_csv(HERE / "curves.csv"))).savefig(HERE.parent / "pictures" / "curve.png")

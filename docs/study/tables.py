@@ -1,4 +1,4 @@
-"""docs/results_evidence.md, made of evidence.csv; what is said about its rows is in results_evidence.md.j2.
+"""Writes docs/results_evidence.md: numbers from evidence.csv, text from results_evidence.md.j2.
 
 python docs/study/tables.py
 """
@@ -19,12 +19,16 @@ FINAL = {  # by network, rate and epochs
     ("ConvEvidence", 0.002, 6): "ConvEvidence",
     ("ConvEvidence", 0.002, 16): "ConvEvidence, 16 epochs",
 }
+GOALS = {
+    "mnist": dict(zip(("accuracy", *METHODS.values()), (0.993, 0.95, 0.985, 0.992, 0.992), strict=True)),
+    "fashion_mnist": dict(zip(("accuracy", *METHODS.values()), (0.935, 0.95, 0.95, 0.95, 0.95), strict=True)),
+}
 TASK = {"samples": 3, "majority_size": 2, "columns": 7, "margin": 0, "task": "majority"}
 PLAIN = TASK | {"decay": 0, "noise": 0, "cost": 0, "loss": "ce", "batch": 100, "rate": 0.002, "dataset": "mnist"}
 
 
 def final(rows: pd.DataFrame) -> dict[str, str]:
-    """The networks that were tested: means and intervals over seeds, and Tukey's test."""
+    """The networks that were tested: means and intervals over seeds, and Tukey's test against R-LSTM."""
     results = []
     for row in rows.to_dict("records"):
         name = FINAL.get((row["network"], row["rate"], row["epochs"]))
@@ -35,19 +39,58 @@ def final(rows: pd.DataFrame) -> dict[str, str]:
             one |= {"run": f"{name} {row['dataset']} {row['seed']}"}
             results.append(one)
     table = pd.DataFrame(results).dropna(subset="network")
-    table["network"] = pd.Categorical(table["network"], list(FINAL.values()), ordered=True).astype(str)
-    accuracies = summarise_accuracies(table).drop(columns="seconds")
-    cosines = summarise_cosines(table).drop(columns=["published", "difference"])
+    order = pd.CategoricalDtype(list(FINAL.values()), ordered=True)
+    table = table.astype({"network": order}).sort_values(["network", "repetition"]).astype({"network": str})
     repeated = table.groupby(["dataset", "network"])["run"].transform("nunique") > 1
+    means = table.groupby(["dataset", "network", "method"])["cosine"].mean()
     return {
-        "accuracies": _shown(accuracies),
-        "cosines": _shown(cosines),
-        "significance": _shown(significance(table[repeated])),
+        "scores": _scores(table),
+        "best": f"{means['fashion_mnist'].max():.4f}",
+        "significance": _against_rlstm(significance(table[repeated])),
     }
 
 
+def _scores(table: pd.DataFrame) -> str:
+    """One line per data set and network, with the goals above it; what misses its goal is in italics."""
+    accuracies = summarise_accuracies(table).assign(method="accuracy")
+    summary = pd.concat([accuracies, summarise_cosines(table)])
+    lines = [
+        f"| data set | network | epochs | runs | {' | '.join(GOALS['mnist'])} |",
+        "|---|---|---|---|" + "---|" * 5,
+    ]
+    for dataset, goals in GOALS.items():
+        lines.append(f"| {dataset} | goal | | | {' | '.join(map(str, goals.values()))} |")
+        here = summary[summary["dataset"] == dataset]
+        for network, group in here.groupby("network", sort=False):
+            rows = group.set_index("method")
+            cells = []
+            for score, goal in goals.items():
+                mean, interval = rows.loc[score, ["mean", "interval"]]
+                shown = f"{mean:.4f}" if mean >= goal else f"*{mean:.4f}*"
+                cells.append(shown if pd.isna(interval) else f"{shown} ± {interval:.4f}")
+            first = rows.loc["accuracy"]
+            lines.append(
+                f"| {dataset} | {network} | {first['epochs']:.0f} | {first['runs']} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def _against_rlstm(tests: pd.DataFrame) -> str:
+    """How far each network is above R-LSTM, with Tukey's p, one line per data set and network."""
+    tests = tests[tests["pair"].str.startswith("R-LSTM - ")]
+    lines = [f"| data set | network | {' | '.join(METHODS.values())} |", "|---|---|" + "---|" * len(METHODS)]
+    for (dataset, pair), group in tests.groupby(["dataset", "pair"], sort=False):
+        by_method = group.set_index("method")
+        cells = []
+        for method in METHODS.values():
+            gain, p = -by_method.loc[method, "difference"], by_method.loc[method, "tukey p"]
+            cells.append(f"{gain:+.4f} ({'p < 0.0001' if p < 1e-4 else f'p = {p:.4f}'})")
+        lines.append(f"| {dataset} | {pair.removeprefix('R-LSTM - ')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def each(rows: pd.DataFrame) -> str:
-    """One line a variant: its mean over seeds."""
+    """One line per variant: means over seeds."""
     lines = ["| network | epochs | runs | accuracy | SA | GB | DTD | LRP |", "|---|---|---|---|---|---|---|---|"]
     for (name, epochs), group in rows.groupby([rows.apply(_name, axis=1), "epochs"], sort=False):
         scores = " | ".join(f"{group[key].mean():.3f}" for key in METHODS)
@@ -62,21 +105,20 @@ def _name(row: pd.Series) -> str:
     )
 
 
-def _shown(table: pd.DataFrame) -> str:
-    return str(table.to_markdown(index=False, floatfmt=".4f")).replace("nan", "  -")
-
-
 def page(rows: pd.DataFrame) -> str:
     """The page, in Markdown."""
     tested = rows["split"] == "test"
     usual = (rows[list(TASK)] == pd.Series(TASK)).all(axis=1)
     chosen = rows.apply(lambda row: (row["network"], row["rate"], row["epochs"]) in FINAL, axis=1)
+    names = rows.apply(_name, axis=1)
+    repeated = names.groupby([names, rows["epochs"], tested]).transform("size") > 1
+    shown = repeated | names.isin(["Variant", "Variant gate=none"])
     parts: dict[str, Any] = {
         "final": final(rows[tested & usual]),
-        "ablation": each(rows[~tested]),
+        "ablation": each(rows[~tested & shown]),
+        "single": each(rows[~tested & ~shown]),
         "elsewhere": each(rows[tested & ~usual]),
         "others": each(rows[tested & usual & ~chosen]),
-        "commits": ", ".join(f"`{commit}`" for commit in rows["commit"].unique()),
     }
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True)
     return environment.get_template("results_evidence.md.j2").render(parts)

@@ -5,7 +5,7 @@ from torch import nn
 from rnnx_lightning.architectures.base import CellNetwork
 from rnnx_lightning.architectures.cells import DeepCell
 from rnnx_lightning.architectures.fronts import conv_front, linear_front
-from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear
+from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear, check_columns
 
 
 class _DeepFamily(CellNetwork):
@@ -54,6 +54,7 @@ class Shallow(CellNetwork):
         dropout: float = 0.1,
         stationary_dropout: bool = False,
     ) -> None:
+        check_columns(columns)
         drop = SequenceDropout(dropout, stationary_dropout)
         cell = DeepCell(28 * columns, hidden, recurrent, dropout, stationary_dropout)
         super().__init__(columns, nn.Flatten(), drop, cell, bias_free_linear(hidden, classes))

@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from rnnx_lightning.callbacks.folder import run_folder
-from rnnx_lightning.data.loader import SequenceBatch
+from rnnx_lightning.data.batches import SequenceBatch
 
 
 class AfterEvaluation(Callback):

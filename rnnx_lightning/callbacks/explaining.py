@@ -8,7 +8,7 @@ from torchmetrics import Metric
 from rnnx_lightning.callbacks.evaluation import AfterEvaluation
 from rnnx_lightning.callbacks.folder import tensorboards
 from rnnx_lightning.callbacks.showing import show
-from rnnx_lightning.data.loader import SequenceBatch
+from rnnx_lightning.data.batches import SequenceBatch
 from rnnx_lightning.explain import Attributor, UnexplainableError
 from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.explained import ScoredMethods, default_scores

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from rnnx_lightning.callbacks.evaluation import AfterEvaluation
 from rnnx_lightning.callbacks.showing import show
-from rnnx_lightning.data.loader import SequenceBatch
+from rnnx_lightning.data.batches import SequenceBatch
 from rnnx_lightning.rendering.sequences import draw_sequences
 
 

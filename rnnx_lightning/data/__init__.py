@@ -1,8 +1,9 @@
 """Images, the plan of majority-sample sequences, and the Lightning data module that hands them out."""
 
+from rnnx_lightning.data.batches import PlannedBatch, SequenceBatch
 from rnnx_lightning.data.datamodule import MajoritySequences
 from rnnx_lightning.data.images import ImageSet, load_images
-from rnnx_lightning.data.loader import SequenceBatch, SequenceLoader
+from rnnx_lightning.data.loader import SequenceLoader
 from rnnx_lightning.data.majority import ImpossibleSequencesError, Plan, draw_plan
 from rnnx_lightning.data.sources import DataError
 
@@ -12,6 +13,7 @@ __all__ = [
     "ImpossibleSequencesError",
     "MajoritySequences",
     "Plan",
+    "PlannedBatch",
     "SequenceBatch",
     "SequenceLoader",
     "draw_plan",

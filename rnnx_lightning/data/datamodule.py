@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rnnx_lightning.data.batches import PlannedBatch, SequenceBatch
 from rnnx_lightning.data.images import (
     IMAGE_SIZE,
     ImageSet,
@@ -19,18 +20,20 @@ from rnnx_lightning.data.images import (
     load_images,
     scaled,
 )
-from rnnx_lightning.data.loader import SequenceBatch, SequenceLoader
+from rnnx_lightning.data.loader import SequenceLoader
 from rnnx_lightning.data.majority import Plan, check_possible, draw_plan, pool_of_batch
 from rnnx_lightning.data.splits import stratified_split
 from rnnx_lightning.seeding import seeded_generator
+
+Sampling = Literal["pooled", "published"]
 
 
 class MajoritySequences(L.LightningDataModule):
     """Majority-sample sequences of MNIST, FashionMNIST, the embedded digits, or pictures of the user's own.
 
     One sequence is made for every image of a split: that image, `majority_size - 1` others of its class, and
-    images of other classes. Batches are `SequenceBatch`es; all pixels stay as one uint8 tensor on the device
-    that trains and are gathered there.
+    images of other classes. All pixels stay as one uint8 tensor on the device that trains: loaders hand out
+    `PlannedBatch`es, and networks are given `SequenceBatch`es, whose pixels are gathered there.
 
     Args:
         dataset: mnist, fashion_mnist or digits; or a folder with pictures of 28 x 28 pixels, light on dark, as
@@ -48,10 +51,11 @@ class MajoritySequences(L.LightningDataModule):
         validation_share: part of the training images that validates.
         folds: cross-validate: cut the training images into so many stratified folds ...
         fold: ... and validate on this one, 0 to folds - 1.
-        fresh: draw the training sequences anew each epoch, with partners from the same batch or a part of it
-            (`pool_of_batch`), so that most images of a batch are seen in several of its sequences and need to be
-            encoded only once. False: draw them once, partners from the whole split (as published), and only
-            reshuffle each epoch; a sequence then shares neither images nor dropout masks with others.
+        sampling: of the training sequences. "pooled", the faster: draw them anew each epoch, with partners from
+            the same batch or a part of it (`pool_of_batch`). Most images of a batch then stand in several of its
+            sequences, are encoded only once, and share the dropout mask of their features. "published": draw them
+            once, with partners from the whole split, and only reshuffle them each epoch. A sequence then shares
+            neither images nor dropout masks with others.
         evaluation_batch_size: as `batch_size`, for validation, test and prediction, whose results do not depend
             on it; default: `batch_size`.
 
@@ -74,7 +78,7 @@ class MajoritySequences(L.LightningDataModule):
         validation_share: float = 0.2,
         folds: int | None = None,
         fold: int = 0,
-        fresh: bool = True,
+        sampling: Sampling = "pooled",
         evaluation_batch_size: int | None = None,
     ) -> None:
         super().__init__()
@@ -84,6 +88,8 @@ class MajoritySequences(L.LightningDataModule):
                 raise ValueError(f"{name}={count} must be at least 1")
         if margin < 0:
             raise ValueError(f"margin={margin} must be at least 0")
+        if sampling not in get_args(Sampling):
+            raise ValueError(f"sampling={sampling!r} must be one of {', '.join(get_args(Sampling))}")
         self.sample_width = IMAGE_SIZE + margin
         width = samples * self.sample_width
         if columns < 1 or width % columns:
@@ -104,7 +110,7 @@ class MajoritySequences(L.LightningDataModule):
         self.validation_share = validation_share
         self.folds = folds
         self.fold = fold
-        self.fresh = fresh
+        self.sampling = sampling
         self._images: ImageSet | None = None
         self._pixels = torch.empty(0)
         self._place = torch.empty(0)
@@ -179,23 +185,27 @@ class MajoritySequences(L.LightningDataModule):
         Returns:
             A `Plan` whose indices point into the whole data set.
         """
+        if split != "train":
+            return self._draw(split)
+        if self.sampling == "pooled":
+            batch = self.batch_size * self._world_size
+            return self._draw(split, epoch, pool_of_batch(batch, len(self.class_names), self.majority_size))
+        plan = self._draw(split)
+        shuffle = seeded_generator("order", self.seed, epoch)
+        return plan.rows(torch.randperm(len(plan.label), generator=shuffle))
+
+    def _draw(self, split: str, epoch: int = 0, pool_size: int | None = None) -> Plan:
+        """A plan of a split: with pools in random order, without them in that of the images."""
         labels, members = self.images.labels, self._splits[split]
-        moving = split == "train"
-        fresh = moving and self.fresh
-        batch = self.batch_size * self._world_size
         plan = draw_plan(
             labels[members],
             samples=self.samples,
             majority_size=self.majority_size,
-            generator=seeded_generator("plan", self.seed, split, epoch if fresh else 0),
-            pool_size=pool_of_batch(batch, len(self.class_names), self.majority_size) if fresh else None,
-            shuffle=fresh,
+            generator=seeded_generator("plan", self.seed, split, epoch),
+            pool_size=pool_size,
+            shuffle=pool_size is not None,
         )
-        plan = plan._replace(index=members[plan.index])
-        if moving and not fresh:
-            shuffle = seeded_generator("order", self.seed, epoch)
-            plan = plan.rows(torch.randperm(len(plan.label), generator=shuffle))
-        return plan
+        return plan._replace(index=members[plan.index])
 
     def sequences(self, split: str, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Some sequences of a split, assembled on the CPU.
@@ -216,8 +226,7 @@ class MajoritySequences(L.LightningDataModule):
                 f"there is no sequence {outside[0]}: the {split} split has 0 to {len(plan.label) - 1}"
             )
         chosen = plan.rows(torch.tensor(list(rows)))
-        distinct, order = torch.unique(chosen.index, return_inverse=True)
-        batch = self.on_after_batch_transfer(SequenceBatch(distinct, order, chosen.label, chosen.majority))
+        batch = self.gather(PlannedBatch.of(chosen, shared=True))
         return batch.image, batch.label, batch.majority
 
     @property
@@ -232,7 +241,7 @@ class MajoritySequences(L.LightningDataModule):
             rank=self.trainer.global_rank if self.trainer else 0,
             world_size=self._world_size,
             even=training,
-            share=self.fresh or not training,
+            share=self.sampling == "pooled" or not training,
         )
 
     def train_dataloader(self) -> SequenceLoader:
@@ -271,15 +280,14 @@ class MajoritySequences(L.LightningDataModule):
         return self._loader("test")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """Gather the pixels of the batch's distinct images on the device, scaled to [-1, 1].
+        """Gather the pixels of a planned batch; pictures, which the model summary sends, stay as they are."""
+        return self.gather(batch) if isinstance(batch, PlannedBatch) else batch
 
-        Pictures, which Lightning's model summary sends, are left as they are.
-        """
-        if not isinstance(batch, SequenceBatch):
-            return batch
-        if self._pixels.device != batch.distinct.device:
-            self._pixels = self._pixels.to(batch.distinct.device)
-        return batch._replace(distinct=scaled(self._tiles(batch.distinct).unsqueeze(1)))
+    def gather(self, batch: PlannedBatch) -> SequenceBatch:
+        """The batch with its pixels, scaled to [-1, 1], on the device where its positions are."""
+        if self._pixels.device != batch.positions.device:
+            self._pixels = self._pixels.to(batch.positions.device)
+        return batch.with_pixels(scaled(self._tiles(batch.positions).unsqueeze(1)))
 
     def _tiles(self, which: Tensor) -> Tensor:
         """(U,) positions in the data set to pixels (U, 28, 28 + margin), uint8, each image at its place."""

@@ -1,41 +1,10 @@
 """Batches of plan rows, sharded over ranks; randomness depends on (seed, epoch) alone."""
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
-from torch import Tensor
-
+from rnnx_lightning.data.batches import PlannedBatch
 from rnnx_lightning.data.majority import Plan
-
-
-class SequenceBatch(NamedTuple):
-    """B sequences of S images, U of them distinct.
-
-    The loader fills `distinct` with (U,) positions in the data set; once on the device that trains they are
-    replaced by the pixels, (U, 1, 28, 28 + margin) float in [-1, 1].
-
-    Attributes:
-        distinct: each image of the batch once; or as often as it is shown (see `SequenceLoader`).
-        order: (B, S) int64, which of the distinct images stand side by side.
-        label: (B,) int64, the majority class.
-        majority: (B, S) bool, true where the image is of the majority class.
-    """
-
-    distinct: Tensor
-    order: Tensor
-    label: Tensor
-    majority: Tensor
-
-    @property
-    def image(self) -> Tensor:
-        """(B, 1, 28, W): the sequences as pictures, samples side by side, in [-1, 1]."""
-        images = self.distinct[self.order]  # (B, S, 1, 28, W / S)
-        return images.permute(0, 2, 3, 1, 4).flatten(3)
-
-    def first(self, count: int) -> "SequenceBatch":
-        """The first `count` sequences of the batch."""
-        return self._replace(order=self.order[:count], label=self.label[:count], majority=self.majority[:count])
 
 
 class SequenceLoader:
@@ -53,8 +22,7 @@ class SequenceLoader:
         rank: this process.
         world_size: number of processes.
         even: see above.
-        share: list an image that several sequences of a batch show once, so that it is encoded once, and they
-            share the dropout mask of its features. False: list it for each of them.
+        share: see `PlannedBatch.of`.
     """
 
     def __init__(
@@ -101,7 +69,7 @@ class SequenceLoader:
             return rows // (self._batch_size * self._world_size)
         return -(-max(rows - self._rank, 0) // (self._batch_size * self._world_size))
 
-    def __iter__(self) -> Iterator[SequenceBatch]:
+    def __iter__(self) -> Iterator[PlannedBatch]:
         width = self._batch_size * self._world_size
         if self._even:
             mine = slice(self._rank * self._batch_size, (self._rank + 1) * self._batch_size)
@@ -112,11 +80,7 @@ class SequenceLoader:
         for number in range(first, len(self)):
             self._next_batch = number + 1
             rows = plan.rows(slice(number * width, (number + 1) * width)).rows(mine)
-            if self._share:
-                distinct, order = torch.unique(rows.index, return_inverse=True)
-            else:
-                distinct, order = rows.index.flatten(), torch.arange(rows.index.numel()).view_as(rows.index)
-            yield SequenceBatch(distinct, order, rows.label, rows.majority)
+            yield PlannedBatch.of(rows, self._share)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration stands, for an exact resume in the middle of an epoch."""

@@ -1,6 +1,7 @@
 """A place to explain in, whatever surrounds it, that leaves everything as it was."""
 
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -44,26 +45,23 @@ def random_state(device: torch.device) -> AbstractContextManager[None]:
 
 @contextmanager
 def kept_state(model: nn.Module) -> Iterator[None]:
-    """Put back what a forward pass changes on a model: buffers, attributes, what lists and dicts hold."""
+    """Put back what a forward pass changes on a model: buffers, attributes, what lists and dicts hold.
+
+    Containers are filled again in place: another module may hold the same one.
+    """
     modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
-    attributes = [(module, {k: _copied(v) for k, v in module.__dict__.items()}) for module in modules]
-    tensors = {id(t): t for t in model.buffers()}
-    tensors |= {
-        id(v): v
-        for _, kept in attributes
-        for v in kept.values()
-        if isinstance(v, Tensor) and not isinstance(v, nn.Parameter)
-    }
+    containers: dict[int, tuple[Any, Any]] = {}  # what may be changed in place, and a copy
+    tensors = {id(t): t for t in model.buffers() if t.layout is torch.strided}
+    for module in modules:
+        containers[id(module.__dict__)] = module.__dict__, dict(module.__dict__)
+        for name, value in module.__dict__.items():
+            _gather(value, containers, tensors if name not in ("_parameters", "_modules") else {})
     before = [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors.values()]
     try:
         yield
     finally:
-        for module, kept in attributes:
-            for name in [name for name in module.__dict__ if name not in kept]:
-                del module.__dict__[name]
-            for name, value in kept.items():
-                if module.__dict__.get(name) is not value:
-                    module.__dict__[name] = value
+        for container, copy in containers.values():
+            _put_back(container, copy)
         with torch.no_grad():
             for tensor, data, value in before:
                 if tensor.data_ptr() != data.data_ptr():
@@ -72,6 +70,32 @@ def kept_state(model: nn.Module) -> Iterator[None]:
                     tensor.copy_(value)
 
 
-def _copied(value: Any) -> Any:
-    """Lists, dicts and sets may be changed in place."""
-    return value.copy() if type(value) in (list, dict, set) else value
+def _gather(value: Any, containers: dict[int, tuple[Any, Any]], tensors: dict[int, Tensor]) -> None:
+    """Find the containers and tensors in a value; does not recurse, as containers may hold themselves."""
+    ahead = [value]
+    while ahead:
+        value = ahead.pop()
+        if isinstance(value, Tensor):
+            if not isinstance(value, nn.Parameter) and value.layout is torch.strided:
+                tensors[id(value)] = value
+        elif isinstance(value, tuple):
+            ahead += value
+        elif isinstance(value, list | dict | set | deque) and id(value) not in containers:
+            containers[id(value)] = value, value.copy()
+            ahead += value.values() if isinstance(value, dict) else value
+
+
+def _put_back(container: Any, copy: Any) -> None:
+    """Let a container hold what it held, if it holds something else."""
+    if isinstance(container, dict):
+        same = list(container) == list(copy) and all(container[key] is value for key, value in copy.items())
+    elif isinstance(container, set):
+        same = container == copy
+    else:
+        same = len(container) == len(copy) and all(a is b for a, b in zip(container, copy, strict=True))
+    if not same:
+        container.clear()
+        if isinstance(container, dict | set):
+            container.update(copy)
+        else:
+            container.extend(copy)

@@ -156,16 +156,17 @@ class TwoSided(Sharing):
         if negative is None:
             return {Channel.POSITIVE: ratio(relevance, unit.positive)}
         positive, by_value = unit.positive, unit.by_value and unit.active
-        below = _or_infinity(negative)
         above = _or_infinity(positive)
-        down = _divided(relevance, below)
+        down = _divided(relevance, _or_infinity(negative), own=True)  # memory of its own
+        kept = torch.is_grad_enabled()  # a graph needs it as it is
         if by_value:  # a unit that is active has something positive
-            down = down * -self.beta
+            down = down * -self.beta if kept else down.mul_(-self.beta)
         else:
             # 1 where there is something, else 0 / inf = 0; `sign` takes four times as long.
             is_above = positive / above
             # All of it where there is nothing positive.
-            down = torch.addcmul(down, down, is_above, value=-self.beta - 1)
+            gone = -self.beta - 1
+            down = down.addcmul(down, is_above, value=gone) if kept else down.addcmul_(down, is_above, value=gone)
         # What the negative contributions did not get: alpha R where there are any, else R.
         up = _divided(torch.addcmul(relevance, negative, down, value=-1), above, own=True)
         return {Channel.POSITIVE: up, Channel.NEGATIVE: down}

@@ -117,6 +117,8 @@ class Tape(Notes):
             )
         new = self.mapped(node, source, operation, weight, bias, value)
         new.nonnegative = weight is None and bias is None and node.nonnegative and node.pixels is None
+        if weight is None and bias is None:  # a mean of gates scales signals as they do
+            new.gate, new.lost = node.gate, node.lost
         return self.note(value, new)
 
     def mapped(

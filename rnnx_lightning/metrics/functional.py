@@ -32,12 +32,12 @@ def majority_cosine_similarity(relevance: Tensor, majority: Tensor) -> Tensor:
         (B,) in [-1, 1]. Spread evenly over two of three samples it is 1, over all three 0.816.
     """
     v = sample_relevance(relevance, majority.shape[1])
-    v = v / v.abs().amax(dim=1, keepdim=True).clamp(
-        min=torch.finfo(v.dtype).tiny
-    )  # squares neither over- nor underflow
+    # Squares neither over- nor underflow; a cosine does not depend on the scale, and so neither does its gradient.
+    v = v / v.detach().abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
     m = majority.to(v.dtype)
     norms = v.norm(dim=1) * m.norm(dim=1)
-    return torch.where(norms > 0, (m * v).sum(1) / norms, 0.0).clamp(-1, 1)
+    some = norms > 0
+    return torch.where(some, (m * v).sum(1) / torch.where(some, norms, 1.0), 0.0).clamp(-1, 1)
 
 
 def pixel_mask(majority: Tensor, relevance: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def measure(network: RecurrentNetwork, data: MajoritySequences, explained: int =
     """Accuracy on all test sequences, and cosine similarities of the study's methods on the first ones."""
     right, total, cosines = 0, 0, {name: list[Tensor]() for name in published_methods()}
     for raw in data.test_dataloader():
-        batch = data.on_after_batch_transfer(raw)
+        batch = data.gather(raw)
         with torch.no_grad():
             right += int((network(batch.distinct, batch.order).argmax(1) == batch.label).sum())
         if total < explained:

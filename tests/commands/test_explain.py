@@ -120,6 +120,23 @@ def test_a_checkpoint_gives_back_network_and_data(checkpoint):
     assert load_data(checkpoint, batch_size=7).seed == 3
 
 
+@pytest.mark.parametrize(("fresh", "sampling"), [(True, "pooled"), (False, "published")])
+def test_checkpoints_that_name_the_sampling_as_before_give_back_their_data(checkpoint, tmp_path, fresh, sampling):
+    content = torch.load(checkpoint, weights_only=True)
+    content["datamodule_hyper_parameters"].pop("sampling", None)
+    content["datamodule_hyper_parameters"]["fresh"] = fresh
+    torch.save(content, tmp_path / "old.ckpt")
+    assert load_data(tmp_path / "old.ckpt").sampling == sampling
+
+
+def test_data_that_are_described_in_unknown_words_are_refused(checkpoint, tmp_path):
+    content = torch.load(checkpoint, weights_only=True)
+    content["datamodule_hyper_parameters"]["stretched"] = 2
+    torch.save(content, tmp_path / "newer.ckpt")
+    with pytest.raises(CheckpointError, match=r"newer\.ckpt describes its data .* 'stretched'"):
+        load_data(tmp_path / "newer.ckpt")
+
+
 def test_checkpoints_that_name_learning_rate_and_schedule_as_before_can_be_explained(checkpoint, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     content["hyper_parameters"] |= {"learning_rate": 2e-3, "schedule": "one_cycle", "classes": 10}

@@ -28,7 +28,7 @@ def test_a_batch_carries_image_label_and_mask():
 def test_pixels_stand_where_the_plan_says():
     data = digits()
     plan = data.plan("validation")
-    batch = data.on_after_batch_transfer(next(iter(data.val_dataloader())))
+    batch = data.gather(next(iter(data.val_dataloader())))
     expected = data.images.pixels[plan.index[:50]].float() / 127.5 - 1  # (B, 3, 28, 28)
     for position in range(3):
         shown = batch.image[:, 0, :, 28 * position : 28 * (position + 1)]
@@ -66,7 +66,7 @@ def test_sequences_need_images():
         MajoritySequences(dataset="digits").sequences("test", [0])
 
 
-@pytest.mark.parametrize("arguments", [{}, {"folds": 5, "fold": 3}, {"fresh": False}])
+@pytest.mark.parametrize("arguments", [{}, {"folds": 5, "fold": 3}, {"sampling": "published"}])
 def test_no_image_crosses_splits(arguments):
     data = digits(**arguments)
     seen = {split: set(data.plan(split).index.unique().tolist()) for split in ("train", "validation", "test")}
@@ -82,30 +82,30 @@ def test_training_is_drawn_anew_each_epoch_but_validation_and_test_never():
         assert torch.equal(data.plan(split, 0).index, data.plan(split, 7).index)
 
 
-def test_sequences_drawn_once_are_only_reshuffled():
-    data = digits(fresh=False)
+def test_published_sequences_are_only_reshuffled():
+    data = digits(sampling="published")
     one, two = data.plan("train", 0).index, data.plan("train", 1).index
     assert not torch.equal(one, two)
     assert sorted(one.tolist()) == sorted(two.tolist())
 
 
-def test_most_images_of_a_fresh_batch_are_shared():
+def test_most_images_of_a_pooled_batch_are_shared():
     data = digits()
     batches = list(data.train_dataloader())
-    mean = sum(len(batch.distinct) for batch in batches) / len(batches)
+    mean = sum(len(batch.positions) for batch in batches) / len(batches)
     assert mean < 1.2 * 50
 
 
-def test_sequences_drawn_once_share_no_images_while_training():
+def test_published_sequences_share_no_images_while_training():
     """Nor dropout masks, therefore; what is validated has none, and may."""
-    data = digits(fresh=False)
+    data = digits(sampling="published")
     batch = next(iter(data.train_dataloader()))
-    assert len(batch.distinct) == 3 * 50
+    assert len(batch.positions) == 3 * 50
     assert torch.equal(batch.order.flatten(), torch.arange(150))
     rows = data.plan("train").rows(slice(0, 50))
-    assert torch.equal(batch.distinct[batch.order], rows.index)
+    assert torch.equal(batch.positions[batch.order], rows.index)
     validated = next(iter(data.val_dataloader()))
-    assert len(validated.distinct) < 3 * 50
+    assert len(validated.positions) < 3 * 50
 
 
 def test_folds_are_stratified_and_cover_every_image_once():
@@ -140,6 +140,7 @@ def test_published_split_sizes(real_data_dir):
         ({"folds": 1}, "folds=1"),
         ({"folds": 5, "fold": 5}, "fold=5"),
         ({"samples": 0}, "samples=0"),
+        ({"sampling": "fresh"}, "sampling='fresh' must be one of pooled, published"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, words):
@@ -164,7 +165,7 @@ def test_impossible_lengths_are_refused():
 
 def test_general_lengths():
     data = digits(samples=9, majority_size=4, columns=14)
-    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())))
+    batch = data.gather(next(iter(data.train_dataloader())))
     assert batch.image.shape == (50, 1, 28, 252)
     assert (batch.majority.sum(1) == 4).all()
 
@@ -174,7 +175,7 @@ def test_ranks_together_see_what_one_rank_sees(ranks):
     data = digits()
     rows = {tuple(row) for row in data.plan("validation").index.tolist()}
     shards = [SequenceLoader(lambda _: data.plan("validation"), 16, rank, ranks) for rank in range(ranks)]
-    seen = [tuple(b.distinct[row].tolist()) for shard in shards for b in shard for row in b.order]
+    seen = [tuple(b.positions[row].tolist()) for shard in shards for b in shard for row in b.order]
     assert len(seen) == len(rows)
     assert set(seen) == rows
     assert all(len(list(shard)) == len(shard) for shard in shards)
@@ -186,18 +187,18 @@ def test_training_batches_are_even_over_ranks_and_equal_the_global_batch():
     two = [SequenceLoader(lambda _: data.plan("train"), 20, rank, 2, even=True) for rank in range(2)]
     assert len(one) == len(two[0]) == len(two[1])
     for whole, *halves in zip(one, *two, strict=True):
-        together = {tuple(b.distinct[row].tolist()) for b in halves for row in b.order}
-        assert together == {tuple(whole.distinct[row].tolist()) for row in whole.order}
+        together = {tuple(b.positions[row].tolist()) for b in halves for row in b.order}
+        assert together == {tuple(whole.positions[row].tolist()) for row in whole.order}
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 4])
-def test_most_images_of_a_fresh_batch_are_shared_on_each_of_several_devices(ranks):
+def test_most_images_of_a_pooled_batch_are_shared_on_each_of_several_devices(ranks):
     """A batch of 100 has 300 images to show; drawn from all ranks' images it would need over 200."""
     data = digits(batch_size=100)
     with patch.object(MajoritySequences, "_world_size", ranks):
         plan = data.plan("train")
     loader = SequenceLoader(lambda _: plan, 100, ranks - 1, ranks, even=True)
-    sizes = [len(batch.distinct) for batch in loader]
+    sizes = [len(batch.positions) for batch in loader]
     assert sizes
     assert max(sizes) < 125
 
@@ -222,7 +223,7 @@ def test_loader_goes_on_in_the_middle_of_an_epoch():
     resumed.load_state_dict(state)
     rest = list(resumed)
     assert len(rest) == len(whole) - 5
-    assert torch.equal(rest[0].distinct, whole[5].distinct)
+    assert torch.equal(rest[0].positions, whole[5].positions)
     assert len(list(resumed)) == len(whole)
 
 

@@ -1,6 +1,7 @@
 """What a network keeps between calls is as it was, and every explanation starts from the same."""
 
 import copy
+from collections import deque
 
 import pytest
 import torch
@@ -146,3 +147,42 @@ def test_the_state_is_put_back_after_a_refusal():
         LRP()(model, torch.randn(3, 4, dtype=torch.float64), 0)
     assert model.h is before
     assert not model.h.requires_grad
+
+
+class Shares(nn.Module):
+    """Two modules hold one list, with a tensor that is overwritten in place; a deque and a nested dict, too."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.out = nn.Linear(4, 2).double()
+        self.sub = nn.Module()
+        self.last = torch.zeros(3, 4, dtype=torch.float64)
+        self.memory = self.sub.memory = [self.last]
+        self.recent = deque([0], maxlen=2)
+        self.cache = {"keys": [], "calls": {"n": 0}}
+
+    def forward(self, x):
+        assert self.memory is self.sub.memory
+        h = x + 0.5 * self.memory[0]
+        self.memory[0].copy_(h.detach())
+        self.memory.append(h)
+        self.recent.append(1)
+        self.cache["keys"].append(h)
+        self.cache["calls"]["n"] += 1
+        return self.out(h)
+
+
+@pytest.mark.parametrize("how", METHODS)
+def test_what_modules_share_stays_shared_and_as_it_was(how):
+    model, x = Shares(), torch.rand(3, 4, dtype=torch.float64)
+    memory, last = model.memory, model.last
+    first = METHODS[how]()(model, x, 0)
+    torch.testing.assert_close(METHODS[how]()(model, x, 0), first, rtol=0, atol=0)
+    assert model.memory is model.sub.memory is memory
+    assert len(memory) == 1
+    assert memory[0] is last
+    assert not last.any()
+    assert list(model.recent) == [0]
+    assert model.cache == {"keys": [], "calls": {"n": 0}}
+    assert model._buffers is model.__dict__["_buffers"]

@@ -24,6 +24,7 @@ COMMAND_LINE = {
     "misspelt data option": ([*FIT, "--data.batchsize=3"], ["data.batchsize", "data.batch_size"]),
     "misspelt model option": ([*FIT, "--model.clases=3"], ["clases", "model.classes"]),
     "misspelt network option": ([*FIT, f"{NETWORK}dropot=0.1"], ["dropot"]),
+    "option of before": ([*FIT, "--data.fresh=false"], ["data.fresh"]),
     "unknown option": ([*FIT, "--zzz=3"], ["zzz"]),
     "learning rate as it was called": (
         [*FIT, "--model.learning_rate=1e-3"], ["model.learning_rate is now --optimizer.lr"],
@@ -38,7 +39,7 @@ COMMAND_LINE = {
     "word for a number": ([*FIT, "--data.batch_size=many"], ["data.batch_size", "many"]),
     "fraction for a whole number": ([*FIT, "--data.batch_size=2.5"], ["data.batch_size", "2.5"]),
     "word for a learning rate": ([*FIT, "--optimizer.lr=fast"], ["optimizer", "lr", "fast"]),
-    "word for a truth value": ([*FIT, "--data.fresh=perhaps"], ["data.fresh", "perhaps"]),
+    "no such sampling": ([*FIT, "--data.sampling=perhaps"], ["data.sampling", "perhaps", "pooled", "published"]),
     "no such config": (["fit", "--config", "nowhere.yaml"], ["nowhere.yaml"]),
     "config is a folder": (["fit", "--config", "."], ["config", "is not a file"]),
     "no such network": ([*FIT, "--model.network=DeepDeep"], ["DeepDeep"]),

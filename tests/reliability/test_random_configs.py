@@ -29,11 +29,11 @@ NETWORKS = ("Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU
     folds=st.none() | st.integers(0, 6),
     fold=st.integers(-1, 6),
     validation_share=st.floats(-0.2, 1.2),
-    fresh=st.booleans(),
+    sampling=st.sampled_from(["pooled", "published"]),
     learning_rate=st.floats(),
 )
 def test_a_random_config_runs_or_is_refused(
-    network, columns, samples, majority_size, batch_size, dropout, stationary, folds, fold, validation_share, fresh,
+    network, columns, samples, majority_size, batch_size, dropout, stationary, folds, fold, validation_share, sampling,
     learning_rate,
 ):  # fmt: skip
     try:
@@ -41,7 +41,7 @@ def test_a_random_config_runs_or_is_refused(
         model = SequenceClassifier(net, optimizer=adam(learning_rate))
         data = MajoritySequences(
             dataset="digits", samples=samples, majority_size=majority_size, columns=columns, batch_size=batch_size,
-            folds=folds, fold=fold, validation_share=validation_share, fresh=fresh,
+            folds=folds, fold=fold, validation_share=validation_share, sampling=sampling,
         )  # fmt: skip
         data.setup()
         loader = data.train_dataloader()
@@ -49,7 +49,7 @@ def test_a_random_config_runs_or_is_refused(
         if not re.search(r"\d|\binf\b|\bnan\b", str(refusal)):
             pytest.fail(f"names no number that does not fit: {refusal}")
         return
-    batch = data.on_after_batch_transfer(next(iter(loader)))
+    batch = data.gather(next(iter(loader)))
     loss = rejection_cross_entropy(model.logits(batch), batch.label)
     loss.backward()
     assert loss.isfinite()
@@ -62,7 +62,7 @@ def test_a_random_config_runs_or_is_refused(
 def test_the_random_configs_are_not_all_refused():
     data = MajoritySequences(dataset="digits", samples=5, majority_size=3, batch_size=10, columns=4)
     data.setup()
-    batch = data.on_after_batch_transfer(next(iter(data.train_dataloader())))
+    batch = data.gather(next(iter(data.train_dataloader())))
     assert SequenceClassifier(architectures.RGRU(columns=4)).logits(batch).shape == (10, 10)
     with pytest.raises(ValueError, match="multiple of 4"):
         architectures.Deep(columns=4)(torch.zeros(1, 1, 28, 30))

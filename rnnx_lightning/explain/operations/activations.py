@@ -186,7 +186,7 @@ def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> 
     value, node = func(tensor, *args, **kwargs), tape.find(tensor)
     assert node is not None  # recorded
     first = value[0] if isinstance(value, tuple | list) else value
-    if node.gate:
+    if node.gate and node.reason is not None:
         tape.gate_of(first, node)
         return value
     if node.pixels is not None and node.pixels.mask is not None:
@@ -202,7 +202,8 @@ def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> 
         if node.pixels is None or isinstance(node.pixels.scale, Tensor) or isinstance(node.pixels.shift, Tensor)
         else Pixels(None, node.pixels.scale, node.pixels.shift)
     )
-    new = Node(VJP, (node,), first, (function, held(tensor)), node.nonnegative, pixels)
+    new = Node(VJP, (node,), first, (function, held(tensor)), node.nonnegative, pixels, node.gate)
+    new.lost = node.lost
     tape.note(first, new)
     return value
 

@@ -85,7 +85,7 @@ def convolution(
     rest = (stride, padding, dilation, transposed, outside, groups)
 
     def transpose(factors: Tensor, w: Tensor, shape: torch.Size) -> Tensor:
-        like = factors.new_empty(1).expand(shape)  # its values are not looked at
+        like = _unread(shape, factors, w)
         return aten.convolution_backward(factors, like, w, None, *rest, [True, False, False])[0]
 
     operation = Operation(
@@ -112,7 +112,7 @@ def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
     """Sums, means, average pooling, interpolation: no weight is negative."""
     value = func(x, *args, **kwargs)
     node = tape.find(x)
-    if node is not None and node.gate:
+    if node is not None and node.gate and node.reason is not None:
         return tape.gate_of(value, node)
     transpose = None
     if func in (aten.mean.dim, aten.sum.dim_IntList, aten.sum.default, aten.mean.default):
@@ -146,7 +146,7 @@ BACKWARD = {
 def _pooled_back(backward: Any, args: Any, kwargs: Any) -> Any:
     """The transpose of average pooling."""
     if backward is aten._adaptive_avg_pool2d_backward.default:
-        return lambda factors, _, size: backward(factors, factors.new_empty(1).expand(size))
+        return lambda factors, _, size: backward(factors, _unread(size, factors))
     names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
     given = (
         dict(zip(names, ([], [], 0, False, True, None), strict=True))
@@ -154,4 +154,11 @@ def _pooled_back(backward: Any, args: Any, kwargs: Any) -> Any:
         | kwargs
     )
     rest = [given[name] if name != "padding" or given[name] else [0] for name in names]
-    return lambda factors, _, size: backward(factors, factors.new_empty(1).expand(size), *rest)
+    return lambda factors, _, size: backward(factors, _unread(size, factors), *rest)
+
+
+def _unread(size: torch.Size, *beside: Tensor) -> Tensor:
+    """An input that a backward pass asks for and does not read; in another layout it would be copied first."""
+    last = any(t.dim() == 4 and t.is_contiguous(memory_format=torch.channels_last) for t in beside)
+    layout = torch.channels_last if last and len(size) == 4 else torch.contiguous_format
+    return torch.empty(size, dtype=beside[0].dtype, device=beside[0].device, memory_format=layout)
