@@ -18,6 +18,15 @@ AROUND = (
     "Expected a <class 'NoneType'>",
     "Expected a path but",
 )
+# What was called otherwise before, and how to say it now.
+RENAMED = {
+    "model.learning_rate": "--optimizer.lr",
+    "model.schedule": "--lr_scheduler, which takes a class (OneCycle) or null for a constant learning rate",
+    "data.fresh": "--data.sampling: pooled for true, published for false",
+    "CosineSimilarity": "part of Explainability, the callback that scores and draws",
+    "Heatmaps": "part of Explainability, the callback that scores and draws",
+}
+CALLBACKS = "rnnx_lightning.callbacks."
 UNION = "Does not validate against any of the Union subtypes"
 NO_CLASS = "Expected a dot import path string: "
 
@@ -52,16 +61,27 @@ def parse(parser: "ArgumentParser", arguments: list[str], command: "ArgumentPars
 
 
 def _message(said: str, parser: "ArgumentParser", arguments: list[str]) -> str:
-    """What jsonargparse says without what surrounds it, the option that was meant, and where to look."""
-    lines = [line for line in said.splitlines() if line.strip() and not line.strip(" -").startswith(AROUND)]
-    lines = [_of_class(line) for line in dict.fromkeys(lines)]
+    """What jsonargparse says without what surrounds it, what was meant, and where to look."""
+    words = [word.partition("=")[0].strip("'\":,.") for word in said.split()]
     options = parser._option_string_actions
-    for word in said.split():
-        name = word.partition("=")[0].strip("'\"-:,.")
-        if (word.startswith("--") or "." in name or "_" in name) and f"--{name}" not in options:
-            lines += [f"{name}:{hint}"] if (hint := did_you_mean(f"--{name}", options, 0.8)) else []
-    lines += [f"config files, in this order: {', '.join(files)}"] if (files := _configs(arguments)) else []
+    lines = [
+        f"{old} is now {new}"
+        for old, new in RENAMED.items()
+        if {old, f"--{old}", CALLBACKS + old}.intersection(words) and f"--{old}" not in options
+    ]
+    if not lines:
+        told = [line for line in said.splitlines() if line.strip() and not line.strip(" -").startswith(AROUND)]
+        lines = [_of_class(line) for line in dict.fromkeys(told)] + _nearest(words, options)
+    if files := _configs(arguments):
+        lines.append(f"config files, in this order: {', '.join(files)}")
     return "\n".join([*lines, f"({parser.prog.replace(' [options]', '')} --help shows all options)"])
+
+
+def _nearest(words: list[str], options: Iterable[str]) -> list[str]:
+    """For each word that could be meant as an option, the one most like it."""
+    unknown = {f"--{word.lstrip('-')}" for word in words if word.startswith("--") or "." in word or "_" in word}
+    hints = {word: did_you_mean(word, options, 0.8) for word in sorted(unknown.difference(options))}
+    return [f"{word}:{hint}" for word, hint in hints.items() if hint]
 
 
 def _of_class(line: str) -> str:

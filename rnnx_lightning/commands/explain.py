@@ -60,8 +60,7 @@ def explain(
         scores = {**default_scores(), "conservation_error": ConservationError()}
     scored = ScoredMethods(methods or published_methods(), scores)
     model, data = load_trained(ckpt_path, pretrained, data_dir)
-    data.prepare_data()
-    data.setup()
+    data.prepare_test()
     majority = None
     if image:
         sequences = scaled(torch.cat([read_picture(path) for path in image], dim=1))[None, None]

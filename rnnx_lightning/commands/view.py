@@ -56,8 +56,7 @@ def view(
             raise ValueError(
                 f"the networks have seen sequences of different {key}: {', '.join(sorted(different))}"
             )
-    data.prepare_data()
-    data.setup()
+    data.prepare_test()
     count = len(data.plan("test").label)
     rows = index or list(range(min(sequences, count)))
     image, label, majority = data.sequences("test", rows)

@@ -148,17 +148,23 @@ class MajoritySequences(L.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Load the images and split them; the same for every stage and rank."""
-        if self._images is not None:
+        if "train" in self._splits:
             return
         images = load_images(self.dataset, self.data_dir)
         train, validation = stratified_split(
             images.labels[: images.test_start], seed=self.seed, **self._split_arguments()
         )
-        splits = {
-            "train": train,
-            "validation": validation,
-            "test": torch.arange(images.test_start, len(images.labels)),
-        }
+        self._take(images, {"train": train, "validation": validation})
+
+    def prepare_test(self) -> None:
+        """Fetch and load the test images alone; of the splits there is "test" then, the same as after `setup`."""
+        if self._images is None:
+            fetch_images(self.dataset, self.data_dir, test_only=True)
+            self._take(load_images(self.dataset, self.data_dir, test_only=True), {})
+
+    def _take(self, images: ImageSet, splits: dict[str, Tensor]) -> None:
+        """Hold the images, their splits, of which the test is the same for all, and their places."""
+        splits = {**splits, "test": torch.arange(images.test_start, len(images.labels))}
         for name, members in splits.items():
             counts = torch.bincount(images.labels[members], minlength=len(images.classes))
             where = f"the {name} split of {self.dataset}"

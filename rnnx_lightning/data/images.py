@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +12,13 @@ from PIL import Image, UnidentifiedImageError
 from rich.progress import track
 from torch import Tensor
 from torchvision import datasets
+from torchvision.datasets.mnist import read_image_file, read_label_file
 from torchvision.transforms.functional import pil_to_tensor
 
-from rnnx_lightning.data.sources import FILES, DataError, acquire
+from rnnx_lightning.data.sources import FILES, TEST_FILES, DataError, acquire
 
 IMAGE_SIZE = 28
+TRAINING_IMAGES = 60_000  # of MNIST and FashionMNIST
 DIGITS_TEST_IMAGES = 360  # the last ones: other writers than the first 1437
 
 _ORIGINALS = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
@@ -56,14 +59,14 @@ def check_known(dataset: str) -> None:
         )
 
 
-def fetch_images(dataset: str, data_dir: Path) -> None:
-    """Make sure that the files of `dataset` are in `data_dir`.
+def fetch_images(dataset: str, data_dir: Path, test_only: bool = False) -> None:
+    """Make sure that the files of `dataset`, or those with its test images, are in `data_dir`.
 
     Raises:
         DataError: a file is damaged, or no source could supply what is missing.
     """
     if dataset in _ORIGINALS:
-        acquire(_ORIGINALS[dataset].__name__, data_dir)
+        acquire(_ORIGINALS[dataset].__name__, data_dir, TEST_FILES if test_only else FILES)
 
 
 def missing_files(dataset: str, data_dir: Path) -> list[str]:
@@ -74,13 +77,14 @@ def missing_files(dataset: str, data_dir: Path) -> list[str]:
     return [file for file in FILES if not (raw / file).exists()]
 
 
-def load_images(dataset: str, data_dir: Path) -> ImageSet:
+def load_images(dataset: str, data_dir: Path, test_only: bool = False) -> ImageSet:
     """Read a data set whose files are there (see `fetch_images`).
 
     Args:
         dataset: "mnist", "fashion_mnist", or "digits", scikit-learn's embedded 8 x 8 digits brought to 28 x 28;
             or a folder that holds pictures as `train/<class>/*.png` and `test/<class>/*.png`.
         data_dir: the folder that holds `MNIST/raw` and `FashionMNIST/raw`.
+        test_only: read no training images of MNIST and FashionMNIST: blank ones, labelled -1, take their places.
 
     Raises:
         DataError: the data set is unknown, or its files cannot be read.
@@ -90,16 +94,31 @@ def load_images(dataset: str, data_dir: Path) -> ImageSet:
     if dataset not in _ORIGINALS:
         check_known(dataset)
         return _load_folder(Path(dataset))
+    original = _ORIGINALS[dataset]
+    raw = data_dir / original.__name__ / "raw"
     try:
-        parts = [_ORIGINALS[dataset](root=str(data_dir), train=train) for train in (True, False)]
+        test = _read(raw, TEST_FILES)
+        train = _blank() if test_only else _read(raw, FILES)
     except (OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{dataset} cannot be read from {data_dir}: {error}") from error
     return ImageSet(
-        pixels=torch.cat([part.data for part in parts]),
-        labels=torch.cat([part.targets for part in parts]).long(),
-        classes=[name.split(" - ")[0] if dataset == "mnist" else name for name in parts[0].classes],
-        test_start=len(parts[0].data),
+        pixels=torch.cat([train[0], test[0]]),
+        labels=torch.cat([train[1], test[1]]),
+        classes=[name.split(" - ")[0] if dataset == "mnist" else name for name in original.classes],
+        test_start=len(train[0]),
     )
+
+
+def _blank() -> tuple[Tensor, Tensor]:
+    """What keeps the places of training images and labels."""
+    pixels = torch.zeros(TRAINING_IMAGES, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
+    return pixels, torch.full((TRAINING_IMAGES,), -1)
+
+
+def _read(raw: Path, files: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Images and labels in the first two of IDX files."""
+    images, labels, *_ = (str(raw / file) for file in files)
+    return read_image_file(images), read_label_file(labels)
 
 
 def _load_digits() -> ImageSet:

