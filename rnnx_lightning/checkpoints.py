@@ -1,12 +1,13 @@
 """Classifiers and their data, rebuilt from a checkpoint alone; nothing in it is unpickled as code."""
 
 import os
+import pkgutil
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.cli import instantiate_module
 
@@ -70,7 +71,8 @@ def check_same_network(path: str | Path, configured: dict[str, Any]) -> None:
         return
 
     def described(network: dict[str, Any]) -> str:
-        arguments = ", ".join(f"{key}={value}" for key, value in sorted((network.get("init_args") or {}).items()))
+        given = _defaults(network["class_path"]) | (network.get("init_args") or {})
+        arguments = ", ".join(f"{key}={value}" for key, value in sorted(given.items()))
         return f"{network['class_path'].rpartition('.')[2]}({arguments})"
 
     if described(saved) != described(configured):
@@ -79,6 +81,16 @@ def check_same_network(path: str | Path, configured: dict[str, Any]) -> None:
             f"  configuration: {described(configured)}\nUse the config that the checkpoint was trained with "
             "(config.yaml in its run's folder)."
         )
+
+
+def _defaults(class_path: str) -> dict[str, Any]:
+    """A network's arguments where none are given: it may have got more of them since a checkpoint was saved."""
+    parser = ArgumentParser()
+    try:
+        parser.add_class_arguments(pkgutil.resolve_name(class_path), fail_untyped=False)
+    except (ImportError, AttributeError, ValueError):  # its code is no longer there
+        return {}
+    return parser.get_defaults().as_dict()
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

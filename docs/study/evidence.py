@@ -103,7 +103,7 @@ def train(network: nn.Module, data: MajoritySequences, recipe: dict) -> float:
     start = time.perf_counter()
     network.train()
     for epoch in range(recipe["epochs"]):
-        loader.set_epoch(epoch)
+        loader.sampler.set_epoch(epoch)
         for batch in loader:
             batch = data.gather(batch)
             shown = batch.distinct

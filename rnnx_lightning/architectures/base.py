@@ -87,6 +87,7 @@ class CellNetwork(RecurrentNetwork):
         dropout: of what the front gives.
         cell: the only part that is looped over.
         output: the hidden state after the last step to logits.
+        rows: height of the picture in pixels.
     """
 
     def __init__(
@@ -96,8 +97,9 @@ class CellNetwork(RecurrentNetwork):
         dropout: SequenceDropout,
         cell: DeepCell | LSTMCell | GRUCell | EvidenceCell,
         output: nn.Module,
+        rows: int = 28,
     ) -> None:
-        super().__init__(columns)
+        super().__init__(columns, rows)
         self.front = front
         self.dropout = dropout
         self.cell = cell

@@ -1,5 +1,7 @@
 """Networks that add up evidence for each class: explainable by design (docs/designing.md)."""
 
+from typing import Any
+
 from torch import nn
 
 from rnnx_lightning.architectures.base import CellNetwork
@@ -21,6 +23,7 @@ class Evidence(CellNetwork):
         limit: the evidence of a unit above which its weight does not grow.
         dropout: probability of dropping a unit of the input part.
         stationary_dropout: hold the dropout masks over all steps of a sequence.
+        rows: height of the picture in pixels.
     """
 
     convolutional = False
@@ -36,28 +39,24 @@ class Evidence(CellNetwork):
         limit: float = 10.0,
         dropout: float = 0.1,
         stationary_dropout: bool = False,
+        rows: int = 28,
     ) -> None:
-        front = (conv_front if self.convolutional else linear_front)(28, columns, features)
+        front = (conv_front if self.convolutional else linear_front)(rows, columns, features)
         drop = SequenceDropout(dropout, stationary_dropout)
         cell = EvidenceCell(features, hidden, classes, window, units, limit)
-        super().__init__(columns, front, drop, cell, nn.Identity())
+        super().__init__(columns, front, drop, cell, nn.Identity(), rows)
 
 
 class ConvEvidence(Evidence):
-    """Two convolutions on each step, then as `Evidence`. 135,512 parameters with these sizes."""
+    """Two convolutions on each step, then as `Evidence`. 135,512 parameters with these sizes.
+
+    Args:
+        columns: pixel columns a time step.
+        features: width of the input part.
+        **options: as of `Evidence`.
+    """
 
     convolutional = True
 
-    def __init__(
-        self,
-        columns: int = 7,
-        features: int = 128,
-        hidden: int = 128,
-        classes: int = 10,
-        window: int = 4,
-        units: int = 4,
-        limit: float = 10.0,
-        dropout: float = 0.1,
-        stationary_dropout: bool = False,
-    ) -> None:
-        super().__init__(columns, features, hidden, classes, window, units, limit, dropout, stationary_dropout)
+    def __init__(self, columns: int = 7, features: int = 128, **options: Any) -> None:
+        super().__init__(columns, features, **options)

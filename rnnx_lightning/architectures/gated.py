@@ -1,5 +1,7 @@
 """The LSTM family: an input part, a gated cell, and a linear output (thesis, section 2)."""
 
+from typing import Any
+
 from torch import Tensor
 
 from rnnx_lightning.architectures.base import CellNetwork
@@ -18,6 +20,7 @@ class _GatedFamily(CellNetwork):
         classes: number of logits.
         dropout: probability of dropping a unit (published: 0.2).
         stationary_dropout: hold the dropout masks over all steps of a sequence.
+        rows: height of the picture in pixels.
     """
 
     cell_class: type[LSTMCell | GRUCell] = LSTMCell
@@ -32,11 +35,12 @@ class _GatedFamily(CellNetwork):
         classes: int = 10,
         dropout: float = 0.1,
         stationary_dropout: bool = False,
+        rows: int = 28,
     ) -> None:
-        front = (conv_front if self.convolutional else linear_front)(28, columns, features)
+        front = (conv_front if self.convolutional else linear_front)(rows, columns, features)
         drop = SequenceDropout(dropout, stationary_dropout)
         cell = self.cell_class(features, units, dropout, stationary_dropout, self.tanh)
-        super().__init__(columns, front, drop, cell, bias_free_linear(units, classes))
+        super().__init__(columns, front, drop, cell, bias_free_linear(units, classes), rows)
 
     def recur(self, driven: tuple[Tensor, Tensor]) -> Tensor:
         """What drives gates and candidate at each step to the hidden state after the last one, (B, units)."""
@@ -50,20 +54,19 @@ class RLSTM(_GatedFamily):
 
 
 class ConvRLSTM(_GatedFamily):
-    """Two convolutions on each step, then an R-LSTM cell. 152,120 parameters with the published sizes."""
+    """Two convolutions on each step, then an R-LSTM cell. 152,120 parameters with the published sizes.
+
+    Args:
+        columns: pixel columns a time step.
+        features: width of the input part.
+        units: width of the cell.
+        **options: as of `RLSTM`.
+    """
 
     convolutional = True
 
-    def __init__(
-        self,
-        columns: int = 7,
-        features: int = 128,
-        units: int = 96,
-        classes: int = 10,
-        dropout: float = 0.1,
-        stationary_dropout: bool = False,
-    ) -> None:
-        super().__init__(columns, features, units, classes, dropout, stationary_dropout)
+    def __init__(self, columns: int = 7, features: int = 128, units: int = 96, **options: Any) -> None:
+        super().__init__(columns, features, units, **options)
 
 
 class RGRU(_GatedFamily):

@@ -71,6 +71,8 @@ def _options(model: Any, data: Any) -> dict[str, Any]:
     """Of model, optimiser, schedule and data, by the names that they have on the command line."""
     options = {f"data.{key}": value for key, value in data.items()}
     for key, value in model.items():
+        if key == "network":  # it is the same, or the weights would not fit
+            continue
         if key not in ("optimizer", "lr_scheduler"):
             options[f"model.{key}"] = value
         elif value is None:

@@ -20,7 +20,7 @@ from rnnx_lightning.data.images import (
     load_images,
     scaled,
 )
-from rnnx_lightning.data.loader import SequenceLoader
+from rnnx_lightning.data.loader import EvaluationLoader, TrainingLoader
 from rnnx_lightning.data.majority import Plan, check_possible, draw_plan, pool_of_batch
 from rnnx_lightning.data.splits import stratified_split
 from rnnx_lightning.seeding import seeded_generator
@@ -115,8 +115,6 @@ class MajoritySequences(L.LightningDataModule):
         self._pixels = torch.empty(0)
         self._place = torch.empty(0)
         self._splits: dict[str, Tensor] = {}
-        self._train_loader: SequenceLoader | None = None
-        self._train_state: dict[str, Any] = {}
         # Refuse what is impossible before any file is looked for.
         check_known(dataset)
         stratified_split(torch.zeros(2, dtype=torch.long), seed=seed, **self._split_arguments())
@@ -233,18 +231,11 @@ class MajoritySequences(L.LightningDataModule):
     def _world_size(self) -> int:
         return self.trainer.world_size if self.trainer else 1
 
-    def _loader(self, split: str) -> SequenceLoader:
-        training = split == "train"
-        return SequenceLoader(
-            partial(self.plan, split),
-            self.batch_size if training else self.evaluation_batch_size,
-            rank=self.trainer.global_rank if self.trainer else 0,
-            world_size=self._world_size,
-            even=training,
-            share=self.sampling == "pooled" or not training,
-        )
+    @property
+    def _rank(self) -> int:
+        return self.trainer.global_rank if self.trainer else 0
 
-    def train_dataloader(self) -> SequenceLoader:
+    def train_dataloader(self) -> TrainingLoader:
         """Training sequences, in another order each epoch."""
         rows, batch = len(self._splits["train"]), self.batch_size * self._world_size
         if rows < batch:
@@ -252,32 +243,36 @@ class MajoritySequences(L.LightningDataModule):
                 f"batch_size={self.batch_size} on {self._world_size} device(s) exceeds the {rows} training "
                 "sequences: choose a smaller batch_size"
             )
-        self._train_loader = self._loader("train")
-        if self._train_state:
-            self._train_loader.load_state_dict(self._train_state)
-        return self._train_loader
+        return TrainingLoader(
+            partial(self.plan, "train"),
+            self.batch_size,
+            self._rank,
+            self._world_size,
+            shared=self.sampling == "pooled",
+            batches_done=self._batches_done,
+        )
 
-    def state_dict(self) -> dict[str, Any]:
-        """Where the training epoch stands, for checkpoints."""
-        return {} if self._train_loader is None else self._train_loader.state_dict()
+    def _batches_done(self, loader: TrainingLoader) -> int:
+        """Where Lightning trains on `loader`, those of the epoch so far: some after a resume in its middle."""
+        trainer = self.trainer
+        if trainer is None or not trainer.training or trainer.train_dataloader is not loader:
+            return 0
+        return trainer.fit_loop.batch_idx + 1
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on there. Lightning restores a loader only if nobody has asked for the number of steps before."""
-        self._train_state = state_dict
-        if self._train_loader is not None and state_dict:
-            self._train_loader.load_state_dict(state_dict)
+    def _evaluation_loader(self, split: str) -> EvaluationLoader:
+        return EvaluationLoader(self.plan(split), self.evaluation_batch_size, self._rank, self._world_size)
 
-    def val_dataloader(self) -> SequenceLoader:
+    def val_dataloader(self) -> EvaluationLoader:
         """Validation sequences, always the same."""
-        return self._loader("validation")
+        return self._evaluation_loader("validation")
 
-    def test_dataloader(self) -> SequenceLoader:
+    def test_dataloader(self) -> EvaluationLoader:
         """Test sequences, always the same."""
-        return self._loader("test")
+        return self._evaluation_loader("test")
 
-    def predict_dataloader(self) -> SequenceLoader:
+    def predict_dataloader(self) -> EvaluationLoader:
         """The test sequences, for predictions."""
-        return self._loader("test")
+        return self._evaluation_loader("test")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
         """Gather the pixels of a planned batch; pictures, which the model summary sends, stay as they are."""

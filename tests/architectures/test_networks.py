@@ -29,6 +29,19 @@ def test_logits_of_any_length(network):
         assert network(torch.rand(4, 1, 28, 28 * samples)).shape == (4, 10)
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_pictures_of_another_height(name):
+    """Each row of pixels counts, and no other height is read."""
+    network = getattr(architectures, name)(columns=5, rows=22).eval()
+    image = torch.rand(4, 1, 22, 60).requires_grad_()
+    logits = network(image)
+    assert logits.shape == (4, 10)
+    (moved,) = torch.autograd.grad(logits.square().sum(), image)
+    assert (moved.abs().sum((0, 1, 3)) > 0).all()
+    with pytest.raises(ValueError, match=r"of shape \(B, 1, 22, multiple of 5\), got \(4, 1, 28, 60\)"):
+        network(torch.rand(4, 1, 28, 60))
+
+
 def shown(order, samples):
     """The pictures of sequences that show `samples` in this order."""
     return samples[order].permute(0, 2, 3, 1, 4).flatten(3)

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from rnnx_lightning.architectures import Deep
-from rnnx_lightning.checkpoints import CheckpointError, load_classifier, load_data
+from rnnx_lightning.checkpoints import CheckpointError, check_same_network, load_classifier, load_data
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.commands.explain import main
 from rnnx_lightning.data import DataError
@@ -127,6 +127,13 @@ def test_checkpoints_that_name_the_sampling_as_before_give_back_their_data(check
     content["datamodule_hyper_parameters"]["fresh"] = fresh
     torch.save(content, tmp_path / "old.ckpt")
     assert load_data(tmp_path / "old.ckpt").sampling == sampling
+
+
+def test_a_network_that_has_got_more_arguments_since_is_the_same(checkpoint):
+    path = "rnnx_lightning.architectures.Deep"
+    check_same_network(checkpoint, {"class_path": path, "init_args": {"columns": 7, "rows": 28, "head": 32}})
+    with pytest.raises(CheckpointError, match="holds another network"):
+        check_same_network(checkpoint, {"class_path": path, "init_args": {"columns": 7, "rows": 14}})
 
 
 def test_data_that_are_described_in_unknown_words_are_refused(checkpoint, tmp_path):

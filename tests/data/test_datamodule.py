@@ -2,9 +2,15 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from lightning import Trainer
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
-from rnnx_lightning.data import ImpossibleSequencesError, MajoritySequences, SequenceLoader
+from rnnx_lightning.architectures import Shallow
+from rnnx_lightning.classifier import SequenceClassifier
+from rnnx_lightning.data import EvaluationLoader, ImpossibleSequencesError, MajoritySequences, TrainingLoader
 from rnnx_lightning.data.splits import stratified_split
+from rnnx_lightning.schedule import ONE_CYCLE
 
 
 def digits(**arguments):
@@ -174,7 +180,7 @@ def test_general_lengths():
 def test_ranks_together_see_what_one_rank_sees(ranks):
     data = digits()
     rows = {tuple(row) for row in data.plan("validation").index.tolist()}
-    shards = [SequenceLoader(lambda _: data.plan("validation"), 16, rank, ranks) for rank in range(ranks)]
+    shards = [EvaluationLoader(data.plan("validation"), 16, rank, ranks) for rank in range(ranks)]
     seen = [tuple(b.positions[row].tolist()) for shard in shards for b in shard for row in b.order]
     assert len(seen) == len(rows)
     assert set(seen) == rows
@@ -183,8 +189,8 @@ def test_ranks_together_see_what_one_rank_sees(ranks):
 
 def test_training_batches_are_even_over_ranks_and_equal_the_global_batch():
     data = digits()
-    one = SequenceLoader(lambda _: data.plan("train"), 40, even=True)
-    two = [SequenceLoader(lambda _: data.plan("train"), 20, rank, 2, even=True) for rank in range(2)]
+    one = TrainingLoader(lambda _: data.plan("train"), 40)
+    two = [TrainingLoader(lambda _: data.plan("train"), 20, rank, 2) for rank in range(2)]
     assert len(one) == len(two[0]) == len(two[1])
     for whole, *halves in zip(one, *two, strict=True):
         together = {tuple(b.positions[row].tolist()) for b in halves for row in b.order}
@@ -197,7 +203,7 @@ def test_most_images_of_a_pooled_batch_are_shared_on_each_of_several_devices(ran
     data = digits(batch_size=100)
     with patch.object(MajoritySequences, "_world_size", ranks):
         plan = data.plan("train")
-    loader = SequenceLoader(lambda _: plan, 100, ranks - 1, ranks, even=True)
+    loader = TrainingLoader(lambda _: plan, 100, ranks - 1, ranks)
     sizes = [len(batch.positions) for batch in loader]
     assert sizes
     assert max(sizes) < 125
@@ -211,20 +217,46 @@ def test_training_sequences_do_not_depend_on_how_many_devices_share_a_batch():
     assert torch.equal(drawn(400, 1), drawn(100, 4))
 
 
-def test_loader_goes_on_in_the_middle_of_an_epoch():
+class Seen(Callback):
+    """Which images each training batch shows, by epoch and batch; and those of a loader that Lightning knows not."""
+
+    def __init__(self):
+        self.batches, self.others = {}, []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.batches[trainer.current_epoch, batch_idx] = batch.image
+        self.others.append(sum(1 for _ in trainer.datamodule.train_dataloader()))
+
+
+@pytest.mark.parametrize("schedule", [ONE_CYCLE, None], ids=["loader made before the restart", "after it"])
+def test_a_run_goes_on_with_the_next_batch_of_its_epoch(schedule, tmp_path, recwarn):
+    def fit(*callbacks, ckpt_path=None):
+        seen, data = Seen(), digits(batch_size=200)  # 5 batches
+        Trainer(
+            max_epochs=3, accelerator="cpu", logger=False, enable_progress_bar=False, enable_model_summary=False,
+            limit_val_batches=0, default_root_dir=tmp_path, callbacks=[seen, *callbacks],
+        ).fit(SequenceClassifier(Shallow(hidden=4, recurrent=4), lr_scheduler=schedule), data, ckpt_path=ckpt_path)  # fmt: skip
+        assert len(list(data.train_dataloader())) == 5  # not what is left, once the run is over
+        return seen
+
+    whole = fit(ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=1))
+    assert len(whole.batches) == 15
+    assert len({float(image.sum()) for image in whole.batches.values()}) == 15
+    for step in (2, 5, 7, 10):
+        rest = fit(ckpt_path=tmp_path / f"step={step}.ckpt")
+        assert list(rest.batches) == list(whole.batches)[step:]
+        assert all(torch.equal(image, whole.batches[when]) for when, image in rest.batches.items())
+        assert set(rest.others) == {5}
+    assert not [warning for warning in recwarn if "not resumable" in str(warning.message)]
+
+
+def test_an_epoch_chooses_its_plan():
     loader = digits().train_dataloader()
-    loader.set_epoch(2)
-    whole = list(loader)
-    iterator = iter(loader)
-    for _ in range(5):
-        next(iterator)
-    state = loader.state_dict()
-    resumed = digits().train_dataloader()
-    resumed.load_state_dict(state)
-    rest = list(resumed)
-    assert len(rest) == len(whole) - 5
-    assert torch.equal(rest[0].positions, whole[5].positions)
-    assert len(list(resumed)) == len(whole)
+    first = list(loader)
+    loader.sampler.set_epoch(2)
+    assert torch.equal(next(iter(loader)).label, digits().plan("train", 2).label[:50])
+    loader.sampler.set_epoch(0)
+    assert all(torch.equal(one.positions, again.positions) for one, again in zip(first, loader, strict=True))
 
 
 def test_an_iteration_that_was_given_up_does_not_shorten_the_next():

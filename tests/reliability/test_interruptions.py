@@ -180,7 +180,7 @@ def test_two_ranks_go_on(tmp_path):
     assert process.returncode == 128 + signal.SIGTERM
     assert f"after step {2 * STEPS + 21};" in errors  # where they ask one another
     state = torch.load(tmp_path / "stopped" / RUN / "checkpoints" / "last.ckpt", weights_only=True)
-    assert state["MajoritySequences"]["next_batch"] == 21
+    assert state["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"] == 21
     assert state["state_dict"]["train_metrics.loss.weight"] == 20 * 21
     finish(tmp_path / "stopped", STOPS, *two, "--ckpt_path", "last")
     undisturbed, stopped = left_behind(tmp_path / "undisturbed"), left_behind(tmp_path / "stopped")
