@@ -44,7 +44,7 @@ def random_state(device: torch.device) -> AbstractContextManager[None]:
 
 @contextmanager
 def kept_state(model: nn.Module) -> Iterator[None]:
-    """Restore what forward passes change on a model: buffers, attributes, and the content of lists and dicts."""
+    """Put back what a forward pass changes on a model: buffers, attributes, what lists and dicts hold."""
     modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     attributes = [(module, {k: _copied(v) for k, v in module.__dict__.items()}) for module in modules]
     tensors = {id(t): t for t in model.buffers()}
@@ -73,5 +73,5 @@ def kept_state(model: nn.Module) -> Iterator[None]:
 
 
 def _copied(value: Any) -> Any:
-    """A copy of a list, dict or set, which may be changed in place."""
+    """Lists, dicts and sets may be changed in place."""
     return value.copy() if type(value) in (list, dict, set) else value

@@ -163,13 +163,13 @@ class TwoSided(Sharing):
         below = _or_infinity(negative)
         above = _or_infinity(positive)
         down = _divided(relevance, below)
-        if by_value:  # an active unit has a positive contribution
+        if by_value:  # a unit that is active has something positive
             down = down * -self.beta
         else:
-            # 1 if there is a positive contribution, else 0 / inf = 0; `sign` takes four times as long.
+            # 1 where there is something, else 0 / inf = 0; `sign` takes four times as long.
             is_above = positive / above
-            # If there is no positive contribution, all relevance goes to the negative ones.
+            # All of it where there is nothing positive.
             down = torch.addcmul(down, down, is_above, value=-self.beta - 1)
-        # What the negative contributions did not get: alpha R if there are any, else R.
+        # What the negative contributions did not get: alpha R where there are any, else R.
         up = _divided(torch.addcmul(relevance, negative, down, value=-1), above, own=True)
         return {Channel.POSITIVE: up, Channel.NEGATIVE: down}

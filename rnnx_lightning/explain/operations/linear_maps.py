@@ -85,7 +85,7 @@ def convolution(
     rest = (stride, padding, dilation, transposed, outside, groups)
 
     def transpose(factors: Tensor, w: Tensor, shape: torch.Size) -> Tensor:
-        like = factors.new_empty(1).expand(shape)  # its values are not used
+        like = factors.new_empty(1).expand(shape)  # its values are not looked at
         return aten.convolution_backward(factors, like, w, None, *rest, [True, False, False])[0]
 
     operation = Operation(
