@@ -1,4 +1,4 @@
-"""Sequences with their relevance by several methods, and every score of it; each is explained once."""
+"""Sequences with their relevance by several methods and the scores of it; each sequence is explained once."""
 
 import inspect
 from collections.abc import Mapping
@@ -13,11 +13,11 @@ from rnnx_lightning.explain import LRP, Attributor
 from rnnx_lightning.metrics import MajorityCosineSimilarity
 from rnnx_lightning.metrics.relevance import SequenceMean
 
-GIVEN = ("relevance", "majority", "image", "label", "network", "explained")  # what a score's `update` can ask for
+GIVEN = ("relevance", "majority", "image", "label", "network", "explained")  # arguments that a score may have
 
 
 def default_scores() -> dict[str, Metric]:
-    """The score of the study, by the name that it has in logs, tables and reports."""
+    """The score of the study, by its name in logs, tables and reports."""
     return {"cosine": MajorityCosineSimilarity()}
 
 
@@ -27,11 +27,11 @@ class Explained:
 
     Attributes:
         image: (B, 1, H, S * W) in [-1, 1].
-        label: (B,) int64, the class that is explained.
-        prediction: (B,) int64, the class that the network says.
-        majority: (B, S) bool, true where a sample is of the majority class; None where that is not known.
+        label: (B,) int64, the explained class.
+        prediction: (B,) int64, the predicted class.
+        majority: (B, S) bool, True where a sample is of the majority class; None if unknown.
         relevance: (B, 1, H, S * W) by method.
-        scores: (B,) by score and method; of the scores that are means of one value a sequence.
+        scores: (B,) by score and method, for scores that are means of one value per sequence.
     """
 
     image: Tensor
@@ -60,25 +60,25 @@ class Explained:
 class ScoredMethods:
     """Several methods, and metrics that score each of them.
 
-    A score is a `torchmetrics.Metric` whose `update` names what it asks for, of these:
+    A score is a `torchmetrics.Metric`. The arguments of its `update` may be any of these:
 
-    - `relevance` (B, 1, H, S * W), of one method;
+    - `relevance` (B, 1, H, S * W) of one method;
     - `majority` (B, S) bool, and `image` (B, 1, H, S * W) in [-1, 1];
     - `label` (B,), the explained class;
-    - `network`, from pictures to logits (B, classes);
-    - `explained` (B,), the relevance that was sent down: relevance propagation alone has it.
+    - `network`, which maps pictures to logits (B, classes);
+    - `explained` (B,), the relevance at the output; only relevance propagation has it.
 
-    It is left out where something that it asks for is not known.
+    A score is skipped if one of its arguments is not known.
 
     Args:
         methods: by name.
-        scores: by name; each method gets copies of its own.
+        scores: by name; each method gets its own copies.
 
     Attributes:
         metrics: by score and method.
 
     Raises:
-        ValueError: a score asks for something else.
+        ValueError: a score has another argument.
     """
 
     def __init__(self, methods: Mapping[str, Attributor], scores: Mapping[str, Metric]) -> None:
@@ -97,14 +97,14 @@ class ScoredMethods:
     def explain(
         self, network: nn.Module, image: Tensor, label: Tensor, majority: Tensor | None, prediction: Tensor
     ) -> Explained:
-        """Explain B sequences, once by each method, and count them in the scores.
+        """Explain B sequences, once by each method, and add them to the scores.
 
         Args:
-            network: from pictures to logits (B, classes).
+            network: maps pictures to logits (B, classes).
             image: (B, 1, H, S * W) in [-1, 1].
             label: (B,) class to explain.
-            majority: (B, S) bool; None: not known.
-            prediction: (B,) class that the network says.
+            majority: (B, S) bool; None if unknown.
+            prediction: (B,) predicted class.
         """
         relevance = {name: method(network, image, label) for name, method in self.methods.items()}
         known: dict[str, Any] = {"image": image, "label": label, "network": network}
@@ -127,22 +127,22 @@ class ScoredMethods:
 
 @torch.no_grad()
 def _logit(network: nn.Module, image: Tensor, label: Tensor) -> Tensor:
-    """(B,) of the explained class, computed as the explanations are: not under a training's half precision."""
+    """(B,) logit of the explained class, in the precision of the explanations (not in half-precision training)."""
     return network(image).gather(1, label[:, None]).squeeze(1)
 
 
 def _parameters(score: Metric) -> Mapping[str, inspect.Parameter]:
-    """What the `update` of a score names."""
+    """The named arguments of a score's `update`."""
     parameters = inspect.signature(score.update).parameters
     return {name: p for name, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
 
 
 def _needs(name: str, score: Metric) -> set[str]:
-    """What a score cannot do without."""
+    """The required arguments of a score's `update`."""
     needs = {key for key, parameter in _parameters(score).items() if parameter.default is parameter.empty}
     if unknown := sorted(needs - set(GIVEN)):
         raise ValueError(
-            f"score {name!r}, {type(score).__name__}, asks for {', '.join(unknown)}: its `update` may name "
-            f"{', '.join(GIVEN)}"
+            f"score {name!r}, {type(score).__name__}, needs {', '.join(unknown)}: its `update` may have "
+            f"{', '.join(GIVEN)} as arguments"
         )
     return needs

@@ -1,4 +1,4 @@
-"""Heatmaps of the same sequences for all networks."""
+"""Heatmaps of the same sequences by all networks of a study."""
 
 from collections.abc import Sequence
 
@@ -13,11 +13,11 @@ from rnnx_lightning.rendering.heatmaps import draw_heatmaps
 
 
 def draw_gallery(runs: Sequence[Run], count: int) -> dict[tuple[str, str], Figure]:
-    """One picture for each data set and network, of its first finished run.
+    """Draw one picture for each data set and network, from its first finished run.
 
     Args:
-        runs: of a study.
-        count: number of test sequences, the first ones of the first run's plan.
+        runs: the runs of a study.
+        count: number of test sequences; the first ones of the first run's plan are drawn.
 
     Returns:
         Figures by data set and network.

@@ -1,20 +1,20 @@
-"""The published plots, drawn anew."""
+"""Plots like those of the thesis."""
 
 import pandas as pd
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours, told apart by the colour-blind, too.
+# The colour-blind-safe palette of Okabe and Ito.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
-EVEN = 0.816  # relevance spread evenly over three samples, two of which count
+EVEN = 0.816  # similarity of relevance spread evenly over three samples, two of them of the majority class
 
 
 def plot_cosines(summary: pd.DataFrame, title: str) -> Figure:
-    """Cosine similarity by method: a line a network, a panel a data set; published means are hollow.
+    """Plot cosine similarity by method: one line per network, one panel per data set; published means are hollow.
 
     Args:
-        summary: as `tables.summarise_cosines` makes it.
-        title: above the panels.
+        summary: the result of `tables.summarise_cosines`.
+        title: title of the figure.
 
     Returns:
         A matplotlib figure, not registered with pyplot.

@@ -1,4 +1,4 @@
-"""What the thesis reports: means over ten folds, read off its plots to about +-0.002, and its findings."""
+"""The results of the thesis: means over ten folds, read off its plots to about +-0.002, and its findings."""
 
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ _COSINE = {
 
 
 def published_cosine(dataset: str, network: str, method: str) -> float | None:
-    """The published mean, or None where there is none."""
+    """The published mean, or None if there is none."""
     row = _COSINE.get(dataset, {}).get(network)
     return row[METHODS.index(method)] if row is not None and method in METHODS else None
 
@@ -34,10 +34,10 @@ class Finding(NamedTuple):
     """A published claim: one network is more explainable than another.
 
     Attributes:
-        claim: in words.
-        better: name of a network.
-        worse: name of another.
-        methods: by which the claim is made.
+        claim: the claim in words.
+        better: name of the more explainable network.
+        worse: name of the less explainable network.
+        methods: the explanation methods that the claim is about.
     """
 
     claim: str

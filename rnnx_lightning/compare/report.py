@@ -1,4 +1,4 @@
-"""What a study leaves: tables, plots, a summary in Markdown, and one HTML file that shows all of it."""
+"""The output of a study: tables, plots, a summary in Markdown, and an HTML report with all of it."""
 
 import base64
 import io
@@ -31,16 +31,16 @@ HEADINGS = {
 
 
 def write_report(study: Study, runs: Sequence[Run], outcomes: Sequence[Outcome], root: Path) -> Path | None:
-    """Write everything that a study leaves.
+    """Write all tables, plots and reports of a study.
 
     Args:
-        study: what was compared.
+        study: the study.
         runs: its runs.
-        outcomes: how they ended.
+        outcomes: how the runs ended.
         root: `logs/compare`.
 
     Returns:
-        The report, or None where no run has finished.
+        The path of the report, or None if no run has finished.
     """
     results = collect(runs)
     folder = root / study.name
@@ -103,7 +103,7 @@ def _markdown(study: Study, tables: dict[str, pd.DataFrame], failed: Sequence[Ou
     repetitions = f"{study.folds} folds" if study.folds else f"seeds {', '.join(map(str, study.seeds))}"
     parts = [f"# {study.name}\n\nNetworks: {', '.join(study.networks)}. {repetitions.capitalize()}."]
     if any("interval" in table and table["interval"].isna().all() for table in tables.values()):
-        parts.append("One run each: there is no interval and no test of significance.")
+        parts.append("There is only one run each, so there are no intervals and no tests of significance.")
     for name, table in tables.items():
         shown = pd.DataFrame(_cells(table), columns=table.columns)
         empty = [column for column in shown.columns if (shown[column] == "").all()]

@@ -1,4 +1,4 @@
-"""Trains what has not been trained yet, in parallel, each run in a process of its own."""
+"""Trains the unfinished runs of a study in parallel, each in its own process."""
 
 import fcntl
 import os
@@ -25,8 +25,8 @@ class Outcome:
 
     Attributes:
         run: the run.
-        state: "done", "was done" or "failed".
-        reason: the last line that a failed run printed.
+        state: "done", "was done" (before) or "failed".
+        reason: the error line of a failed run.
     """
 
     run: Run
@@ -35,18 +35,18 @@ class Outcome:
 
 
 def execute(run: Run, number: int, jobs: int, place: Path) -> Outcome:
-    """Train one run, unless it is finished; go on where it was interrupted.
+    """Train one run, unless it is finished; an interrupted run is resumed.
 
     Args:
-        run: what to train.
-        number: of the run in the study; decides which GPU it gets.
-        jobs: how many runs go on at the same time.
-        place: the folder that the run's paths are seen from.
+        run: the run.
+        number: number of the run in the study; it selects the GPU.
+        jobs: number of runs at the same time.
+        place: the folder that the run's paths are relative to.
     """
     folder = place / run.folder
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
-        # The training process inherits the lock: where the one that started it was killed, it is waited for.
+        # The training process inherits the lock. If its parent was killed, the next attempt waits for it.
         fcntl.flock(lock, fcntl.LOCK_EX)
         if (place / run.results).exists():
             return Outcome(run, "was done")
@@ -80,10 +80,10 @@ def _train(run: Run, number: int, jobs: int, lock: int, place: Path) -> Outcome:
 
 @contextmanager
 def _engine(cluster: str | None) -> Iterator[None]:
-    """Where joblib runs things: here, or on a Dask cluster, which does again what a lost worker was at.
+    """Make joblib run here, or on a Dask cluster, which repeats the runs of lost workers.
 
     Raises:
-        StudyError: there is no Dask, or no cluster at the address.
+        StudyError: Dask is not installed, or there is no cluster at the address.
     """
     if cluster is None:
         yield
@@ -101,15 +101,15 @@ def _engine(cluster: str | None) -> Iterator[None]:
 
 
 def run_all(runs: Sequence[Run], jobs: int, cluster: str | None = None) -> list[Outcome]:
-    """Run what is missing, and show how far it is.
+    """Train all unfinished runs, and show progress.
 
     Args:
-        runs: of a study.
-        jobs: how many at the same time; on a cluster the number of workers decides.
-        cluster: address of a Dask scheduler whose workers see this folder, or None for this machine.
+        runs: the runs of a study.
+        jobs: number of runs at the same time; on a cluster, the number of workers decides.
+        cluster: address of a Dask scheduler whose workers can access this folder; None for this machine.
 
     Returns:
-        One outcome a run; a failed run does not stop the others.
+        One outcome per run; a failed run does not stop the others.
 
     Raises:
         StudyError: the cluster cannot be reached.

@@ -1,4 +1,4 @@
-"""What is compared: networks x data sets x seeds or folds, one training run each."""
+"""A study: networks x data sets x seeds or folds, one training run each."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ NAME = re.compile(r"[\w.+-]+")
 
 
 class StudyError(ValueError):
-    """The study cannot be run as it is written; the message says why."""
+    """The study cannot be run; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,12 @@ class Run:
     """One training run of a study.
 
     Attributes:
-        network: its name in tables.
-        dataset: its name in tables; of a folder without the way to it.
-        repetition: the seed, or the fold.
-        folds: number of folds, or None where the repetitions are seeds.
-        arguments: of `rnnx fit`, without where to put it.
-        folder: where it lands.
+        network: name of the network in tables.
+        dataset: name of the data set in tables; for a folder, its name without the path.
+        repetition: the seed or the fold.
+        folds: number of folds, or None if the repetitions are seeds.
+        arguments: arguments of `rnnx fit`, without those for the folder.
+        folder: the folder of the run.
     """
 
     network: str
@@ -37,13 +37,13 @@ class Run:
 
     @property
     def title(self) -> str:
-        """For progress and tables."""
+        """The name of the run in progress lines and tables."""
         kind = "seed" if self.folds is None else "fold"
         return f"{self.network}, {self.dataset}, {kind} {self.repetition}"
 
     @property
     def results(self) -> Path:
-        """The file that a finished run leaves."""
+        """The results file, which exists if the run is finished."""
         return self.folder / "results.json"
 
     @property
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def command(self) -> list[str]:
-        """The arguments of `rnnx`; a run that was interrupted goes on from its last checkpoint."""
+        """The arguments of `rnnx`; an interrupted run is resumed from its last checkpoint."""
         logger = {
             "class_path": "lightning.pytorch.loggers.TensorBoardLogger",
             "init_args.save_dir": str(self.folder.parent),
@@ -76,14 +76,14 @@ class Study:
     """A comparison of networks.
 
     Attributes:
-        name: of the folder `logs/compare/<name>` where tables, plots and the report land.
-        networks: name in tables to the configs of `rnnx fit`, laid over each other.
-        datasets: data sets that each network is trained on, as `--data.dataset` names them.
-        seeds: one run for each, with this seed for everything.
-        folds: instead of seeds, cross-validation: one run for each of so many stratified folds; the fold's number
-            seeds the network's weights.
-        chosen_folds: only these of the folds, which count from 0; default: all.
-        options: further options of `rnnx fit` for all runs, "--trainer.max_epochs=3" for example.
+        name: tables, plots and the report are written to `logs/compare/<name>`.
+        networks: by name in tables, the configs for `rnnx fit`; later configs override earlier ones.
+        datasets: data sets that each network is trained on, as in `--data.dataset`.
+        seeds: one run for each seed, which is used for everything.
+        folds: cross-validation instead of seeds: the number of stratified folds, with one run for each. The number
+            of the fold seeds the weights.
+        chosen_folds: train only these folds (counted from 0); default: all.
+        options: further options of `rnnx fit` for all runs, such as "--trainer.max_epochs=3".
         gallery: number of test sequences whose heatmaps are drawn for every network.
     """
 
@@ -99,19 +99,19 @@ class Study:
     def __post_init__(self) -> None:
         for name in (self.name, *self.networks):
             if not NAME.fullmatch(name) or name.strip(".") == "":
-                raise StudyError(f"{name!r} is no name: use letters, digits, '.', '_', '+' and '-'")
+                raise StudyError(f"{name!r} is not a valid name: use letters, digits, '.', '_', '+' and '-'")
         for files in self.networks.values():
             for number, file in enumerate(files):
                 files[number] = find_config(file)
                 if not Path(files[number]).is_file():
-                    raise StudyError(f"config {file!r} of a network does not exist (paths are seen from here)")
+                    raise StudyError(f"config {file!r} of a network does not exist (paths start at this folder)")
         if not self.networks or not self.datasets or not (self.seeds or self.folds):
             raise StudyError("a study needs at least one network, one data set, and one seed or two folds")
         for dataset in self.datasets:
             check_known(dataset)
         titles = [_title(dataset) for dataset in self.datasets]
         if repeated := [title for title in titles if titles.count(title) > 1]:
-            raise StudyError(f"two data sets are called {repeated[0]!r}")
+            raise StudyError(f"two data sets have the name {repeated[0]!r}")
         if self.folds is not None and self.folds < 2:
             raise StudyError(f"folds={self.folds} must be at least 2")
         if self.chosen_folds is not None and not (
@@ -120,7 +120,7 @@ class Study:
             raise StudyError(f"chosen_folds={self.chosen_folds} are not among the {self.folds or 'no'} folds")
 
     def runs(self, root: Path) -> list[Run]:
-        """All runs; the same run in two studies is one folder, and a changed config is another.
+        """All runs. The same run in two studies shares one folder; a changed config gives another folder.
 
         Args:
             root: `logs/compare`.

@@ -1,4 +1,4 @@
-"""From the runs' results to tables: means, intervals, significance, and the published values beside them."""
+"""Tables of a study's results: means, intervals, significance, and the published values for comparison."""
 
 import json
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ CONFIDENCE = 0.95
 
 
 def collect(runs: Sequence[Run], file: str = "results.json") -> pd.DataFrame:
-    """One row a finished run and method.
+    """Collect one row per finished run and method.
 
     Args:
-        runs: of a study; those that are not finished are left out.
-        file: of a run, with its results; "results-best.json" where the best checkpoint was tested beside the last.
+        runs: the runs of a study; unfinished ones are left out.
+        file: results file of a run; "results-best.json" if the best checkpoint was tested in addition to the last.
 
     Returns:
         Columns network, dataset, repetition, method, cosine, accuracy, loss, epochs, seconds, devices, run.
@@ -51,7 +51,7 @@ def collect(runs: Sequence[Run], file: str = "results.json") -> pd.DataFrame:
 
 
 def _mean_and_interval(values: pd.Series) -> pd.Series:
-    """Mean, and half the width of the 95 % interval by Student's t; none for a single value."""
+    """Mean, and half the width of the 95 % interval by Student's t; NaN for a single value."""
     count = len(values)
     half = float("nan")
     if count > 1:
@@ -84,8 +84,8 @@ def significance(results: pd.DataFrame) -> pd.DataFrame:
     """ANOVA over the networks for each data set and method, and Tukey's HSD for each pair of networks.
 
     Returns:
-        Columns dataset, method, anova (p), pair, difference of the means, tukey (p); empty where some network
-        has fewer than two runs or there is only one network.
+        Columns dataset, method, anova p, pair, difference (of the means), tukey p. A data set is left out if some
+        network has fewer than two runs, or if there is only one network.
     """
     rows = []
     for (dataset, method), group in results.groupby(["dataset", "method"], sort=False):
@@ -109,7 +109,7 @@ def significance(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_findings(results: pd.DataFrame) -> pd.DataFrame:
-    """The published findings whose networks are in the study: does each hold here?"""
+    """Check whether the published findings hold here, for those whose networks are in the study."""
     means = results.groupby(["dataset", "network", "method"])["cosine"].mean()
     rows = []
     for dataset in results["dataset"].unique():

@@ -1,4 +1,4 @@
-"""Explanations of any plain torch network: `relevance = DeepTaylor()(model, x, target)`."""
+"""Explanation methods for any torch network: `relevance = DeepTaylor()(model, x, target)`."""
 
 from rnnx_lightning.explain.attributor import Attributor, explained_logit
 from rnnx_lightning.explain.averages import IntegratedGradients, SmoothGrad

@@ -1,4 +1,4 @@
-"""What all explanation methods share: `relevance = Method(...)(model, x, target)`."""
+"""The base class of all explanation methods: `relevance = Method(...)(model, x, target)`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,30 +14,30 @@ from rnnx_lightning.explain.outputs import explained_value
 
 
 class Attributor(ABC):
-    """Says how much each entry of an input had to do with a logit.
+    """Computes how relevant each entry of an input is for a logit.
 
-    The model is any `nn.Module`, in eval or in train mode. It is left as it was: weights, gradients, buffers,
-    flags, hooks, the state that it keeps and the random state.
+    The model is any `nn.Module`, in eval or train mode. The call does not change it: weights, gradients, buffers,
+    flags, hooks and any state it keeps are restored, and so is the random state.
     """
 
     def __call__(self, model: nn.Module, x: Inputs, target: Target = None, **arguments: Any) -> Inputs:
-        """Relevance of `x` for one output of each example.
+        """Compute the relevance of `x` for one output of each example.
 
         Args:
             model: the network.
-            x: (B, ...) floating-point input, or int64 tokens (B, T), or a packed sequence. A tuple, a list or
-                a dict of such is handed on as arguments.
-            target: which output is explained. Of (B, K): (B,) int64 classes, or one for all; None: the
-                greatest. Of (B, ...): a tuple of indices. Of (B,) and (B, 1): None. Of anything: a
-                function from the model's output to (B,) numbers.
-            arguments: what else the model takes, by keyword; not explained.
+            x: (B, ...) floating-point input, int64 tokens (B, T), or a packed sequence. A tuple, list or dict of
+                these is passed to the model as its arguments.
+            target: the output to explain. For an output (B, K): (B,) int64 classes, one class for all examples, or
+                None for the largest logit. For (B, ...): a tuple of indices. For (B,) and (B, 1): None. For any
+                output: a function from the output to (B,) numbers.
+            arguments: further keyword arguments of the model, which are not explained.
 
         Returns:
-            Relevance, in `x`'s structure, of its shapes, type and device; of tokens one number each.
+            Relevance with the structure, shapes, dtype and device of `x`; for tokens, one number per token.
 
         Raises:
-            ValueError: input, target or the model's output do not fit.
-            UnexplainableError: the network does something that this method has no rule for.
+            ValueError: input, target and the model's output do not fit together.
+            UnexplainableError: the network uses an operation that this method has no rule for.
         """
         batch_size(x)
         bound = Bound(model, arguments) if arguments or not isinstance(x, Tensor) else model
@@ -46,11 +46,11 @@ class Attributor(ABC):
 
     @abstractmethod
     def _relevance(self, model: nn.Module, x: Any, target: Any) -> Any:
-        """The method itself; `x` is a copy that it may do anything with, and `model(x)` runs the network."""
+        """The method itself. `x` is a copy that may be changed; `model(x)` runs the network."""
 
 
 def explained_logit(logits: Any, x: Inputs, target: Target) -> tuple[Tensor, Tensor]:
-    """Choose the explained logit of each example.
+    """Select the explained logit of each example.
 
     Args:
         logits: the model's output.
@@ -58,7 +58,7 @@ def explained_logit(logits: Any, x: Inputs, target: Target) -> tuple[Tensor, Ten
         target: see `Attributor.__call__`.
 
     Returns:
-        The logits' values (B,), with graph, and the targets (B, 1).
+        The values of the logits (B,), with their autograd graph, and the targets (B, 1).
 
     Raises:
         ValueError: the logits are not of shape (B, K), or a target is out of range.
@@ -68,7 +68,7 @@ def explained_logit(logits: Any, x: Inputs, target: Target) -> tuple[Tensor, Ten
 
 
 def resolve_target(model: nn.Module, x: Inputs, target: Target) -> Any:
-    """The explained outputs of `x` itself, for methods that also look at other inputs."""
+    """The target for `x`, for methods that also evaluate the model at other inputs."""
     if target is not None:
         return target
     with torch.no_grad():
@@ -77,5 +77,5 @@ def resolve_target(model: nn.Module, x: Inputs, target: Target) -> Any:
 
 
 def as_tuple(names: Sequence[str] | str) -> tuple[str, ...]:
-    """Layer names, given as one or several."""
+    """Layer names as a tuple."""
     return (names,) if isinstance(names, str) else tuple(names)

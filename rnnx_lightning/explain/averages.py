@@ -1,4 +1,4 @@
-"""Methods that average a gradient over many inputs: on a way from a baseline, or with noise."""
+"""Methods that average over many inputs: integrated gradients and SmoothGrad."""
 
 import torch
 from torch import Tensor, nn
@@ -9,17 +9,17 @@ from rnnx_lightning.explain.gradients import GradientMethod, Sensitivity
 
 
 class IntegratedGradients(GradientMethod):
-    """(x - baseline) times the mean gradient on the way from `baseline` to x [Sundararajan et al., 2017].
+    """(x - baseline) times the mean gradient on the line from `baseline` to x [Sundararajan et al., 2017].
 
     Args:
-        baseline: where the way begins: one value for all entries (background is -1), or a tensor that can be
-            expanded to the input's shape, of one example or of all.
-        steps: points on the way, at the middle of equal parts.
+        baseline: one value for all entries (background pixels are -1), or a tensor that can be expanded to the
+            shape of the input, for one example or for all.
+        steps: number of points on the line; each is the midpoint of one of `steps` equal intervals.
         gates: see `GradientMethod`.
         create_graph: see `GradientMethod`.
 
     Raises:
-        ValueError: there are no steps; later, the baseline does not fit the input.
+        ValueError: `steps` is less than 1, or (when called) the baseline does not fit the input.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class IntegratedGradients(GradientMethod):
             ) from error
         target = resolve_target(model, x, target)
         total = torch.zeros_like(x)
-        for step in range(self.steps):  # one after the other: memory stays that of one explanation
+        for step in range(self.steps):  # one after another, to need the memory of only one explanation
             point = torch.lerp(baseline, x, (step + 0.5) / self.steps)
             total = total + self._gradient(model, point, target)
         return (x - baseline) * total / self.steps
@@ -55,16 +55,16 @@ class IntegratedGradients(GradientMethod):
 class SmoothGrad(Attributor):
     """The mean of another method over noisy copies of the input [Smilkov et al., 2017].
 
-    How gates are treated, and whether relevance has a graph, is said by that method's options.
+    The options `gates` and `create_graph` are those of the other method.
 
     Args:
-        method: any attributor; a gradient method as published.
+        method: any attributor (in the paper, a gradient method); default: `Sensitivity()`.
         samples: number of noisy copies.
-        noise: standard deviation of the noise, in units of the input.
-        seed: of the noise.
+        noise: standard deviation of the noise, in the unit of the input.
+        seed: seed of the noise.
 
     Raises:
-        ValueError: there are no samples, or the noise is negative.
+        ValueError: `samples` is less than 1, or `noise` is negative.
     """
 
     def __init__(

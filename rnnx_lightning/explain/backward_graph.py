@@ -1,4 +1,4 @@
-"""The autograd graph of a value, seen from outside: which operations made it, and by what."""
+"""The autograd graph of a value: which operations computed it, from what."""
 
 import re
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ _SUFFIX = re.compile(r"Backwards?\d*$")
 
 
 def operation(node: Any) -> str:
-    """Name of the operation that a node is the backward pass of: "Mul" of a `MulBackward0`."""
+    """Name of the operation whose backward pass a node is: "Mul" for a `MulBackward0`."""
     return _SUFFIX.sub("", node.name().rpartition("::")[2])
 
 
 def is_opaque(node: Any) -> bool:
-    """Whether what a node does cannot be seen: an autograd function of the network's own."""
+    """Whether the node is a custom autograd function, whose operations cannot be seen."""
     return isinstance(node, BackwardCFunction) or type(node).__name__ == "CppFunction"
 
 
 def operations(value: Tensor) -> list[Any]:
-    """The nodes of all operations that `value` was made by, each after those that it was made by itself.
+    """All nodes in the graph of `value`, in topological order: each after the nodes it depends on.
 
-    Nothing recurses: the graph of a recurrent network is as deep as its sequence is long. Let go of the value
-    first, then of the list: torch frees nodes that Python has seen, and no longer holds, by recursion.
+    This does not recurse, because the graph of a recurrent network is as deep as its sequence is long. Delete the
+    value before the list: torch frees recursively the nodes that Python has seen and no longer holds.
     """
     ordered: list[Any] = []
     seen: set[Any] = {None, value.grad_fn}

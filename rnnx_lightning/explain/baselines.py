@@ -1,4 +1,4 @@
-"""What any method should beat."""
+"""Baselines that any method should beat."""
 
 import torch
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from rnnx_lightning.explain.attributor import Attributor, Target
 
 
 class Random(Attributor):
-    """Uniform in [0, 1), whatever model and input are.
+    """Random relevance, uniform in [0, 1), independent of model and input.
 
     Args:
-        seed: the same relevance each time.
+        seed: seed of the random numbers; every call gives the same relevance.
     """
 
     def __init__(self, seed: int = 0) -> None:
@@ -22,7 +22,7 @@ class Random(Attributor):
 
 
 class Input(Attributor):
-    """The picture itself: how far each pixel is from the background.
+    """The input as its own explanation: |x - background| of each pixel.
 
     Args:
         background: value of a background pixel.

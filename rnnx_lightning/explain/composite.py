@@ -1,4 +1,4 @@
-"""Which layer gets which rule."""
+"""Composites: which layer gets which rule."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -19,29 +19,40 @@ Softmax = Literal["constant", "signal"]
 
 @dataclass(frozen=True)
 class Composite:
-    """Chooses a rule for each linear operation: by the name of its layer, else as what reads pixels, else by type.
+    """Chooses a rule for each linear operation: by the name of its layer, else the rule for pixels, else by type.
 
-    The other fields say what else can be done in more than one way.
+    The other fields choose between ways to treat memory cells, biases, sums, products and attention.
 
     Attributes:
-        default: for what no other entry is for.
-        pixels: for what reads pixels; None: no difference is made.
-        by_type: layer type to rule; the first that fits.
-        by_name: path of a layer ("front.0"), or a pattern ("front.*"), to rule; the first that fits.
-        memory: "merged": a memory c_t = f_t c_{t-1} + i_t g_t is one linear map of all g_s; "per_step": it is
-            closed at every step, as in the published code of [AMMS17].
-        bias: "share": a bias takes its part of a unit's relevance, which is lost; "spread": that part, and the
-            stabiliser's, goes evenly to all inputs of the unit; "ignore": biases take no part.
-        sums: "merged": terms that are linear maps (W x + U h, a residual sum) are one linear map; "closed": each
-            of them gets a share first, and shares it then.
-        products: what a product of two signals is: "refuse": not explained; "half": either takes half (LRP-half);
-            "left" or "right": the one of that side takes all.
-        softmax: "constant": attention weights take no relevance [Ali et al., 2022]; "signal": a softmax hands its
-            relevance on by its Taylor expansion at the input (AttnLRP) [Achtibat et al., 2024]; `products="half"`
-            goes with it.
+        default: rule for everything that no other entry matches.
+        pixels: rule for operations that read pixels; None: they are treated like others.
+        by_type: rule by type of layer; the first match counts.
+        by_name: rule by path of a layer ("front.0") or pattern ("front.*"); the first match counts.
+        memory: "merged": a memory cell c_t = f_t c_{t-1} + i_t g_t is one linear map of all g_s; "per_step": it is
+            a map of its own at each step, as in the published code of [AMMS17].
+        bias: "share": a bias gets its share of a unit's relevance, which is lost; "spread": this share, and that
+            of the stabiliser, are distributed evenly over the inputs of the unit; "ignore": biases get nothing.
+        sums: "merged": a sum of linear maps (W x + U h, a residual sum) is one linear map; "closed": relevance is
+            first divided among the terms, and then within each term.
+        products: how the relevance of a product of two signals is divided. "refuse": an error; "half": each factor
+            gets half (LRP-half); "left" or "right": that factor gets all.
+        softmax: "constant": attention weights get no relevance [Ali et al., 2022]; "signal": relevance goes
+            through a softmax by its Taylor expansion at the input (AttnLRP [Achtibat et al., 2024]); use it with
+            `products="half"`.
 
     Raises:
-        ValueError: there is no such way.
+        ValueError: an option has an unknown value.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from rnnx_lightning.explain import LRP, Epsilon, Flat, ZPlus
+        >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+        >>> model[0].weight.data = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+        >>> model[2].weight.data = torch.tensor([[2.0, 1.0]])
+        >>> rules = Composite(Epsilon(0), pixels=Flat(), by_name={"2": ZPlus()})
+        >>> LRP(rules)(model, torch.tensor([[3.0, 1.0]]))
+        tensor([[5., 5.]])
     """
 
     default: Rule
@@ -74,24 +85,24 @@ class Composite:
 
     @property
     def zero_gets_nothing(self) -> bool:
-        """No rule gives relevance to a hidden unit whose value is 0 (one that ReLU has switched off)."""
+        """Whether no rule gives relevance to a hidden unit of value 0 (switched off by ReLU)."""
         rules = (self.default, *self.by_type.values(), *self.by_name.values())
         return all(rule.zero_gets_nothing for rule in rules)
 
     @property
     def by_layer(self) -> bool:
-        """Whether the rule depends on the layer."""
+        """Whether rules depend on the layer."""
         return bool(self.by_type or self.by_name)
 
     def fitted(self, inputs: Tensor) -> "Composite":
-        """With the pixels' rule for these inputs."""
+        """The composite with its rule for pixels adapted to these inputs."""
         return self if self.pixels is None else replace(self, pixels=self.pixels.fitted(inputs))
 
     def check(self, model: nn.Module) -> None:
-        """Refuse names that fit no layer.
+        """Refuse patterns that match no layer.
 
         Raises:
-            ValueError: names the pattern and the layers that there are.
+            ValueError: a pattern matches no layer; the message lists the layers.
         """
         if not self.by_name:
             return

@@ -1,4 +1,4 @@
-"""Gates as constants: no gradient goes through a sigmoid whose output scales a signal."""
+"""Gates as constants: no gradient flows through a sigmoid whose output scales a signal."""
 
 from collections.abc import Callable
 from enum import IntEnum
@@ -13,24 +13,24 @@ from rnnx_lightning.explain.refusals import UnexplainableError
 
 Gates = Literal["free", "constant"]
 Gradients = tuple[Tensor | None, ...]
-Backward = Callable[[Gradients, Any], Gradients]  # from the gradients by an operation's inputs to what they become
+Backward = Callable[[Gradients, Any], Gradients]  # changes the gradients with respect to an operation's inputs
 
 
 class _Made(IntEnum):
-    """What a tensor is made of."""
+    """What a tensor is computed from."""
 
-    CONSTANTS = 0  # not of the explained input
-    GATES = 1  # by affine maps of each entry, `1 - gate`, or products
-    SCALED_GATES = 2  # the same, scaled by a tensor of constants: a state that was given, a bias
+    CONSTANTS = 0  # independent of the explained input
+    GATES = 1  # only gates: products of them, and elementwise affine maps such as `1 - gate`
+    SCALED_GATES = 2  # the same, scaled by a constant tensor, such as a given state or a bias
     SIGNALS = 3
-    GATES_AND_SIGNALS = 4  # side by side in one tensor
+    GATES_AND_SIGNALS = 4  # both, in different entries of one tensor
 
 
 _SIGMOIDS = {"Sigmoid", "Hardsigmoid"}
 _SUMS = {"Add", "Sub", "Rsub"}
 _PRODUCTS = {"Mul", "Div", "Bmm", "Mm", "Lerp", "Addcmul"}
 _JOINS = {"Cat", "Stack", "CopySlices", "IndexPut"}
-_MOVES = {  # of entries, and maps that are the same for each
+_MOVES = {  # operations that move entries, or treat all of them in the same way
     *("Neg", "Sum", "Mean", "Clone", "Copy", "ToCopy", "Alias", "AsStrided"),
     *("View", "UnsafeView", "ReshapeAlias", "Reshape", "Squeeze", "Unsqueeze", "T", "Transpose", "Permute"),
     *("Slice", "Select", "Split", "SplitWithSizes", "UnsafeSplit", "UnsafeSplitWithSizes", "Unbind"),
@@ -41,23 +41,23 @@ _FUSED_LSTM = 2  # the mode of a fused recurrent layer: ReLU, tanh, LSTM, GRU
 
 
 def hold_gates_constant(nodes: list[Any], x: Tensor) -> list[RemovableHandle]:
-    """Let the backward pass to `x` treat gates as constants.
+    """Make the backward pass to `x` treat gates as constants.
 
-    A gate is a sigmoid's output, or what is made of gates alone by affine maps of each entry, and scales a signal:
-    it is a factor of it (`gate * signal`, `torch.lerp`, a matrix product, GLU). One that scales a tensor of
-    constants, as a forget gate does with a state that was given, is a gate where the product is added to a signal.
-    A sigmoid that is a layer's activation keeps its gradient.
+    A gate is the output of a sigmoid, or an elementwise affine function of gates, that scales a signal: in
+    `gate * signal`, `torch.lerp`, a matrix product or GLU. It may also scale a constant tensor, as a forget gate
+    does with a given state; it counts as a gate if the product is added to a signal. A sigmoid used as the
+    activation of a layer keeps its gradient.
 
     Args:
-        nodes: the explained value's `operations`.
+        nodes: the `operations` of the explained value.
         x: the explained input, a leaf of their graph.
 
     Returns:
-        The hooks that do so.
+        The hooks, to be removed after the backward pass.
 
     Raises:
-        UnexplainableError: gates are out of reach, or may be: inside a fused operation, compiled code, or an
-            autograd function of the network's own, or beside signals in one tensor.
+        UnexplainableError: there is or may be a gate that cannot be reached: inside a fused operation, compiled
+            code or a custom autograd function, or in one tensor with signals.
     """
     made: dict[int, _Made] = {id(None): _Made.CONSTANTS}
     hooks: list[RemovableHandle] = []
@@ -76,7 +76,7 @@ def hold_gates_constant(nodes: list[Any], x: Tensor) -> list[RemovableHandle]:
 
 
 def _classify(node: Any, inputs: list[_Made]) -> _Made:
-    """What an operation's output is made of."""
+    """What the output of an operation is computed from."""
     name, all_made = operation(node), max(inputs)
     if name in _SIGMOIDS:
         return _Made.GATES
@@ -95,7 +95,7 @@ def _classify(node: Any, inputs: list[_Made]) -> _Made:
 
 
 def _backward_without_gates(node: Any, inputs: list[_Made]) -> Backward | None:
-    """A hook that keeps the gradient from gates that scale a signal in this operation; None if there are none."""
+    """A hook that stops the gradient at gates that scale a signal in this operation; None if there are none."""
     name = operation(node)
     if name == "Glu":
         return _without_second_half(node._saved_dim)
@@ -114,13 +114,13 @@ def _gates_of_signals(node: Any, name: str, inputs: list[_Made]) -> list[int]:
     """Which inputs of a product are gates that scale a signal.
 
     Raises:
-        UnexplainableError: that cannot be told.
+        UnexplainableError: gates and signals share a tensor.
     """
     signals = [made >= _Made.SIGNALS for made in inputs]
     if _Made.GATES_AND_SIGNALS in inputs and sum(made > _Made.CONSTANTS for made in inputs) > 1:
         raise UnexplainableError(
-            f"gates='constant' cannot tell gates from signals in a tensor that holds both, and is a factor in "
-            f"{node.name()!r}. Keep them in tensors of their own."
+            f"gates='constant' cannot separate gates from signals in a tensor that holds both and is a factor in "
+            f"{node.name()!r}. Keep them in separate tensors."
         )
     if name == "Lerp":  # one + gate * (two - one)
         return [2] if _is_gate(inputs[2]) and any(signals[:2]) else []
@@ -132,7 +132,7 @@ def _gates_of_signals(node: Any, name: str, inputs: list[_Made]) -> list[int]:
 
 
 def _is_sum(name: str, inputs: list[_Made]) -> bool:
-    """Also `torch.lerp` by a number."""
+    """Whether it is a sum; this includes `torch.lerp` with a number as weight."""
     return name in _SUMS or (name == "Lerp" and len(inputs) == 2)
 
 
@@ -145,7 +145,7 @@ def _gates(inputs: list[_Made]) -> list[int]:
 
 
 def _by_tensor(node: Any, inputs: list[_Made]) -> bool:
-    """Whether gates are multiplied by constants that differ from entry to entry."""
+    """Whether gates are multiplied by constants that differ between entries."""
     if _Made.CONSTANTS not in inputs:
         return False
     if len(inputs) > 2:
@@ -155,7 +155,7 @@ def _by_tensor(node: Any, inputs: list[_Made]) -> bool:
 
 
 def _without_second_half(dim: int) -> Backward:
-    dim = dim - 2**64 if dim >= 2**63 else dim  # torch gives negative ones as unsigned
+    dim = dim - 2**64 if dim >= 2**63 else dim  # torch saves negative dimensions as unsigned
 
     def backward(gradients: Gradients, _: Any) -> Gradients:
         (gradient,) = gradients

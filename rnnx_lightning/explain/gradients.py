@@ -1,4 +1,4 @@
-"""Methods that look at the gradient of the logit by the input."""
+"""Methods based on the gradient of the logit with respect to the input."""
 
 from contextlib import nullcontext
 from typing import Any, get_args
@@ -17,15 +17,16 @@ from rnnx_lightning.explain.spelling import PlainSpelling
 
 
 class GradientMethod(Attributor):
-    """What gradient methods share.
+    """The base class of gradient methods.
 
     Args:
-        gates: "free": gradients go through gates as through everything else. "constant": a sigmoid's output that
-            scales a signal is a constant, and so is what is made of gates alone (`1 - gate`), as in LRP.
-        create_graph: relevance with a graph, to be differentiated once more, by the network's parameters.
+        gates: "free": gradients flow through gates. "constant": gates are constants, as in LRP. A gate is the
+            output of a sigmoid that scales a signal, or anything computed only from gates, such as `1 - gate`.
+        create_graph: keep the autograd graph of the relevance, so that it can be differentiated with respect to
+            the parameters of the network.
 
     Raises:
-        ValueError: `gates` is something else.
+        ValueError: `gates` is neither "free" nor "constant".
     """
 
     def __init__(self, gates: Gates = "free", *, create_graph: bool = False) -> None:
@@ -35,14 +36,14 @@ class GradientMethod(Attributor):
         self.create_graph = create_graph
 
     def _gradient(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
-        """Gradient of the explained logit by the input, in `x`'s structure; passes leave nothing behind."""
+        """Gradient of the explained logit, in the structure of `x`. The state of the network is restored."""
         with kept_state(network_of(model)):
             return self._gradient_of_pass(model, x, target)
 
     def _gradient_of_pass(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         if not all(tensor.is_floating_point() for tensor in tensors_of(x)):
             raise UnexplainableError(
-                "Tokens have no gradient: explain by LRP, or explain the part of the network after its embedding."
+                "Tokens have no gradient: use LRP, or explain the part of the network after its embedding."
             )
         x = mapped(lambda tensor: tensor.detach().requires_grad_(), x)
         leaves = tensors_of(x)
@@ -54,7 +55,7 @@ class GradientMethod(Attributor):
             if self.gates == "constant":
                 hooks += hold_gates_constant(nodes, leaves[0])
             hooks += self._change_backward(nodes)
-            several = len(leaves) > 1 or None  # one that has no part in the output has gradient 0
+            several = len(leaves) > 1 or None  # an input that does not affect the output gets gradient 0
             gradients = torch.autograd.grad(
                 value.sum(),
                 leaves,
@@ -63,7 +64,7 @@ class GradientMethod(Attributor):
                 materialize_grads=bool(several),
             )
         finally:
-            for hook in hooks:  # what is differentiated once more goes through the network as it is
+            for hook in hooks:  # a second differentiation uses the unchanged backward pass
                 hook.remove()
             del value
             nodes.clear()
@@ -74,19 +75,37 @@ class GradientMethod(Attributor):
         return self.gates == "constant"
 
     def _change_backward(self, nodes: list[Any]) -> list[RemovableHandle]:
-        """Let a subclass change the backward pass through these operations, by hooks."""
+        """Change the backward pass through these operations by hooks; for subclasses."""
         return []
 
 
 class Sensitivity(GradientMethod):
-    """Sensitivity analysis: R = (d z_y / d x)^2 [SVZ13]."""
+    """Sensitivity analysis: R = (d z_y / d x)^2 [SVZ13].
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[3.0, -2.0]])
+        >>> Sensitivity()(model, torch.tensor([[1.0, 1.0]]))
+        tensor([[9., 4.]])
+    """
 
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         return mapped(torch.square, self._gradient(model, x, target))
 
 
 class GradientTimesInput(GradientMethod):
-    """R = x * d z_y / d x; for a ReLU network without biases the parts of z_y."""
+    """R = x * d z_y / d x. For a ReLU network without biases, it adds up to z_y.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Linear(2, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[3.0, -2.0]])
+        >>> GradientTimesInput()(model, torch.tensor([[1.0, 1.0]]))
+        tensor([[ 3., -2.]])
+    """
 
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         pairs = zip(tensors_of(x), tensors_of(self._gradient(model, x, target)), strict=True)

@@ -13,29 +13,38 @@ from rnnx_lightning.explain.gradients import GradientMethod
 from rnnx_lightning.explain.inputs import Inputs, mapped
 from rnnx_lightning.explain.refusals import UnexplainableError
 
-_FUSED_RELU = 0  # the mode of fused recurrent layers with ReLU; tanh, LSTM and GRU come after
+_FUSED_RELU = 0  # the mode of fused recurrent layers with ReLU; 1 is tanh, 2 LSTM, 3 GRU
 
 
 class NoReLUWarning(UserWarning):
-    """There is nothing to guide: the relevance is that of `Sensitivity`."""
+    """Guided backprop found no ReLU, so its relevance is that of `Sensitivity`."""
 
 
 class GuidedBackprop(GradientMethod):
-    """The square of the gradient when ReLU passes only positive gradients of active units [SDBR15].
+    """The squared guided gradient: a ReLU passes only positive gradients of active units [SDBR15].
 
-    A ReLU is found by the names `relu`, `clamp(min=0)`, `nn.Threshold(0, 0)` and `maximum(x, 0)`, and where it is
-    written with a comparison, as `x * (x > 0)`, `where(x > 0, x, 0)` or `masked_fill(x < 0, 0)`. ReLU6 and others
-    that are cut off above are ReLUs, too. One made of other functions, as `(x + x.abs()) / 2`, is not seen. Where
-    the network has none, a `NoReLUWarning` says so.
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+        >>> model[0].weight.data = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+        >>> model[2].weight.data = torch.tensor([[2.0, -1.0]])
+        >>> GuidedBackprop()(model, torch.tensor([[3.0, 1.0]]))  # the second unit has a negative gradient
+        tensor([[4., 4.]])
+
+    A ReLU may be written as `relu`, `clamp(min=0)`, `nn.Threshold(0, 0)` or `maximum(x, 0)`, or with a comparison:
+    `x * (x > 0)`, `where(x > 0, x, 0)` or `masked_fill(x < 0, 0)`. ReLU6 and other ReLUs with an upper limit
+    count, too. A ReLU made of other functions, such as `(x + x.abs()) / 2`, is not recognised. If the network has
+    no ReLU, a `NoReLUWarning` is given.
 
     Args:
-        gates: see `GradientMethod`. The study holds them constant, for only so are its published values of gated
-            cells met (docs/explaining.md).
+        gates: see `GradientMethod`. The study uses "constant", because the published values of gated cells are
+            only reached this way (docs/explaining.md).
         create_graph: see `GradientMethod`.
 
     Raises:
-        UnexplainableError: ReLUs are out of reach, or may be: inside compiled code, an autograd function of the
-            network's own, or an `nn.RNN` that runs fused on a GPU.
+        UnexplainableError: there is or may be a ReLU that cannot be reached: inside compiled code, a custom
+            autograd function, or an `nn.RNN` that runs fused on a GPU.
     """
 
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
@@ -57,14 +66,14 @@ class GuidedBackprop(GradientMethod):
 
 
 def _guide(node: Any) -> RemovableHandle | None:
-    """If the operation is a ReLU, by whichever name, let it pass positive gradients alone."""
+    """If the operation is a ReLU of any form, make it pass only positive gradients."""
     name = operation(node)
     hook: RemovableHandle
     if name == "Relu":
         hook = node.register_hook(lambda gradients, _: tuple(map(_positive, gradients)))
         return hook
     if _is_rectifier(node, name):
-        active = _net_input(node) > 0  # some pass the gradient, or half of it, where their input is 0, too
+        active = _net_input(node) > 0  # at input 0, some forms pass the gradient or half of it
         hook = node.register_prehook(
             lambda gradients: tuple(None if g is None else g.clamp(min=0) * active for g in gradients)
         )
@@ -83,14 +92,14 @@ def _guide(node: Any) -> RemovableHandle | None:
 
 
 def _positive(gradient: Tensor | None) -> Tensor | None:
-    """Its positive part, in place where no graph is asked for: ReLU has just made it."""
+    """The positive part of a gradient that ReLU has just computed; in place unless a graph is recorded."""
     if gradient is None or torch.is_grad_enabled():
         return None if gradient is None else gradient.clamp(min=0)
     return gradient.clamp_(min=0)
 
 
 def _is_rectifier(node: Any, name: str) -> bool:
-    """Whether it is 0 for a negative input, and for a positive one the input itself, up to some limit."""
+    """Whether it is 0 for a negative input, and the input itself for a positive one, up to some limit."""
     if name in ("Clamp", "ClampMin"):
         return _is_zero(getattr(node, "_saved_min", None))
     if name == "Hardtanh":

@@ -1,4 +1,4 @@
-"""Inputs of any structure: a tensor, several in a tuple, a list or a dict, a packed sequence."""
+"""Inputs of any structure: a tensor, a packed sequence, or a tuple, list or dict of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-Inputs = Any  # a tensor, a PackedSequence, or a tuple, a list or a dict of what a network takes
+Inputs = Any  # a tensor, a PackedSequence, or a tuple, list or dict of a network's arguments
 
 
 def tensors_of(x: Inputs) -> list[Tensor]:
-    """The tensors that are explained, in order."""
+    """The explained tensors, in order."""
     if isinstance(x, PackedSequence):
         return [x.data]
     if isinstance(x, Tensor):
@@ -21,7 +21,7 @@ def tensors_of(x: Inputs) -> list[Tensor]:
 
 
 def mapped(function: Callable[[Tensor], Tensor], x: Inputs) -> Inputs:
-    """The same structure with a function of each tensor."""
+    """The same structure with a function applied to each tensor."""
     tensors = iter([function(tensor) for tensor in tensors_of(x)])
     return filled(x, tensors)
 
@@ -45,10 +45,10 @@ def filled(x: Inputs, tensors: Any) -> Inputs:
 
 
 def batch_size(x: Inputs) -> int:
-    """How many examples there are.
+    """Number of examples.
 
     Raises:
-        ValueError: there is nothing that can be explained, or what there is has no dimension of examples.
+        ValueError: there is no tensor, or a tensor cannot be explained or has no batch dimension.
     """
     if isinstance(x, PackedSequence):
         return int(x.batch_sizes[0])
@@ -69,7 +69,7 @@ def batch_size(x: Inputs) -> int:
 
 
 def call(model: Callable[..., Any], x: Inputs, arguments: dict[str, Any]) -> Any:
-    """The network's output: a tuple or a list is several arguments, a dict named ones."""
+    """The network's output. A tuple or list holds positional arguments, a dict keyword arguments."""
     if isinstance(x, dict):
         return model(**x, **arguments)
     if isinstance(x, tuple | list) and not isinstance(x, PackedSequence):
@@ -78,16 +78,16 @@ def call(model: Callable[..., Any], x: Inputs, arguments: dict[str, Any]) -> Any
 
 
 class Bound(nn.Module):
-    """A network with the arguments that are not explained filled in: one argument, whatever the network takes.
+    """A network with the unexplained arguments filled in, so that it takes one argument.
 
     Args:
         model: the network.
-        arguments: by keyword.
+        arguments: unexplained keyword arguments.
     """
 
     def __init__(self, model: nn.Module, arguments: dict[str, Any]) -> None:
         super().__init__()
-        self.__dict__["model"] = model  # not a child: the network is not changed, and its layers keep their names
+        self.__dict__["model"] = model  # not a submodule, so that layers keep their names
         self.arguments = arguments
 
     def forward(self, x: Inputs) -> Any:
@@ -96,5 +96,5 @@ class Bound(nn.Module):
 
 
 def network_of(model: nn.Module) -> nn.Module:
-    """The network itself."""
+    """The network without `Bound`."""
     return model.__dict__["model"] if isinstance(model, Bound) else model

@@ -1,4 +1,4 @@
-"""A place to explain in, whatever surrounds it, that leaves everything as it was."""
+"""Explain independently of the surrounding context, and restore everything afterwards."""
 
 import sys
 from collections import deque
@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 @contextmanager
 def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Gradients on, autocast and compilation off; state is put back at the end.
+    """Enable gradients, disable autocast and compilation, and restore all state at the end.
 
-    Works inside `torch.no_grad`, `torch.inference_mode` and `torch.autocast`, where the explanation is computed
-    in the types of model and input.
+    Also works inside `torch.no_grad`, `torch.inference_mode` and `torch.autocast`; the explanation is computed in
+    the dtypes of model and input.
 
     Args:
-        model: what is explained.
-        device: where.
+        model: the explained network.
+        device: the device of the input.
     """
-    # Compiled code would not show its operations one by one.
+    # The single operations of compiled code could not be seen.
     stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     with (
         torch.inference_mode(False),
@@ -35,7 +35,7 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def random_state(device: torch.device) -> AbstractContextManager[None]:
-    """Put back at the end the random state of the CPU and of a device."""
+    """Restore the random state of the CPU and of a device at the end."""
     return (
         torch.random.fork_rng([])
         if device.type == "cpu"
@@ -66,7 +66,7 @@ def kept_state(model: nn.Module) -> Iterator[None]:
             for tensor, data, value in before:
                 if tensor.data_ptr() != data.data_ptr():
                     tensor.data = data
-                if not torch.equal(tensor, value):  # else a graph that was made may still need it as it is
+                if not torch.equal(tensor, value):  # an unneeded write would break graphs that use the tensor
                     tensor.copy_(value)
 
 

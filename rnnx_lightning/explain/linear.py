@@ -1,4 +1,4 @@
-"""A linear map as the rules see it: products of an input and constant weights, summed."""
+"""A linear map as rules see it: sums of products of inputs and constant weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,23 +10,23 @@ from torch import Tensor
 from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.pixels import Pixels
 
-# "minus" is the magnitude of the negative part, so that all parts but "all" are >= 0. The last two are for
-# inputs with two sides that are put beside each other: [plus, minus] and [minus, plus].
+# "minus" is the magnitude of the negative part, so all parts except "all" are >= 0. The last two are the
+# concatenations [plus, minus] and [minus, plus], for an input whose positive and negative parts are concatenated.
 WeightPart = Literal["all", "plus", "minus", "square", "ones", "plus minus", "minus plus"]
 
 
 @dataclass(frozen=True)
 class Operation:
-    """What is linear in an input and in a weight.
+    """An operation that is linear in an input and in a weight.
 
     Attributes:
-        apply: (input, weight) to the output, without bias. Where the operation has no weight (a sum, an
-            average) the second argument is not used, and all weights are >= 0.
-        transpose: (output-shaped factors, weight, shape of the input) to sum_j w_ij f_j, of the input's shape;
-            None: autograd finds it, if there is no `matrix` either.
-        matrix: from a weight to the matrix by which factors are multiplied to be transposed, for matrix products.
-        beside: along these dimensions of the input and of the weight two inputs can be put side by side, so
-            that the operation sums over both; None where that is not possible.
+        apply: maps (input, weight) to the output, without bias. If the operation has no weight (a sum, an
+            average), the second argument is unused, and all weights are >= 0.
+        transpose: maps (factors of the output's shape, weight, shape of the input) to sum_j w_ij f_j, of the
+            input's shape. If None, and `matrix` is None too, autograd computes it.
+        matrix: for matrix products, maps a weight to the matrix that factors are multiplied with to transpose.
+        beside: dimensions of the input and of the weight along which two inputs can be concatenated, so that the
+            operation sums over both; None if that is not possible.
     """
 
     apply: Callable[[Tensor, Any], Tensor]
@@ -36,7 +36,7 @@ class Operation:
 
     @property
     def transposable(self) -> bool:
-        """It is known how to transpose it; the first dimension counts examples."""
+        """Whether its transpose is known; then the first dimension is the batch."""
         return self.transpose is not None or self.matrix is not None
 
 
@@ -44,24 +44,24 @@ IDENTITY = Operation(lambda a, _: a, lambda factors, _, shape: factors)
 
 
 def held(tensor: Tensor) -> Tensor:
-    """A tensor as a constant: with the graph that it has only if gradients of the relevance are asked for."""
+    """A tensor as a constant. It keeps its graph only if the relevance is to be differentiable."""
     return tensor.view_as(tensor) if torch.is_grad_enabled() else tensor.detach()
 
 
 def leaf_of(value: Tensor) -> Tensor:
-    """The same values to be differentiated by, whatever else is made of them; with the graph that they have."""
+    """The same values as a tensor to differentiate with respect to; keeps the graph that they have."""
     return value.view_as(value) if value.requires_grad else value.detach().requires_grad_()
 
 
 class WeightParts:
-    """Positive parts of weights and the like, made once an explanation however often a layer is called."""
+    """Positive parts of weights and similar, computed once per explanation however often a layer is called."""
 
     def __init__(self) -> None:
         self._parts: dict[tuple[object, ...], tuple[Tensor, Tensor]] = {}
         self._nonnegative: dict[tuple[object, ...], tuple[Tensor, bool]] = {}
 
     def __call__(self, weight: Tensor, part: WeightPart, beside: int = 0) -> Tensor:
-        """The asked-for part of a weight; the weight itself is kept so that its memory stays its own."""
+        """A part of a weight. The weight itself is kept, so that its memory address is not reused."""
         if part == "all":
             return held(weight)
         key = (*self._key(weight), part)
@@ -78,7 +78,7 @@ class WeightParts:
 
     @staticmethod
     def _key(weight: Tensor) -> tuple[object, ...]:
-        # By memory: `F.linear` makes a new view of its weight at each call. With a graph each view has its own.
+        # By memory: `F.linear` makes a new view of its weight at each call. With a graph, each view has its own.
         return id(weight) if torch.is_grad_enabled() else weight.data_ptr(), weight.shape, weight.stride()
 
     def _make(self, weight: Tensor, part: WeightPart, beside: int) -> Tensor:
@@ -90,19 +90,19 @@ class WeightParts:
         if part == "square":
             return plain.square()
         if part == "ones":
-            return (plain != 0).to(plain.dtype)  # a weight that is exactly 0 is no connection
+            return (plain != 0).to(plain.dtype)  # a weight of exactly 0 is not a connection
         sides = [self(weight, "plus"), self(weight, "minus")]
         both = torch.cat(sides if part == "plus minus" else sides[::-1], dim=beside)
-        # Of a convolution with one input channel the sides do not tell how the weight lies.
+        # The parts of a convolution with one input channel do not show the memory format of the weight.
         channels_last = weight.dim() == 4 and weight.stride(1) < weight.stride(2)
         return both.contiguous(memory_format=torch.channels_last) if channels_last else both
 
 
 class Product:
-    """Some values times some weights: summed forward, and transposed backward.
+    """Values times weights: summed in the forward direction, transposed in the backward direction.
 
     Attributes:
-        value: of the input's shape, or two of them side by side.
+        value: of the input's shape, or two of them concatenated.
     """
 
     def __init__(
@@ -126,13 +126,13 @@ class Product:
         return self._graph[1] if torch.is_grad_enabled() else self._graph[1].detach()
 
     def transposed(self, factors: Tensor, before: Tensor | None = None) -> Tensor:
-        """sum_j w_ij f_j, of the shape of `value`; `before`, what another part of the operation gave, is added."""
+        """sum_j w_ij f_j, of the shape of `value`, plus `before`, the result of another part of the operation."""
         if before is None:
             return self._transposed(factors)
         if self._operation.matrix is None or self._weight is None or torch.is_grad_enabled():
             return before + self._transposed(factors)
         before.view(-1, before.shape[-1]).addmm_(factors.flatten(0, -2), self._operation.matrix(self._weight))
-        return before  # a product is in memory of its own
+        return before  # the result of a matrix product, which nothing else uses
 
     def _transposed(self, factors: Tensor) -> Tensor:
         if self._operation.matrix is not None and self._weight is not None:
@@ -146,7 +146,7 @@ class Product:
         return torch.autograd.grad(result, leaf, factors, retain_graph=True, create_graph=graph)[0]
 
     def folded(self, relevance: Tensor) -> Tensor:
-        """Relevance of `value` to that of the input: two sides are added up."""
+        """The relevance of the input from that of `value`: two concatenated parts are added."""
         if self._fold is None:
             return relevance
         one, other = relevance.chunk(2, dim=self._fold)
@@ -159,16 +159,16 @@ class LinearMap:
 
     Attributes:
         value: the input.
-        operation: what is done.
+        operation: the operation.
         weight: the constant factor, or None.
-        bias: what is added, broadcastable to the output, or None.
-        nonnegative: the input is known to be >= 0 where it is no pixel.
-        pixels: bounds of the input where it is made of pixels.
+        bias: broadcastable to the output, or None.
+        nonnegative: all entries of the input that are not pixels are known to be >= 0.
+        pixels: which entries of the input are pixels, and their bounds.
         parts: cache of parts of weights.
         where: restricts the contributions to some entries of the input; None for all.
-        present: False where an entry of the input is padding; None for nowhere.
-        output: sum_i a_i w_ij + b_j, where it is known.
-        active_only: sums need be exact only for outputs that are positive in the end: ReLU follows.
+        present: False where an entry of the input is padding; None if there is no padding.
+        output: sum_i a_i w_ij + b_j, if it is known.
+        active_only: sums only need to be exact for positive outputs, because ReLU follows.
     """
 
     value: Tensor
@@ -195,7 +195,7 @@ class LinearMap:
         return self.of_weights("ones")
 
     def known_total(self, channel: Channel) -> Tensor | None:
-        """The output, if that is the sum of a channel."""
+        """The output, if it equals the total of this channel."""
         positive = channel is Channel.POSITIVE and self.nonnegative and self.pixels is None and self.weight is None
         return (
             self.output
@@ -204,7 +204,7 @@ class LinearMap:
         )
 
     def boxed(self, channel: Channel, low: float | Tensor, high: float | Tensor) -> list[Product]:
-        """Contributions a_i w_ij - low w+_ij - high w-_ij, all >= 0; negative: of the negated map."""
+        """Contributions a_i w_ij - low w+_ij - high w-_ij, all >= 0; `NEGATIVE`: those of the negated map."""
         if channel is Channel.COUNT:
             return self.of_weights("ones")
         if self.pixels is not None:
@@ -224,9 +224,9 @@ class LinearMap:
         return [Product(self.operation, both, weight, fold=dim)]
 
     def boxed_total(self, low: float | Tensor, high: float | Tensor) -> Tensor | None:
-        """sum_i a_i w_ij - low w+_ij - high w-_ij: the net input, and what is the same for all examples.
+        """sum_i a_i w_ij - low w+_ij - high w-_ij: the net input plus a constant that is equal for all examples.
 
-        A positive net input has no cancellation here, as -low w+ and -high w- are >= 0 where low <= 0 <= high.
+        A positive net input has no cancellation here, because -low w+ and -high w- are >= 0 if low <= 0 <= high.
         """
         if not self.active_only or not self.operation.transposable or self.weight is None:
             return None
@@ -247,14 +247,14 @@ class LinearMap:
         return (self.output + constant).clamp(min=0)
 
     def of_weights(self, part: Literal["square", "ones"]) -> list[Product]:
-        """The squared weights, or one for each that is not 0, of the entries that there are (padding is none)."""
+        """The squared weights, or 1 for each weight that is not 0, of all entries that are not padding."""
         ones = torch.ones_like(self.value)
         if self.present is not None:
             ones = ones * self.present
         return [self._product(ones, part)]
 
     def _signed(self, of_positive: WeightPart, of_negative: WeightPart) -> list[Product]:
-        """Products >= 0: positive inputs with one part of the weights, negative ones with the other."""
+        """Products >= 0: positive inputs times one part of the weights, negative inputs times the other."""
         value = self.value
         if self.nonnegative and self.pixels is None:
             if self.weight is None or self.parts.nonnegative(self.weight):
@@ -266,14 +266,14 @@ class LinearMap:
         sides = self._by_sign(value)
         if len(sides) == 2 or self.operation.beside is None:
             return [self._product(sides[0], of_positive), self._product(sides[1], of_negative)]
-        # A signed input is an input >= 0 of twice the width: one product, not two.
+        # A signed input becomes a nonnegative one of twice the width: one product instead of two.
         dim, weight_dim = self.operation.beside
         part: WeightPart = "plus minus" if of_positive == "plus" else "minus plus"
         weight = self.parts(self.weight, part, weight_dim)
         return [Product(self.operation, sides[0], weight, fold=dim)]
 
     def _by_sign(self, value: Tensor) -> list[Tensor]:
-        """Magnitudes of positive and negative entries: two tensors, or one with both beside each other."""
+        """Magnitudes of positive and negative entries: two tensors, or one that concatenates them."""
         if self._sides is None:
             value = self._chosen(value)
             if self.operation.beside is None or torch.is_grad_enabled():
@@ -287,7 +287,7 @@ class LinearMap:
 
     @staticmethod
     def _two_sides(value: Tensor, dim: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Memory for two tensors like `value` beside each other: all of it, and either half."""
+        """Memory for two concatenated tensors like `value`: the whole, and each half."""
         shape = list(value.shape)
         shape[dim] *= 2
         both = value.new_empty(shape)
@@ -305,8 +305,8 @@ class LinearMap:
 
 
 def relevance_of_input(products: list[tuple[Product, Tensor]]) -> Tensor | None:
-    """The relevance of an input: its products, transposed with the factor of their channel."""
-    parts: dict[int, tuple[Product, Tensor, list[Tensor]]] = {}  # by the value that they are multiplied with
+    """The relevance of an input: its products, each transposed with the factor of its channel."""
+    parts: dict[int, tuple[Product, Tensor, list[Tensor]]] = {}  # by the id of the value that is multiplied
     for product, factor in products:
         factor = factor if product.sign == 1 else product.sign * factor
         key = id(product.value)
@@ -323,10 +323,10 @@ def relevance_of_input(products: list[tuple[Product, Tensor]]) -> Tensor | None:
 
 
 def _times(part: Tensor, value: Tensor, borrowed: list[Tensor]) -> Tensor:
-    """Part * value, in place if the memory of `part` is its own."""
+    """Part * value, in place if `part` shares its memory with nothing else."""
     if torch.is_grad_enabled():
         return part * value
     memory = part.untyped_storage()
     own = all(factor.untyped_storage().data_ptr() != memory.data_ptr() for factor in borrowed)
-    whole = memory.nbytes() == part.numel() * part.element_size()  # not expanded, no view of a larger one
+    whole = memory.nbytes() == part.numel() * part.element_size()  # not expanded, not a view of a larger tensor
     return part.mul_(value) if own and whole and part.dtype == value.dtype else part * value

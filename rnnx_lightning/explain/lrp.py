@@ -25,15 +25,15 @@ Start = Literal["logit", "positive"]
 
 
 class Explanation(NamedTuple):
-    """Relevance at the input and on its way.
+    """Relevance at the input and at inner layers.
 
     Attributes:
-        relevance: in the input's structure.
-        logits: (B, K), as the model computed them, before a last softmax or sigmoid.
-        explained: (B,) the relevance that was sent down: z_y, or max(z_y, 0).
-        layers: for each asked-for layer the relevance of its outputs, one tensor a call, in the order of the calls
-            (the time steps of a recurrent layer).
-        nothing: (B,) true where there is nothing to explain, as nothing was sent down.
+        relevance: in the structure of the input.
+        logits: (B, K), as computed by the model, before a softmax or sigmoid at the output.
+        explained: (B,) the relevance at the output: z_y, or max(z_y, 0).
+        layers: for each requested layer, the relevance of its outputs: one tensor per call, in the order of the
+            calls (the time steps of a recurrent layer).
+        nothing: (B,) True for examples without relevance to explain.
     """
 
     relevance: Any
@@ -44,23 +44,38 @@ class Explanation(NamedTuple):
 
 
 class LRP(Attributor):
-    """Layer-wise relevance propagation [BML+16] from a logit down, right for recurrent networks.
+    """Layer-wise relevance propagation [BML+16], also for recurrent networks.
 
-    Without arguments: z+ everywhere. `LRP(alpha=1.5, beta=0.5)` is the published alpha-beta. Otherwise
-    `LRP(rules)` with one rule for all layers, or a `Composite` that says which layer gets which.
+    `LRP()` uses z+ everywhere, `LRP(alpha=1.5, beta=0.5)` the alpha-beta rule. `LRP(rules)` uses one rule for all
+    layers, or a `Composite`, which chooses a rule for each layer.
 
     Args:
         rules: a rule or a composite.
         alpha: with `beta`, short for `rules=AlphaBeta(alpha, beta)`.
-        beta: see above.
-        start: "logit": the explained logit is sent down, whatever its sign; "positive": max(z, 0), as in the
-            study.
-            None: "logit" where the default rule shares by sign (`Epsilon`, `Gamma`), else "positive".
-        create_graph: relevance (and an explanation's logits) can be differentiated by the parameters, and be
-            part of a loss. What the network detaches is constant; what it computes under `torch.no_grad` is not.
+        beta: see `alpha`.
+        start: the relevance at the output. "logit": the explained logit z, of either sign; "positive": max(z, 0),
+            as in the study. None: "logit" if the default rule is signed (`Epsilon`, `Gamma`), else "positive".
+        create_graph: the relevance (and the logits of an explanation) can be differentiated with respect to the
+            parameters, and be part of a loss. What the network detaches is constant; what it computes under
+            `torch.no_grad` is not.
 
     Raises:
         ValueError: both `rules` and `alpha` are given, or alpha - beta is not 1.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from rnnx_lightning.explain import Epsilon
+        >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+        >>> model[0].weight.data = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+        >>> model[2].weight.data = torch.tensor([[2.0, 1.0]])
+        >>> x = torch.tensor([[3.0, 1.0]])
+        >>> model(x).item()
+        10.0
+        >>> LRP()(model, x)
+        tensor([[8., 2.]])
+        >>> LRP(Epsilon(0))(model, x)
+        tensor([[9., 1.]])
     """
 
     def __init__(
@@ -74,7 +89,7 @@ class LRP(Attributor):
     ) -> None:
         if alpha is not None or beta is not None:
             if rules is not None:
-                raise ValueError("give either rules or alpha and beta")
+                raise ValueError("give either rules, or alpha and beta")
             if alpha is None or beta is None:
                 raise ValueError("alpha and beta belong together: give both")
             rules = AlphaBeta(alpha, beta)
@@ -96,21 +111,31 @@ class LRP(Attributor):
         layers: Sequence[str] | str = (),
         **arguments: Any,
     ) -> Explanation:
-        """As calling the method, but also shows how relevance travels.
+        """Like calling the method, but also returns the relevance at inner layers.
 
         Args:
             model: the network.
-            x: as for calling.
-            target: as for calling.
-            layers: paths of modules, as `model.named_modules()` names them.
-            arguments: as for calling.
+            x: see `Attributor.__call__`.
+            target: see `Attributor.__call__`.
+            layers: paths of modules, as in `model.named_modules()`.
+            arguments: see `Attributor.__call__`.
 
         Returns:
             An `Explanation`.
 
         Raises:
-            ValueError: a layer does not exist or was not called, or see `__call__`.
-            UnexplainableError: see `__call__`.
+            ValueError: a layer does not exist or was not called; or see `Attributor.__call__`.
+            UnexplainableError: see `Attributor.__call__`.
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+            >>> model[0].weight.data = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+            >>> model[2].weight.data = torch.tensor([[2.0, 1.0]])
+            >>> explanation = LRP().explain(model, torch.tensor([[3.0, 1.0]]), layers=["1"])
+            >>> explanation.layers["1"]  # the two hidden units, in the only call
+            (tensor([[8., 2.]]),)
         """
         batch_size(x)
         with isolated(model, tensors_of(x)[0].device):
@@ -121,7 +146,7 @@ class LRP(Attributor):
         network = network_of(model)
         self.composite.check(network)
         path = ModulePath(network, layers)
-        # If it is refused, it runs once more, to say in which layer.
+        # If an operation is refused, run again with module hooks, to name the layer in the message.
         for watched in (self.composite.by_layer or bool(layers), True):
             try:
                 return self._attempt(model, x, target, path, watched)
@@ -147,8 +172,8 @@ class LRP(Attributor):
             top = tape.find(value)
             if top is None:
                 raise UnexplainableError(
-                    "the model's output is not made of its input by operations that were seen. Where it is "
-                    "several tensors, let target be a function that gives the one that is."
+                    "the model's output does not depend on its input through recorded operations. If the output "
+                    "is several tensors, use a function as target that selects the one that does."
                 )
             explained = value.clamp(min=0) if self.start == "positive" else value.clone()
             nothing = explained == 0
@@ -169,7 +194,7 @@ class LRP(Attributor):
         asked = {name: [tape.find(output) for output in outputs] for name, outputs in path.outputs.items()}
         for name, found in asked.items():
             if not found:
-                raise ValueError(f"the layer {name!r} was not called, or its output is no tensor")
+                raise ValueError(f"the layer {name!r} was not called, or its output is not a tensor")
             for node in found:
                 if node is not None:
                     node.kept = True
@@ -194,7 +219,7 @@ class LRP(Attributor):
         ]
         whole = filled(x, [r.expand(node.shape).contiguous() for r, node in zip(relevance, inputs, strict=True)])
         for node in inputs:
-            node.free()  # relevance may have a graph that knows the node: it could never be freed
+            node.free()  # the graph of the relevance may refer to the node, a cycle that would never be freed
         logits = held(logits) if isinstance(logits, Tensor) else logits
         return Explanation(whole, logits, explained, at_layers, nothing)
 
@@ -203,20 +228,28 @@ class LRP(Attributor):
             reason = "not positive" if self.start == "positive" else "0"
             warnings.warn(
                 f"{count} of {len(nothing)} examples have nothing to explain: the explained output is {reason}, "
-                'and all their relevance is 0. start="logit" explains outputs of either sign.',
+                'so all relevance is 0. start="logit" explains outputs of either sign.',
                 NothingToExplainWarning,
                 stacklevel=6,
             )
 
 
 class DeepTaylor(LRP):
-    """Deep Taylor decomposition [MLB+17]: z^B for what reads pixels, z+ for everything else.
+    """Deep Taylor decomposition [MLB+17]: z^B for layers that read pixels, z+ everywhere else.
 
     Args:
-        low: the least value that a pixel can have, by default -1; a number, a tensor (a bound a channel), or
-            "data".
-        high: the greatest, by default 1; see `ZBox`.
+        low: the smallest possible value of a pixel, by default -1; see `ZBox`.
+        high: the largest possible value, by default 1; see `ZBox`.
         create_graph: see `LRP`.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+        >>> model[0].weight.data = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
+        >>> model[2].weight.data = torch.tensor([[2.0, 1.0]])
+        >>> DeepTaylor(low=0, high=3)(model, torch.tensor([[3.0, 1.0]]))
+        tensor([[7.2000, 2.8000]])
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Where in a network the forward pass is."""
+"""The module that a forward pass is currently in."""
 
 from types import TracebackType
 
@@ -9,22 +9,22 @@ COMPILED_PREFIX = "_orig_mod."
 
 
 def layer_names(model: nn.Module) -> dict[nn.Module, str]:
-    """The path of every module; the model itself is ''. A compiled module goes by its own name."""
+    """The path of every module; that of the model itself is ''. A compiled module has its original name."""
     return {module: name.replace(COMPILED_PREFIX, "") for name, module in model.named_modules()}
 
 
 class ModulePath:
-    """Knows the module that runs, and keeps the outputs of some, while its context is entered.
+    """A context that knows the running module, and keeps the outputs of some modules.
 
-    Hooks for all modules of the process are set meanwhile, none on the model. They double what it costs to call a
-    small module: where nobody asks for modules, the context is better not entered.
+    It uses global module hooks, none on the model itself. They double the cost of calling a small module, so do
+    not enter the context if modules are not needed.
 
     Args:
         model: the network.
         keep: paths of the modules whose outputs are kept.
 
     Raises:
-        ValueError: a path that is kept does not exist.
+        ValueError: a path in `keep` does not exist.
     """
 
     def __init__(self, model: nn.Module, keep: tuple[str, ...] = ()) -> None:
@@ -48,7 +48,7 @@ class ModulePath:
                 self._stack.pop()
                 name = self._names[module]
                 while isinstance(output, tuple) and output:
-                    output = output[0]  # of an nn.LSTM all hidden states, of a packed sequence its data
+                    output = output[0]  # for nn.LSTM all hidden states, for a packed sequence its data
                 if name in self.outputs and isinstance(output, Tensor):
                     self.outputs[name].append(output)
 
@@ -63,12 +63,12 @@ class ModulePath:
 
     @property
     def module(self) -> nn.Module | None:
-        """The innermost module that runs."""
+        """The innermost running module."""
         return self._stack[-1] if self._stack else None
 
     @property
     def place(self) -> tuple[nn.Module, ...]:
-        """All modules that run, the innermost last."""
+        """All running modules, the innermost last."""
         return tuple(self._stack)
 
     @place.setter
@@ -77,7 +77,7 @@ class ModulePath:
 
     @property
     def name(self) -> str:
-        """Its path; '' for the model itself."""
+        """The path of the innermost running module; '' for the model itself."""
         return self._names[self._stack[-1]] if self._stack else ""
 
     def __str__(self) -> str:

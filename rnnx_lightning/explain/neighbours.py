@@ -1,4 +1,4 @@
-"""Captum's explanations as ours, and ours as Quantus' `explain_func`."""
+"""Connections to other libraries: methods of captum, and Quantus' `explain_func`."""
 
 import importlib
 import inspect
@@ -14,25 +14,30 @@ from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, call, fille
 from rnnx_lightning.explain.outputs import explained_value, logits_in
 from rnnx_lightning.explain.refusals import UnexplainableError
 
-HOOKED = ("DeepLift", "DeepLiftShap", "GuidedGradCam", "LRP")  # keep what a module saw in its last call
+HOOKED = ("DeepLift", "DeepLiftShap", "GuidedGradCam", "LRP")  # keep only the input of a module's last call
 
 
 class Captum(Attributor):
-    """Any method of `captum.attr` that explains an input, as one of ours.
+    """Any method of `captum.attr` that explains an input.
 
-    `Captum("Occlusion", {"sliding_window_shapes": (1, 28, 7), "baselines": -1})`. Captum's guided backprop and
-    DeepLift see activations that are modules, not those that are functions (`torch.relu`).
+    Captum's guided backprop and DeepLift only see activations that are modules, not functions (`torch.relu`).
 
     Args:
         method: a class of `captum.attr`: Occlusion, FeatureAblation, KernelShap, DeepLift, NoiseTunnel, ...
-        arguments: of its `attribute`, but for inputs and target; lists stand for tuples.
-        options: of the class itself, but for the network; a layer by its name; another method (that NoiseTunnel
-            averages) by its name.
+        arguments: arguments of its `attribute` method, without inputs and target; lists become tuples.
+        options: arguments of the class, without the network. A layer is given by its path; the method that
+            NoiseTunnel averages is given by its name (`attribution_method`).
 
     Raises:
         ImportError: captum is not installed.
         ValueError: captum has no such method, or the method does not take these options.
-        UnexplainableError: later, the method keeps one input a module, and a module is called several times.
+        UnexplainableError: (when called) the method keeps one input per module, and a module is called several
+            times.
+
+    Example:
+        Occlude one time step of seven pixel columns at a time:
+
+        `Captum("Occlusion", {"sliding_window_shapes": (1, 28, 7), "strides": (1, 28, 7), "baselines": -1})`
     """
 
     def __init__(
@@ -42,7 +47,7 @@ class Captum(Attributor):
             self._captum = importlib.import_module("captum.attr")
         except ImportError as error:
             raise ImportError(
-                f"the method {method!r} is captum's, which is not installed: pip install captum"
+                f"the method {method!r} needs captum, which is not installed: pip install captum"
             ) from error
         self._kind(method)
         self.method = method
@@ -54,7 +59,7 @@ class Captum(Attributor):
             raise ValueError(f"{method} has no option {unknown[0]!r}: it takes {', '.join(taken) or 'none'}")
 
     def _kind(self, name: str) -> Any:
-        """The class of that name."""
+        """The class with this name."""
         module = self._captum
         methods = [
             known
@@ -66,12 +71,14 @@ class Captum(Attributor):
             and known != "LayerLRP"
         ]
         if name not in methods:
-            raise ValueError(f"captum.attr has no method {name!r} of inputs: choose from {', '.join(methods)}")
+            raise ValueError(
+                f"captum.attr has no method {name!r} that explains inputs: choose from {', '.join(methods)}"
+            )
         return getattr(module, name)
 
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         if isinstance(x, PackedSequence):
-            raise UnexplainableError("captum takes no packed sequence: hand it padded tensors, or explain by LRP")
+            raise UnexplainableError("captum does not take packed sequences: use padded tensors, or LRP")
         with torch.no_grad():
             _, index = explained_value(model(x), batch_size(x), target)
         whole = _Tensors(model, x, target if callable(target) else None)
@@ -91,7 +98,7 @@ class Captum(Attributor):
 
 
 class _Tensors(nn.Module):
-    """A network that takes the tensors of its input one by one, as captum hands them on."""
+    """A network that takes the tensors of its input as separate arguments, as captum passes them."""
 
     def __init__(self, model: nn.Module, x: Inputs, choose: Callable[[Any], Tensor] | None) -> None:
         super().__init__()
@@ -102,7 +109,7 @@ class _Tensors(nn.Module):
         self._choose = choose
 
     def forward(self, *tensors: Tensor) -> Tensor:
-        """(B, K) logits, or what is explained of each example."""
+        """(B, K) logits, or the explained value of each example."""
         output = call(self.network, filled(self._structure, tensors), self._given)
         return logits_in(output) if self._choose is None else self._choose(output)
 
@@ -111,7 +118,7 @@ def _refuse_repeated(model: nn.Module, tensors: list[Tensor], method: str) -> No
     """Refuse a network that calls one of its layers several times.
 
     Raises:
-        UnexplainableError: names the layer.
+        UnexplainableError: a layer is called several times; the message names it.
     """
     calls: dict[str, int] = {}
 
@@ -131,13 +138,13 @@ def _refuse_repeated(model: nn.Module, tensors: list[Tensor], method: str) -> No
             hook.remove()
     if repeated := [name for name, count in calls.items() if count > 1]:
         raise UnexplainableError(
-            f"captum's {method} keeps one input a layer, but {repeated[0].removeprefix('network.')!r} is called "
-            f"{calls[repeated[0]]} times, so its relevance would be wrong. LRP and DeepTaylor are right there."
+            f"captum's {method} keeps one input per layer, but {repeated[0].removeprefix('network.')!r} is called "
+            f"{calls[repeated[0]]} times, so its relevance would be wrong. Use LRP or DeepTaylor."
         )
 
 
 def _tupled(value: Any) -> Any:
-    """Lists, which YAML knows, as tuples, which captum expects."""
+    """Lists (from YAML) as tuples (for captum)."""
     return tuple(map(_tupled, value)) if isinstance(value, list | tuple) else value
 
 
@@ -146,14 +153,14 @@ def _floating(tensor: Tensor) -> torch.dtype:
 
 
 def quantus_explain_func(method: Attributor) -> Callable[..., Any]:
-    """A method as Quantus calls it: arrays in, an array out.
+    """Wrap a method as Quantus' `explain_func`, which takes and returns NumPy arrays.
 
     Args:
         method: any attributor.
 
     Returns:
-        `explain_func(model, inputs, targets, **ignored)`: inputs (B, ...) and targets (B,) to relevance of the
-        inputs' shape, NumPy arrays all.
+        `explain_func(model, inputs, targets, **ignored)`, which maps inputs (B, ...) and targets (B,) to relevance
+        with the shape of the inputs.
     """
 
     def explain_func(model: nn.Module, inputs: Any, targets: Any, **ignored: Any) -> Any:

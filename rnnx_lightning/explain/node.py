@@ -1,4 +1,4 @@
-"""What is known of one value that is made of the input, and what it is handed on the way back."""
+"""A node of the tape: one value that depends on the input, and the relevance it receives."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,35 +14,35 @@ if TYPE_CHECKING:
     from rnnx_lightning.explain.rows import Row
     from rnnx_lightning.explain.rules import Rule
 
-RELEVANCE = len(Channel)  # where a node's own relevance lies, after the factors of its channels
+RELEVANCE = len(Channel)  # the slot of a node's own relevance, after those of its channels' factors
 
 
 class Node:
-    """One value that is made of the input.
+    """One value that depends on the input.
 
-    It does not hold the value, unless it is a sum whose rule looks at it.
+    A node does not hold the value itself, unless it is a sum whose rule needs it.
 
     Attributes:
-        row: what the operation is to relevance.
-        sources: what it is made of; None for a constant.
-        call: what the row needs to know.
-        nonnegative: all entries that are no pixels are known to be >= 0.
+        row: how the operation treats relevance.
+        sources: the nodes it is computed from; None for a constant.
+        call: data that the row needs.
+        nonnegative: all entries that are not pixels are known to be >= 0.
         pixels: which entries are pixels.
-        present: False where an entry is padding; None for nowhere.
-        gate: a factor that takes no relevance (a sigmoid's output, or 1 - it, a standard deviation).
-        gated: a gate scales it, or a term of it: a memory.
-        lost: a gate times a constant: as a term it is a constant.
-        rule: set where the value is a sum of contributions.
-        value: the value of such a sum, if the rule looks at it.
-        by_value: the value is the sum of all contributions and of the constant.
-        constant: the sum has a constant.
-        depth: how many gates and constants scale the sum, one after the other.
+        present: False where an entry is padding; None if there is no padding.
+        gate: a factor that gets no relevance (the output of a sigmoid, 1 - gate, a standard deviation).
+        gated: the value, or a term of it, is scaled by a gate, as in a memory cell.
+        lost: a gate times a constant; as a term of a sum, it is a constant.
+        rule: set if the value is a sum of contributions.
+        value: the value of such a sum, if the rule needs it.
+        by_value: the value is the sum of all contributions and the constant.
+        constant: the sum has a constant term.
+        depth: how many gates and constants scale the sum, one after another.
         scaled: totals have exponents.
-        exact: totals must be right for units that are not positive, too.
-        kept: somebody wants to know its relevance.
-        logits: the argument of a sigmoid or a softmax, until its output scales something.
-        refusal: why there is no way back.
-        reason: why there is none from a gate that is used as a signal.
+        exact: totals must also be right for units that are not positive.
+        kept: its relevance is to be reported.
+        logits: the argument of a sigmoid or softmax, until its output scales something.
+        refusal: why relevance cannot go back from this value.
+        reason: the same for a gate that is used as a signal.
     """
 
     __slots__ = (
@@ -86,7 +86,7 @@ class Node:
     def total(self, channel: Channel) -> Total | None:
         """A total that has been computed."""
         total = self.totals[channel]
-        assert not isinstance(total, Unknown)  # callers have evaluated it
+        assert not isinstance(total, Unknown)  # callers evaluate it first
         return total
 
     def receive(self, part: Tensor, slot: int = RELEVANCE) -> None:
@@ -101,7 +101,7 @@ class Node:
             self._owned |= 1 << slot
 
     def receive_at(self, view: Callable[[Tensor], Tensor], part: Tensor, slot: int = RELEVANCE) -> None:
-        """Add to some entries: those that `view` shows of a tensor of the node's shape."""
+        """Add to the entries that `view` selects from a tensor of the node's shape."""
         if torch.is_grad_enabled():
             leaf = torch.zeros(self.shape, dtype=self.dtype, device=self.device, requires_grad=True)
             self.receive(torch.autograd.grad(view(leaf), leaf, part, create_graph=True)[0], slot)
@@ -115,6 +115,6 @@ class Node:
         view(got).add_(part)
 
     def free(self) -> None:
-        """Let go of all that the walk needed; it has passed."""
+        """Free everything that the walk no longer needs."""
         self.sources, self.call, self.value, self.tape, self.logits = (), None, None, None, None
         self.inbox, self.totals, self.pixels, self.present = [], [], None, None

@@ -1,4 +1,4 @@
-"""What is known of tensors: a node is an attribute of its tensor."""
+"""Nodes attached to tensors, and refusals of operations without a rule."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,16 +14,16 @@ from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.refusals import name_of
 from rnnx_lightning.explain.rows import LEAF, OPAQUE
 
-NOTE = "_rnnx_node"  # an attribute of tensors
+NOTE = "_rnnx_node"  # the attribute of a tensor that holds its node
 
 
 class Notes(TorchDispatchMode):
-    """Notes what tensors are, and why there is no way back from some.
+    """Keeps the nodes of tensors, and the reason if relevance cannot go back from one.
 
     Args:
-        composite: which operation gets which rule.
-        path: where in the network we are.
-        advice: name of an operation that has no rule to what to do instead.
+        composite: chooses the rule of each operation.
+        path: the running module.
+        advice: maps the name of an operation without a rule to what to do instead.
     """
 
     def __init__(self, composite: Composite, path: ModulePath, advice: Mapping[str, str]) -> None:
@@ -32,7 +32,7 @@ class Notes(TorchDispatchMode):
         self.nodes: list[Node] = []
 
     def leaf(self, tensor: Tensor, dtype: torch.dtype) -> Node:
-        """Note an input; relevance is of this type."""
+        """Record an input, whose relevance has the given dtype."""
         node = Node(LEAF, (), tensor)
         node.pixels = Pixels() if tensor.is_floating_point() else None
         node.dtype = dtype
@@ -40,7 +40,7 @@ class Notes(TorchDispatchMode):
         return node
 
     def note(self, tensor: Tensor, node: Node) -> Tensor:
-        """Write down what a tensor is."""
+        """Record the node of a tensor."""
         node.tape = self
         self.nodes.append(node)
         setattr(tensor, NOTE, node)
@@ -48,45 +48,43 @@ class Notes(TorchDispatchMode):
 
     @staticmethod
     def mark(tensor: Tensor, node: Node | None) -> None:
-        """Let a tensor be what a node says, or nothing that is known."""
+        """Attach an existing node to a tensor, or remove its node."""
         if node is None:
             tensor.__dict__.pop(NOTE, None)
         else:
             setattr(tensor, NOTE, node)
 
     def find(self, tensor: Any) -> Node | None:
-        """What is known of a tensor; None for constants, and whatever is no tensor."""
+        """The node of a tensor; None for constants and for anything that is not a tensor."""
         node: Node | None = getattr(tensor, NOTE, None)
         return node if node is not None and node.tape is self else None
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Compilation is off anyway (`isolated`); to say so again would cost more than most operations."""
+        """False: compilation is off anyway (`isolated`), and the check costs more than most operations."""
         return False
 
     # -- refusals --------------------------------------------------------------------------------------------
 
     def signal(self, tensor: Any) -> bool:
-        """Whether a tensor is made of the input, and is no gate."""
+        """Whether a tensor depends on the input and is not a gate."""
         node = self.find(tensor)
         return node is not None and not node.gate
 
     def has_no_way_back(self, tensor: Any) -> bool:
-        """Whether a tensor is made of the input by something that is refused."""
+        """Whether a tensor depends on the input through an operation that is refused."""
         node = self.find(tensor)
         return node is not None and node.refusal is not None
 
     def opaque(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """An operation that has no rule: refused if relevance comes back to it."""
+        """Record an operation without a rule, which is refused if relevance reaches it."""
         value = func(*args, **kwargs)
         name = name_of(func)
-        advice = self._advice.get(
-            name, "Write it with operations that have one, or give it one: see docs/extending.md."
-        )
+        advice = self._advice.get(name, "Use operations that have a rule, or register one: see docs/extending.md.")
         return self.refused(func, value, advice, *args)
 
     def refused(self, func: Any, value: Any, advice: str, *sources: Any) -> Any:
-        """Note that there is no way back from a value; what its sources were refused for comes first."""
+        """Record that relevance cannot go back from a value. An earlier refusal of its sources has priority."""
         earlier = [
             node.refusal for node in map(self.find, sources) if node is not None and node.refusal is not None
         ]
@@ -97,7 +95,7 @@ class Notes(TorchDispatchMode):
         return value
 
     def message(self, func: Any, advice: str) -> str:
-        """Why an operation is refused."""
+        """The message for a refused operation."""
         return f"No relevance rule for the operation {name_of(func)!r} ({func}){self.path}. {advice}"
 
     @staticmethod

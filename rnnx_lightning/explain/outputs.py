@@ -1,4 +1,4 @@
-"""Which number of a network's output is explained."""
+"""Selects the number of a network's output that is explained."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,11 +8,11 @@ from torch import Tensor
 from torch.utils._mode_utils import no_dispatch
 
 Target = Tensor | int | Sequence[int] | Callable[[Any], Tensor] | None
-CHOOSE = "Give a target that says which: an index, a tuple of indices, or a function of the output."
+CHOOSE = "Select a value with target: an index, a tuple of indices, or a function of the output."
 
 
 def logits_in(output: Any) -> Any:
-    """The tensor that a target is looked up in: the output itself, its `logits`, or the first of several."""
+    """The tensor that a target selects from: the output itself, its `logits`, or the first of several outputs."""
     if isinstance(output, Tensor):
         return output
     if isinstance(output, Mapping):
@@ -25,24 +25,24 @@ def logits_in(output: Any) -> Any:
 
 
 def explained_value(output: Any, examples: int, target: Target) -> tuple[Tensor, Tensor | None]:
-    """Choose what is explained of each example.
+    """Select the explained value of each example.
 
     Args:
         output: the network's output.
-        examples: how many there are.
+        examples: number of examples.
         target: see `Attributor.__call__`.
 
     Returns:
-        The values (B,), and the classes (B, 1) if the output is of shape (B, K).
+        The values (B,), and the classes (B, 1) if the output has shape (B, K).
 
     Raises:
-        ValueError: output and target do not fit.
+        ValueError: output and target do not fit together.
     """
     if callable(target):
         value = target(output)
         if not isinstance(value, Tensor) or value.shape not in ((examples,), (examples, 1)):
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"the target function must give one number an example ({examples},), got {shape}")
+            raise ValueError(f"the target function must return one number per example, ({examples},), got {shape}")
         return value.reshape(examples), None
     logits = logits_in(output)
     if not isinstance(logits, Tensor) or logits.dim() == 0 or len(logits) != examples:
@@ -52,13 +52,13 @@ def explained_value(output: Any, examples: int, target: Target) -> tuple[Tensor,
         return _at(logits, target), None
     if logits.dim() == 1 or (logits.dim() == 2 and logits.shape[1] == 1 and target is None):
         if target is not None and bool((torch.as_tensor(target) != 0).any()):
-            raise ValueError(f"target {target} is not among the outputs: there is one number an example")
+            raise ValueError(f"target {target} is not among the outputs: the model gives one number per example")
         return logits.reshape(examples), None
     if logits.dim() != 2:
         raise ValueError(
             f"the model must give logits of shape ({examples}, classes), got {tuple(logits.shape)}. {CHOOSE}"
         )
-    with no_dispatch():  # which class is asked for is not made of the input
+    with no_dispatch():  # the selected class is not part of what is explained
         index = class_index(logits, target)
     return logits.gather(1, index).squeeze(1), index
 
@@ -74,7 +74,7 @@ def class_index(logits: Tensor, target: Tensor | int | Sequence[int] | None) -> 
     index = torch.as_tensor(target, device=logits.device)
     if index.is_floating_point() or index.dim() > 1 or (index.dim() == 1 and len(index) != len(logits)):
         raise ValueError(f"target must be one class or (B,) = ({len(logits)},) classes, got {tuple(index.shape)}")
-    index = index.long().expand(len(logits)).clone()  # one that was made in inference mode could not be saved
+    index = index.long().expand(len(logits)).clone()  # autograd cannot save a tensor made in inference mode
     outside = (index < 0) | (index >= logits.shape[1])
     if bool(outside.any()):
         wrong = int(index[outside][0])
@@ -83,7 +83,7 @@ def class_index(logits: Tensor, target: Tensor | int | Sequence[int] | None) -> 
 
 
 def _at(output: Tensor, indices: tuple[Any, ...]) -> Tensor:
-    """The entry of each example at a tuple of indices, each a number or one number an example."""
+    """The entry of each example at a tuple of indices; each index is a number, or one number per example."""
     if len(indices) != output.dim() - 1:
         raise ValueError(
             f"the target has {len(indices)} indices, the output {output.dim() - 1} dimensions after the first"

@@ -1,4 +1,4 @@
-"""Operations that overwrite a tensor: what they write takes its place, and views of the old memory follow."""
+"""In-place operations: the new value replaces the tensor, and views of its old memory are updated."""
 
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
 
 aten = torch.ops.aten
-WITHOUT_IN_PLACE = "Use its ordinary form (for example nn.ReLU(inplace=False))."
+WITHOUT_IN_PLACE = "Use its out-of-place form (for example nn.ReLU(inplace=False))."
 
 
 def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Tensor:
-    """The ordinary form of an operation, whose result takes the place of the first argument.
+    """Run the out-of-place form of an operation, and replace its first argument by the result.
 
     Args:
-        tape: what is written.
-        func: the operation.
-        tensor: its first argument; its memory may have been replaced.
-        args: all arguments, as they are now.
-        kwargs: others.
+        tape: the tape.
+        func: the in-place operation.
+        tensor: its first argument, whose memory may have been replaced before.
+        args: all arguments, with their current values.
+        kwargs: keyword arguments.
     """
     value = overwritten(tape, func, args, kwargs)
     shape, stride, offset = tensor.shape, tensor.stride(), tensor.storage_offset()
@@ -37,7 +37,7 @@ def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -
         base = tensor._base
     elif tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
         raise UnexplainableError(
-            f"The operation {name_of(func)!r}{tape.path} overwrites a part of a tensor that is not known. "
+            f"The operation {name_of(func)!r}{tape.path} overwrites a part of an unknown tensor. "
             f"{WITHOUT_IN_PLACE}"
         )
     else:
@@ -52,10 +52,10 @@ def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -
 
 
 def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
-    """What an operation leaves in its first argument, as a new tensor.
+    """The value that an operation writes to its first argument, as a new tensor.
 
     Raises:
-        UnexplainableError: the operation has no ordinary form.
+        UnexplainableError: the operation has no out-of-place form.
     """
     tensor, *others = args
     ordinary = _ordinary(func)
@@ -68,7 +68,7 @@ def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
     if func in (aten.zero_.default, aten.fill_.Scalar):
         return torch.full_like(tensor, others[0] if others else 0)
     if ordinary is aten.sigmoid.default and (node := tape.find(tensor)) is not None:
-        copy = tensor.clone()  # it may be a network's last operation, whose argument is explained
+        copy = tensor.clone()  # it may be the network's last operation, whose argument is explained
         tape.mark(copy, node)
         args = (copy, *others)
     value: Tensor = tape.record(ordinary, args, kwargs)
@@ -76,7 +76,7 @@ def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
 
 
 def _copied(tape: "Tape", tensor: Tensor, source: Tensor) -> Tensor:
-    """The source, of shape and type of the tensor."""
+    """The source with the shape and dtype of the tensor."""
     moved: Tensor = tape.record(aten.expand.default, (source, tensor.shape), {})
     if moved.dtype != tensor.dtype or moved.device != tensor.device:
         moved = tape.record(aten._to_copy.default, (moved,), {"dtype": tensor.dtype, "device": tensor.device})
@@ -85,7 +85,7 @@ def _copied(tape: "Tape", tensor: Tensor, source: Tensor) -> Tensor:
 
 
 def _replace(tape: "Tape", tensor: Tensor, value: Tensor) -> None:
-    """Let a tensor be another one; who holds the old memory keeps it."""
+    """Give a tensor a new value in new memory; other tensors keep the old memory."""
     old = tensor.detach()
     tape.retired[tensor.untyped_storage()._cdata] = (tensor, old)
     if value.shape == tensor.shape:
@@ -96,7 +96,7 @@ def _replace(tape: "Tape", tensor: Tensor, value: Tensor) -> None:
 
 
 def laid_out(tape: "Tape", value: Tensor, stride: tuple[int, ...]) -> Tensor:
-    """The same in memory of other strides."""
+    """The same value in memory with the given strides."""
     if value.stride() == stride:
         return value
     laid = torch.empty_strided(value.shape, stride, dtype=value.dtype, device=value.device).copy_(value)
@@ -105,7 +105,7 @@ def laid_out(tape: "Tape", value: Tensor, stride: tuple[int, ...]) -> Tensor:
 
 
 def written(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
-    """The base of a view after `value` was written where the view lies."""
+    """The base of a view after `value` was written to the view's entries."""
     below, above = tape.find(base), tape.find(value)
     shape, inner, layout = base.shape, value.shape, (base.stride(), base.storage_offset())
     index = cache(partial(places, held(base), *geometry))
@@ -138,9 +138,9 @@ def written(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor
 
 
 def places(base: Tensor, size: torch.Size, stride: tuple[int, ...], offset: int) -> Tensor:
-    """Which entries of a tensor, counted in order, lie where a view of its memory does; -1 where there is none.
+    """Flat indices of the entries of a tensor that a view of its memory shows; -1 where it shows none.
 
-    What has a tensor's shape, a bound or a relevance, need not lie in memory as the tensor does.
+    Indices are used because other tensors of the same shape (bounds, relevance) may have other strides.
     """
     index = torch.tensor(offset - base.storage_offset(), device=base.device)
     for length, step in zip(size, stride, strict=True):
@@ -157,7 +157,7 @@ def places(base: Tensor, size: torch.Size, stride: tuple[int, ...], offset: int)
 
 
 def current(tape: "Tape", argument: Any) -> Any:
-    """A view of memory that has been replaced, as it is now."""
+    """The current value of an argument, if it is a view of memory that was replaced."""
     if isinstance(argument, list | tuple):
         return (
             type(argument)([current(tape, a) for a in argument]) if type(argument) in (list, tuple) else argument
@@ -174,7 +174,7 @@ def current(tape: "Tape", argument: Any) -> Any:
 
 
 def _ordinary(func: Any) -> Any:
-    """The form of an in-place operation that gives a new tensor; None if there is none."""
+    """The out-of-place form of an in-place operation; None if there is none."""
     name = func._schema.name.partition("::")[2]
     if name == "copy_":
         return aten.copy.default

@@ -1,4 +1,4 @@
-"""Which entries of a tensor are pixels, found while the network runs."""
+"""Finds the entries of a tensor that are pixels, while the network runs."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Pixels:
-    """The entries of a tensor that come from the input by moving and by scaling alone.
+    """The entries of a tensor that are computed from the input only by moving and scaling.
 
     Attributes:
-        mask: true where an entry is a pixel, of the tensor's shape; None where all are.
-        scale: an entry is scale * pixel + shift; numbers, or tensors of the tensor's shape.
-        shift: see above.
-        alone: what is no pixel is padding.
+        mask: of the tensor's shape, True where an entry is a pixel; None if all are.
+        scale: an entry is scale * pixel + shift; both are numbers, or tensors of the tensor's shape.
+        shift: see `scale`.
+        alone: all entries that are not pixels are padding.
     """
 
     mask: Tensor | None = None
@@ -24,7 +24,7 @@ class Pixels:
     alone: bool = True
 
     def bounds(self, low: float | Tensor, high: float | Tensor) -> tuple[Tensor | float, Tensor | float]:
-        """Least and greatest value of the entries, where pixels lie in [low, high]."""
+        """Lower and upper bounds of the entries, if pixels lie in [low, high]."""
         if isinstance(self.scale, float) and isinstance(self.shift, float) and self.scale >= 0:
             return self.scale * low + self.shift, self.scale * high + self.shift
         one = torch.as_tensor(self.scale * low + self.shift)
@@ -32,7 +32,7 @@ class Pixels:
         return torch.minimum(one, other), torch.maximum(one, other)
 
     def moved(self, move: Callable[[Tensor], Tensor], shape: torch.Size) -> "Pixels":
-        """After an operation that moves entries; `shape` is the tensor's before it."""
+        """The pixels after an operation that moves entries; `shape` is the tensor's shape before it."""
 
         def follow(part: Tensor | float) -> Tensor | float:
             return move(part.expand(shape)) if isinstance(part, Tensor) else part
@@ -41,19 +41,19 @@ class Pixels:
         return Pixels(mask, follow(self.scale), follow(self.shift), self.alone)
 
     def affine(self, scale: Tensor | float, shift: Tensor | float) -> "Pixels":
-        """After `scale * entry + shift`."""
+        """The pixels after `scale * entry + shift`."""
         return Pixels(self.mask, scale * self.scale, scale * self.shift + shift, self.alone)
 
     @property
     def plain(self) -> bool:
-        """Neither scaled nor shifted."""
+        """Whether pixels are neither scaled nor shifted."""
         return isinstance(self.scale, float) and (self.scale, self.shift) == (1.0, 0.0)
 
 
 def joined(
     pixels: Sequence[Pixels | None], tensors: Sequence[Tensor], join: Callable[[list[Tensor]], Tensor]
 ) -> Pixels | None:
-    """The pixels of several tensors after they were joined (concatenated, stacked)."""
+    """The pixels of several tensors after concatenating or stacking them."""
     if all(part is None for part in pixels):
         return None
     masks = [

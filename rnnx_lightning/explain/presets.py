@@ -1,9 +1,9 @@
 """zennit's composites by name; in YAML `rules: rnnx_lightning.explain.EpsilonPlusFlat`.
 
-What reads pixels is found, in a recurrent network at each step, where zennit takes the first layer that was made.
-Relevance is the same in a network that is fed forward and begins with a convolution (for Flat: any linear layer),
-but that a negative bias takes no part in `AlphaBeta`, and a unit whose contributions have one sign keeps all its
-relevance there. zennit starts from what it is given, `LRP` from the logit.
+rnnx finds the layers that read pixels (in a recurrent network at each step), whereas zennit takes the first layer
+that was created. In a feed-forward network that starts with a convolution (for Flat: any linear layer), the
+relevance is the same, except in `AlphaBeta`: there, rnnx ignores negative biases, and keeps all relevance of a
+unit whose contributions have one sign. zennit starts from the relevance it is given, `LRP` from the logit.
 """
 
 from torch import nn
@@ -31,17 +31,23 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 def EpsilonPlusFlat(epsilon: float = 1e-6, stabilizer: float = 1e-6) -> Composite:  # noqa: N802
-    """Flat for what reads pixels, z+ for convolutions, epsilon for everything else.
+    """Flat for layers that read pixels, z+ for convolutions, epsilon for everything else.
 
     Args:
         epsilon: stabiliser of the epsilon rule.
         stabilizer: the same for average pooling; the other rules need none.
+
+    Example:
+        >>> from rnnx_lightning.explain import LRP
+        >>> method = LRP(EpsilonPlusFlat())
+        >>> method.composite.pixels
+        Flat()
     """
     return _by_kind(epsilon, stabilizer, ZPlus(), Flat())
 
 
 def EpsilonAlpha2Beta1Flat(epsilon: float = 1e-6, stabilizer: float = 1e-6) -> Composite:  # noqa: N802
-    """Flat for what reads pixels, alpha 2 and beta 1 for convolutions, epsilon for everything else.
+    """Flat for layers that read pixels, alpha 2 and beta 1 for convolutions, epsilon for everything else.
 
     Args:
         epsilon: stabiliser of the epsilon rule.
@@ -57,14 +63,14 @@ def EpsilonGammaBox(  # noqa: N802
     gamma: float = 0.25,
     stabilizer: float = 1e-6,
 ) -> Composite:
-    """z^B for what reads pixels, gamma for convolutions, epsilon for everything else.
+    """z^B for layers that read pixels, gamma for convolutions, epsilon for everything else.
 
     Args:
-        low: the least value that a pixel can have; see `ZBox`.
-        high: the greatest.
+        low: the smallest possible value of a pixel; see `ZBox`.
+        high: the largest possible value.
         epsilon: stabiliser of the epsilon rule.
-        gamma: of the gamma rule.
-        stabilizer: of average pooling; the other rules need none.
+        gamma: parameter of the gamma rule.
+        stabilizer: stabiliser of average pooling; the other rules need none.
     """
     return _by_kind(epsilon, stabilizer, Gamma(gamma), ZBox(low, high))
 
@@ -72,6 +78,6 @@ def EpsilonGammaBox(  # noqa: N802
 def _by_kind(epsilon: float, stabilizer: float, convolution: Rule, pixels: Rule) -> Composite:
     by_type: dict[type[nn.Module], Rule] = dict.fromkeys(CONVOLUTIONS, convolution)
     by_type |= {kind: Epsilon(stabilizer) for kind in POOLINGS}
-    # As a part of the layer before; what it adds to one that reads pixels takes part as little as that one's bias.
+    # A norm is part of the layer before it. If that reads pixels, the norm's shift is ignored, like its bias.
     by_type |= dict.fromkeys(NORMS, pixels)
     return Composite(Epsilon(epsilon), pixels=pixels, by_type=by_type)

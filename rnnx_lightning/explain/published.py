@@ -9,7 +9,7 @@ from rnnx_lightning.explain.rules import AlphaBeta, ZBox
 
 
 def published_methods() -> dict[str, Attributor]:
-    """The four methods of the study, by the names that they have in logs and pictures (docs/explaining.md)."""
+    """The four methods of the study, by their names in logs and pictures (docs/explaining.md)."""
     return {
         "Sensitivity": Sensitivity(),
         "GuidedBackprop": GuidedBackprop(gates="constant"),

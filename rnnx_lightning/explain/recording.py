@@ -1,4 +1,4 @@
-"""Running a network under a tape."""
+"""Runs a network while a tape is recorded."""
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -19,13 +19,13 @@ from rnnx_lightning.explain.tape import Tape
 
 
 class Recording(NamedTuple):
-    """A network's run.
+    """One recorded run of a network.
 
     Attributes:
-        tape: what was done to the inputs.
-        inputs: their nodes.
-        logits: the network's output, before a last softmax or sigmoid.
-        value: (B,) what is explained of it.
+        tape: the operations on the inputs.
+        inputs: the nodes of the inputs.
+        logits: the network's output, before a softmax or sigmoid at its end.
+        value: (B,) the explained values.
     """
 
     tape: Tape
@@ -42,15 +42,15 @@ def recorded(
     choose: Callable[[Any], tuple[Any, Tensor]],
     create_graph: bool,
 ) -> Recording:
-    """Run a network once.
+    """Run a network once and record it.
 
     Args:
-        model: it is called with `x`.
+        model: called with `x`.
         x: the inputs.
-        composite: which operation gets which rule.
-        path: to be entered while the network runs.
-        choose: from the network's output to its logits and to what is explained.
-        create_graph: values on the tape have a graph.
+        composite: chooses the rule of each operation.
+        path: a context that is entered while the network runs.
+        choose: maps the network's output to its logits and the explained values.
+        create_graph: keep an autograd graph of the values on the tape.
     """
     network = network_of(model)
     with path as place, ExitStack() as stack:
@@ -75,7 +75,7 @@ def recorded(
 
 @contextmanager
 def _taken_apart() -> Iterator[None]:
-    """Attention in plain operations."""
+    """Run attention as basic operations, not fused."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -1,8 +1,9 @@
-"""Relevance with a graph: a network runs once, to see what it does, and that is done again with gradients on.
+"""Relevance with an autograd graph: log the operations of a run, then repeat them with gradients on.
 
-A dispatch mode sees operations below autograd, where their results have no graph. So a run is only logged, with
-what is done to parameters alone; then the calls are made again outside of any mode, each on the new versions of
-its tensors. What overwrites a tensor gives a new one there, and what shared its memory is looked up in that.
+A dispatch mode sees operations below autograd, where results have no graph. So the first run is only logged,
+including operations on parameters only. Then the logged calls are repeated outside of any mode, each on the new
+versions of its tensors. A repeated in-place operation gives a new tensor; tensors that shared memory with the old
+one are looked up in the new one.
 """
 
 from collections import deque
@@ -21,11 +22,11 @@ from rnnx_lightning.explain.refusals import UnexplainableError
 from rnnx_lightning.explain.tape import Tape
 
 T = TypeVar("T")
-WITHOUT = "Leave it out, or explain without create_graph."
+WITHOUT = "Remove this from the network, or explain without create_graph."
 
 
 class Call(NamedTuple):
-    """One operation, with the tensors of the logged run, and the modules that it ran in."""
+    """One logged operation, with the tensors of the first run, and the modules it ran in."""
 
     func: Any
     args: Any
@@ -35,12 +36,12 @@ class Call(NamedTuple):
 
 
 class _Log(TorchDispatchMode):
-    """Writes down all operations, and what tensors from outside held before they were overwritten.
+    """Logs all operations, and the values of tensors from outside before they are overwritten.
 
     Args:
-        path: where in the network we are.
-        parameters: memory that may not be overwritten.
-        before: by memory, what was in it.
+        path: the running module.
+        parameters: memory that must not be overwritten.
+        before: receives the previous values, by memory.
     """
 
     def __init__(self, path: ModulePath, parameters: set[int], before: dict[int, Tensor]) -> None:
@@ -51,7 +52,7 @@ class _Log(TorchDispatchMode):
         self._made: set[int] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Do it, and note it."""
+        """Run and log one operation."""
         kwargs = kwargs or {}
         self._outside |= {memory_of(t) for t in _tensors((args, kwargs))} - self._made
         for tensor in _written(func, args, kwargs):
@@ -71,12 +72,12 @@ class _Log(TorchDispatchMode):
 
 
 class Replay:
-    """Runs functions in such a way that the values on a tape have a graph.
+    """Runs functions so that the values on a tape have an autograd graph.
 
     Args:
-        tape: what is written.
-        path: where in the network we are.
-        parameters: by which relevance will be differentiated.
+        tape: the tape.
+        path: the running module.
+        parameters: the tensors that relevance will be differentiated with respect to.
     """
 
     def __init__(self, tape: Tape, path: ModulePath, parameters: Iterable[Tensor]) -> None:
@@ -84,30 +85,30 @@ class Replay:
         self._parameters = {memory_of(p) for p in parameters}
         self._new: dict[
             int, tuple[Tensor, Tensor, int]
-        ] = {}  # tensor of the logged run to its new version, and age
-        self._first: dict[int, Tensor] = {}  # by memory, the first tensor that had it
+        ] = {}  # by id, a tensor of the logged run, its new version, and the age of its memory then
+        self._first: dict[int, Tensor] = {}  # by memory, the first tensor that used it
         self._before: dict[int, Tensor] = {}
-        self._memory: dict[int, Tensor] = {}  # by memory that was overwritten, what is in it
-        self._geometry: dict[int, Any] = {}  # how that lies there
-        self._age: dict[int, int] = {}  # how often it was overwritten
+        self._memory: dict[int, Tensor] = {}  # by overwritten memory, its current content
+        self._geometry: dict[int, Any] = {}  # by overwritten memory, the layout of that content
+        self._age: dict[int, int] = {}  # by memory, how often it was overwritten
         self._views: dict[tuple[Any, ...], Any] = {}
 
     def stand_in(self, tensor: Tensor) -> Tensor:
-        """The new version of an input; the network may overwrite the input itself."""
+        """A new version of an input, because the network may overwrite the input itself."""
         new = tensor.clone()
         self._put(tensor, new)
-        self._before[memory_of(tensor)] = new  # it is known; there is no need to save it
+        self._before[memory_of(tensor)] = new  # its value is known, and need not be saved
         return new
 
     def run(self, function: Callable[..., T], *args: Any) -> T:
-        """What a function gives, with a graph.
+        """The result of a function, with an autograd graph.
 
         Args:
-            function: it is called once, and what it does is done again.
+            function: called once; its operations are repeated.
             args: its arguments.
 
         Raises:
-            UnexplainableError: it does something else the second time.
+            UnexplainableError: the repetition gives a different result.
         """
         log = _Log(self._path, self._parameters, self._before)
         device = next((t.device for t in _tensors(args)), torch.device("cpu"))
@@ -125,7 +126,7 @@ class Replay:
 
     def _repeat(self, call: Call) -> None:
         if not _tensors(call.result):
-            return  # a number, on which the network decided what to do
+            return  # the result is a Python number, used for control flow
         self._path.place = call.place
         targets = _written(call.func, call.args, call.kwargs)
         if not targets:
@@ -134,7 +135,7 @@ class Replay:
             return
         current = {id(t): self._current(t) for t in _tensors((call.args, call.kwargs))}
         known = any(self._tape.find(t) is not None for t in current.values())
-        if not known:  # it is done to copies
+        if not known:  # work on copies
             current |= {id(t): current[id(t)].clone() for t in targets}
         args, kwargs = tree_map_only(Tensor, lambda t: current[id(t)], (call.args, call.kwargs))
         if known:
@@ -145,7 +146,7 @@ class Replay:
             self._write(tensor, current[id(tensor)])
 
     def _again(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Record a call. A view of a constant is made once: parts of weights are cached by the tensor."""
+        """Record a call. A view of a constant is made only once, because parts of weights are cached by tensor."""
         if not func.is_view or self._tape.find(args[0]) is not None:
             return self._tape.record(func, args, kwargs)
         key = (func, id(args[0]), repr(args[1:]), repr(kwargs))
@@ -164,12 +165,12 @@ class Replay:
         self._new[id(tensor)] = tensor, new, self._age.get(memory, 0)
 
     def _checked(self, tensor: Tensor) -> Tensor:
-        """The new version of a result, which must be equal."""
+        """The new version of a result, after checking that it has the same values."""
         new = self._current(tensor)
         if not torch.allclose(new, tensor, rtol=1e-3, atol=1e-5, equal_nan=True):
             raise UnexplainableError(
-                "The network's output is another one when its operations are done a second time: it changes "
-                f"tensors in a way that cannot be seen (`tensor.data = ...`, NumPy, an extension). {WITHOUT}"
+                "The network's output differs when its operations are repeated: it changes tensors in a way that "
+                f"cannot be seen (`tensor.data = ...`, NumPy, an extension). {WITHOUT}"
             )
         return new
 
@@ -194,7 +195,7 @@ class Replay:
         return new
 
     def _whole(self, memory: int) -> Tensor:
-        """What is in some memory, laid out as there."""
+        """The content of some memory, in its layout."""
         if memory not in self._memory:
             first = self._before[memory] if memory in self._before else self._first[memory]
             self._memory[memory] = first if memory in self._before else self._new[id(first)][1]
@@ -202,12 +203,12 @@ class Replay:
         return laid_out(self._tape, self._memory[memory], self._geometry[memory][1])
 
     def _inside(self, whole: Tensor, tensor: Tensor) -> Any:
-        """Where a tensor lies in all that has its memory."""
+        """Shape, strides and offset of a tensor within its memory."""
         shape, stride, offset = _geometry(tensor)
         return shape, stride, offset - self._geometry[memory_of(tensor)][2] + whole.storage_offset()
 
     def _write(self, tensor: Tensor, value: Tensor) -> None:
-        """Let a tensor be another one, with all that shares its memory."""
+        """Write a new value to a tensor, and so to all tensors that share its memory."""
         memory = memory_of(tensor)
         whole = self._whole(memory)
         alone = _geometry(tensor) == self._geometry[memory]
@@ -217,7 +218,7 @@ class Replay:
 
 
 def memory_of(tensor: Tensor) -> int:
-    """Which memory a tensor has."""
+    """A key for the memory of a tensor."""
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
 
 

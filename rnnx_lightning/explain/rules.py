@@ -1,7 +1,7 @@
-"""Rules of layer-wise relevance propagation: how a linear map shares the relevance of its outputs.
+"""Rules of layer-wise relevance propagation: how a linear map divides the relevance of its outputs.
 
-Each rule is a declaration: which products of inputs and weights count as contributions, and how relevance is
-shared among them. A unit j with relevance R_j gives input i the share of i's contributions in the sum of all.
+A rule declares which products of inputs and weights count as contributions, and how relevance is divided among
+them. A unit j with relevance R_j gives input i a part in proportion to the contribution of i.
 """
 
 import warnings
@@ -24,12 +24,12 @@ PROPORTIONAL = Proportional()
 
 
 class Rule(ABC):
-    """What the explainer asks of a rule.
+    """The base class of rules.
 
     Attributes:
-        zero_gets_nothing: an input that is 0 contributes nothing.
-        plain: its contributions are a_i w_ij, which add up to the net input.
-        adapts: in a sum, it takes the other terms' way of sharing. Such a rule does not count biases.
+        zero_gets_nothing: an input of 0 contributes nothing.
+        plain: contributions are a_i w_ij, which add up to the net input.
+        adapts: in a sum with terms of other rules, it divides relevance in their way. Such a rule ignores biases.
     """
 
     zero_gets_nothing: bool = True
@@ -39,18 +39,18 @@ class Rule(ABC):
     @property
     @abstractmethod
     def sharing(self) -> Sharing:
-        """How relevance is shared among the channels; linear maps that are summed must agree in it."""
+        """How relevance is divided among the channels. Linear maps that are summed need the same sharing."""
 
     def contributions(self, layer: LinearMap, channel: Channel) -> list[Product]:
-        """The contributions of one channel, as products; none where the channel is empty."""
+        """The contributions of one channel, as products; an empty list if there are none."""
         return layer.plain(channel)
 
     def total(self, layer: LinearMap, channel: Channel) -> Tensor | None:
-        """The sum of a channel, where there is a shorter way than summing its products."""
+        """The total of a channel, if there is a shorter way than summing its products; else None."""
         return None
 
     def fitted(self, inputs: Tensor) -> "Rule":
-        """The rule for these pixels; it may take its bounds from them, or warn where they do not fit."""
+        """The rule adapted to the explained pixels: it may take bounds from them, or warn if they do not fit."""
         return self
 
 
@@ -58,7 +58,16 @@ class Rule(ABC):
 class ZPlus(Rule):
     """z+ (alpha 1, beta 0): R_i = sum_j (a_i w_ij)+ / sum_i' (a_i' w_i'j)+ * R_j [BML+16, MLB+17].
 
-    A positive bias takes its share of the relevance; a negative one counts for nothing.
+    A positive bias gets its share of the relevance; a negative one is ignored.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from rnnx_lightning.explain import LRP
+        >>> model = nn.Linear(3, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[1.0, 3.0, -2.0]])
+        >>> LRP(ZPlus())(model, torch.ones(1, 3))  # the logit is 2
+        tensor([[0.5000, 1.5000, 0.0000]])
     """
 
     sharing = PROPORTIONAL
@@ -68,8 +77,8 @@ class ZPlus(Rule):
 class AlphaBeta(Rule):
     """R_i = sum_j (alpha (a_i w_ij)+ / z+_j - beta (a_i w_ij)- / z-_j) R_j, alpha - beta = 1 [BML+16].
 
-    A positive bias is part of z+; a negative one counts for nothing. Where z+_j or z-_j has no contribution at
-    all, the other takes R_j whole.
+    A positive bias is part of z+; a negative one is ignored. If there are no contributions to z+_j or none to
+    z-_j, the others get all of R_j.
 
     Attributes:
         alpha: weight of the positive contributions, >= 1.
@@ -77,6 +86,15 @@ class AlphaBeta(Rule):
 
     Raises:
         ValueError: alpha - beta is not 1, or beta is negative.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from rnnx_lightning.explain import LRP
+        >>> model = nn.Linear(3, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[1.0, 3.0, -2.0]])
+        >>> LRP(AlphaBeta(1.5, 0.5))(model, torch.ones(1, 3))  # the logit is 2
+        tensor([[ 0.7500,  2.2500, -1.0000]])
     """
 
     alpha: float = 2.0
@@ -88,23 +106,32 @@ class AlphaBeta(Rule):
 
     @cached_property
     def sharing(self) -> Sharing:
-        """Two-sided, or proportional where beta is 0."""
+        """Two-sided, or proportional if beta is 0."""
         return TwoSided(self.alpha, self.beta) if self.beta else PROPORTIONAL
 
 
 @dataclass(frozen=True)
 class Epsilon(Rule):
-    """R_i = sum_j a_i w_ij / (z_j + epsilon sign(z_j)) R_j [BML+16]; the bias takes its share.
+    """R_i = sum_j a_i w_ij / (z_j + epsilon sign(z_j)) R_j [BML+16]; the bias gets its share.
 
     Attributes:
         epsilon: stabiliser >= 0.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from rnnx_lightning.explain import LRP
+        >>> model = nn.Linear(3, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[1.0, 3.0, -2.0]])
+        >>> LRP(Epsilon())(model, torch.ones(1, 3))  # the logit is 2
+        tensor([[ 1.0000,  3.0000, -2.0000]])
     """
 
     epsilon: float = 1e-6
 
     @cached_property
     def sharing(self) -> Sharing:
-        """As the contributions are, stabilised."""
+        """In proportion to the contributions, with a stabiliser."""
         return Signed(self.epsilon)
 
 
@@ -112,34 +139,52 @@ class Epsilon(Rule):
 class Gamma(Rule):
     """R_i = sum_j (a_i w_ij + gamma (a_i w_ij)+) / sum_i' (...) R_j [Montavon et al., 2019].
 
-    Where the net input is negative, the negative contributions are favoured instead, as for signed units.
+    If the net input is negative, negative contributions are favoured instead.
 
     Attributes:
         gamma: how much contributions with the sign of the net input are favoured, >= 0.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from rnnx_lightning.explain import LRP
+        >>> model = nn.Linear(3, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[1.0, 3.0, -2.0]])
+        >>> LRP(Gamma(0.5))(model, torch.ones(1, 3))  # the logit is 2
+        tensor([[ 0.7500,  2.2500, -1.0000]])
     """
 
     gamma: float = 0.25
 
     @cached_property
     def sharing(self) -> Sharing:
-        """As the contributions are, one sign favoured."""
+        """In proportion to the contributions, with one sign favoured."""
         return Signed(0.0, self.gamma)
 
 
 @dataclass(frozen=True)
 class ZBox(Rule):
-    """z^B for inputs in [low, high]: contributions x_i w_ij - low w+_ij - high w-_ij [MLB+17]; no bias.
+    """z^B for inputs in [low, high]: contributions x_i w_ij - low w+_ij - high w-_ij [MLB+17]; biases are ignored.
 
-    They are (x_i - low) w+_ij + (x_i - high) w-_ij, all of them positive.
+    This equals (x_i - low) w+_ij + (x_i - high) w-_ij, so contributions are never negative.
 
     Attributes:
-        low: the least value that an input can have; a number, a tensor that broadcasts to the input (a bound a
-            channel), or "data": the least that the explained inputs have. Left out, it is -1, or
-            "data" if `high` is.
-        high: the greatest. Left out, it is 1, or "data" if `low` is.
+        low: the smallest possible value of an input: a number, a tensor that broadcasts to the input (such as one
+            bound per channel), or "data" for the smallest value among the explained inputs. Default: -1, or "data"
+            if `high` is "data".
+        high: the largest possible value. Default: 1, or "data" if `low` is "data".
 
     Raises:
         ValueError: low is not below high.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from rnnx_lightning.explain import LRP, Composite
+        >>> model = nn.Linear(3, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[1.0, 3.0, -2.0]])
+        >>> LRP(Composite(ZPlus(), pixels=ZBox(-1, 1)))(model, torch.ones(1, 3))  # the logit is 2
+        tensor([[0.5000, 1.5000, 0.0000]])
     """
 
     low: PixelBound | None = None
@@ -156,12 +201,12 @@ class ZBox(Rule):
         low, high = self._bounds
         if isinstance(low, str) or isinstance(high, str):
             if wrong := {bound for bound in (low, high) if isinstance(bound, str)} - {"data"}:
-                raise ValueError(f'a bound is a number, a tensor or "data", got {wrong.pop()!r}')
+                raise ValueError(f'a bound must be a number, a tensor or "data", got {wrong.pop()!r}')
         elif not bool(torch.as_tensor(low < high).all()):
             raise ValueError(f"low={low} must be below high={high}")
 
     def fitted(self, inputs: Tensor) -> "ZBox":
-        """With the bounds that the inputs have where they are asked for; warns of inputs outside of the box."""
+        """Replaces "data" by the bounds of the inputs; warns if inputs lie outside the bounds."""
         least, greatest = (float(bound) for bound in torch.aminmax(inputs.detach()))
         asked_low, asked_high = self._bounds
         low = least if isinstance(asked_low, str) else asked_low
@@ -171,21 +216,21 @@ class ZBox(Rule):
         outside = (inputs < low) | (inputs > high)
         if bool(outside.any()):
             warnings.warn(
-                f"{int(outside.sum())} of {inputs.numel()} inputs lie outside of the box [{low}, {high}] that z^B "
-                f"was told: they were seen from {least:g} to {greatest:g}, and their relevance may be wrong. Give "
-                'these bounds, or low="data" and high="data".',
+                f"{int(outside.sum())} of {inputs.numel()} inputs lie outside the bounds [{low}, {high}] of z^B, "
+                f"so their relevance may be wrong. The inputs range from {least:g} to {greatest:g}: use these as "
+                'bounds, or low="data" and high="data".',
                 PixelRangeWarning,
                 stacklevel=2,
             )
         return ZBox(low, high)
 
     def contributions(self, layer: LinearMap, channel: Channel) -> list[Product]:
-        """Those above."""
+        """x_i w_ij - low w+_ij - high w-_ij."""
         low, high = self._numbers
         return layer.boxed(channel, low, high)
 
     def total(self, layer: LinearMap, channel: Channel) -> Tensor | None:
-        """From the net input, where ReLU follows."""
+        """From the net input, if ReLU follows."""
         if channel is Channel.NEGATIVE:
             return None
         low, high = self._numbers
@@ -202,14 +247,24 @@ class ZBox(Rule):
         low, high = self._bounds
         if isinstance(low, str) or isinstance(high, str):
             raise ValueError(
-                'a box of the data must be the rule of the pixels: Composite(..., pixels=ZBox("data", "data"))'
+                'ZBox with "data" can only be the rule for pixels: Composite(..., pixels=ZBox("data", "data"))'
             )
         return low, high
 
 
 @dataclass(frozen=True)
 class WSquare(Rule):
-    """w^2: R_i = sum_j w_ij^2 / sum_i' w_i'j^2 R_j, whatever the inputs are [MLB+17]; no bias."""
+    """w^2: R_i = sum_j w_ij^2 / sum_i' w_i'j^2 R_j, independent of the inputs [MLB+17]; biases are ignored.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from rnnx_lightning.explain import LRP
+        >>> model = nn.Linear(3, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[1.0, 3.0, -2.0]])
+        >>> LRP(WSquare())(model, torch.ones(1, 3))  # the logit is 2
+        tensor([[0.1429, 1.2857, 0.5714]])
+    """
 
     sharing = PROPORTIONAL
     zero_gets_nothing = False
@@ -223,9 +278,18 @@ class WSquare(Rule):
 
 @dataclass(frozen=True)
 class Flat(Rule):
-    """All inputs of a unit get the same share of its relevance, whatever inputs and weights are; no bias.
+    """All inputs of a unit get the same share of its relevance; biases are ignored.
 
-    A weight that is exactly 0 (pruned, masked) is no connection.
+    A weight of exactly 0 (pruned, masked) is not a connection.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from rnnx_lightning.explain import LRP
+        >>> model = nn.Linear(3, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[1.0, 3.0, -2.0]])
+        >>> LRP(Flat())(model, torch.ones(1, 3))  # the logit is 2
+        tensor([[0.6667, 0.6667, 0.6667]])
     """
 
     sharing = PROPORTIONAL
@@ -234,5 +298,5 @@ class Flat(Rule):
     adapts = True
 
     def contributions(self, layer: LinearMap, channel: Channel) -> list[Product]:
-        """One for each input."""
+        """1 for each connection."""
         return layer.of_weights("ones")

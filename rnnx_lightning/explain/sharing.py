@@ -1,6 +1,6 @@
-"""How the relevance of a unit is shared among its contributions: one factor a channel.
+"""How the relevance of a unit is divided among its contributions: by one factor per channel.
 
-A contribution times the factor of its channel is its relevance.
+The relevance of a contribution is the contribution times the factor of its channel.
 """
 
 import math
@@ -18,74 +18,78 @@ Factors = dict[Channel, Tensor]
 
 
 class Unit(Protocol):
-    """The totals of a unit. Each one is computed when it is asked for."""
+    """The totals of a unit. Each one is computed on first use."""
 
     @property
     def active(self) -> bool:
-        """There is relevance only where the unit's net input is positive: ReLU follows."""
+        """Whether relevance only comes to units with a positive net input, because ReLU follows."""
         ...
 
     @property
     def net(self) -> Tensor:
-        """The sum of all contributions, and of the constant."""
+        """The sum of all contributions and the constant."""
         ...
 
     @property
     def positive(self) -> Tensor:
-        """The sum of the positive ones, and of a positive constant."""
+        """The sum of the positive contributions and a positive constant."""
         ...
 
     @property
     def negative(self) -> Tensor | None:
-        """The magnitude of the sum of the negative ones, without the constant; None where there is none."""
+        """The magnitude of the sum of the negative contributions, without the constant; None if there are none."""
         ...
 
     @property
     def constant(self) -> Tensor | None:
-        """The constant; None where there is none."""
+        """The constant; None if there is none."""
         ...
 
     @property
     def by_value(self) -> bool:
-        """The positive sum is the net input plus the negative sum."""
+        """Whether the positive sum can be computed as the net input plus the negative sum."""
         ...
 
 
 class Sharing(ABC):
-    """How relevance is shared; terms of one sum must agree in it.
+    """How relevance is divided among contributions. All terms of a sum need the same sharing.
 
     Factors must be linear in relevance: twice the relevance, twice the factors. A recurrent layer computes them
-    once for all steps, from relevance 1.
+    once for all time steps, from relevance 1.
+
+    Attributes:
+        signed: negative relevance makes sense, so that relevance starts at the logit, whatever its sign.
+        real_scale: totals are needed in their real scale, because they are compared with each other.
     """
 
     signed: ClassVar[bool] = False
-    real_scale: ClassVar[bool] = False  # totals are needed as they are, not each in a scale of its own
+    real_scale: ClassVar[bool] = False
 
     @abstractmethod
     def factors(self, relevance: Tensor, unit: Unit) -> Factors:
-        """What the contributions of each channel are multiplied with to give their relevance."""
+        """The factors that turn the contributions of each channel into relevance."""
 
 
 def _divided(relevance: Tensor, total: Tensor, own: bool = False) -> Tensor:
-    """Relevance / total; overwrites `total` if that is its own memory."""
+    """Relevance / total; overwrites `total` if it is marked as its `own` memory."""
     if own and not torch.is_grad_enabled() and total.shape == relevance.shape and total.dtype == relevance.dtype:
         return torch.div(relevance, total, out=total)
     return relevance / total
 
 
 def _or_infinity(total: Tensor) -> Tensor:
-    """Totals >= 0; infinity where they are nothing, or so little that a quotient by them would overflow."""
+    """Totals >= 0, with infinity in place of 0 and of values so small that a division would overflow."""
     return F.threshold(total, torch.finfo(total.dtype).tiny ** 0.8, math.inf)
 
 
 def ratio(relevance: Tensor, total: Tensor) -> Tensor:
-    """Relevance / total for totals >= 0, and 0 where there is nothing to share among."""
+    """Relevance / total for totals >= 0; 0 where the total is 0."""
     return _divided(relevance, _or_infinity(total), own=True)
 
 
 @dataclass(frozen=True)
 class Proportional(Sharing):
-    """All to the positive contributions."""
+    """All relevance to the positive contributions."""
 
     def factors(self, relevance: Tensor, unit: Unit) -> Factors:
         """R / z+."""
@@ -94,11 +98,11 @@ class Proportional(Sharing):
 
 @dataclass(frozen=True)
 class Signed(Sharing):
-    """To all contributions as they are, those with the sign of their sum once more `gamma` times.
+    """Relevance to all contributions; those with the sign of their sum count 1 + gamma times.
 
     Attributes:
         epsilon: stabiliser >= 0; it absorbs relevance.
-        gamma: how much the contributions with the sign of the sum are favoured.
+        gamma: how much contributions with the sign of the sum are favoured.
     """
 
     epsilon: float = 0.0
@@ -107,7 +111,7 @@ class Signed(Sharing):
     real_scale = True
 
     def factors(self, relevance: Tensor, unit: Unit) -> Factors:
-        """R / (z + epsilon sign(z)), where z counts what is favoured 1 + gamma times."""
+        """R / (z + epsilon sign(z)), where favoured contributions count 1 + gamma times in z."""
         total = unit.net
         if not self.gamma:
             return {Channel.NET: self._quotient(relevance, total, unit.active)}
@@ -132,7 +136,7 @@ class Signed(Sharing):
         if self.epsilon:
             if active:
                 return _divided(relevance, total + self.epsilon, own=True)
-            epsilon = total.new_full((), self.epsilon)  # made on the device
+            epsilon = total.new_full((), self.epsilon)  # on the device of the total
             return _divided(relevance, torch.copysign(epsilon, total) + total, own=True)
         if active:
             return ratio(relevance, total)
@@ -141,9 +145,9 @@ class Signed(Sharing):
 
 @dataclass(frozen=True)
 class TwoSided(Sharing):
-    """Alpha to the positive contributions, -beta to the negative ones; alpha - beta = 1.
+    """Alpha times the relevance to positive contributions, -beta times to negative ones; alpha - beta = 1.
 
-    Where one of the two sums is empty its quotient is 0 / 0, and the other takes the relevance whole, so that
+    If one of the two sums is empty, its quotient is 0 / 0, and the other contributions get all relevance, so that
     relevance is conserved.
     """
 
@@ -151,7 +155,7 @@ class TwoSided(Sharing):
     beta: float = 1.0
 
     def factors(self, relevance: Tensor, unit: Unit) -> Factors:
-        """What each contribution to the two sums, of magnitudes both, is multiplied with."""
+        """The factors of the two sums, both of magnitudes."""
         negative = unit.negative
         if negative is None:
             return {Channel.POSITIVE: ratio(relevance, unit.positive)}

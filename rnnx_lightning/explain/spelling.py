@@ -1,4 +1,4 @@
-"""Has operations that are spelled in a way that hides them in the autograd graph computed by plain ones."""
+"""Replaces operations whose form hides a ReLU or a gate in the autograd graph."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -20,18 +20,19 @@ _IN_PLACE = {"relu_", "clamp_", "clamp_min_", "clip_", "hardtanh_", "threshold_"
 
 
 class PlainSpelling(TorchFunctionMode):
-    """Inside it, a network computes the same values, and the graph shows its ReLUs and gates.
+    """A context in which a network computes the same values, and the graph shows its ReLUs and gates.
 
-    - A ReLU that is written with a comparison (`x * (x > 0)`, `where(x > 0, x, 0)`, `masked_fill(x < 0, 0)`,
+    - A ReLU written with a comparison (`x * (x > 0)`, `where(x > 0, x, 0)`, `masked_fill(x < 0, 0)`,
       `x[x < 0] = 0`) is computed by `torch.relu`.
-    - An activation or a product that overwrites part of a tensor is computed beside it and copied there: of what
-      is written into a part, the graph shows nothing else.
-    - `nn.LSTM`, which runs fused on some CPUs, runs as plain operations.
+    - An activation or product that overwrites part of a tensor is computed separately and then copied there.
+      Otherwise the graph would only show that something was written.
+    - `nn.LSTM`, which runs fused on some CPUs, runs as separate operations.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # By identity: the mask, kept so that no identity is used twice, what was compared, its version, the side.
+        # By id of a mask: the mask (kept, so that its id is not reused), the compared tensor, its version, and
+        # whether the mask is True above 0.
         self._masks: dict[int, tuple[Tensor, Tensor, int, bool]] = {}
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -60,7 +61,7 @@ class PlainSpelling(TorchFunctionMode):
         return result
 
     def _remember(self, name: str, operands: tuple[Any, ...], result: Tensor) -> None:
-        """Keep what says where a tensor is above or below 0."""
+        """Remember masks that show where a tensor is above or below 0."""
         if name in _COMPARISONS and len(operands) > 1:
             one, two = operands[:2]
             above = name in _ABOVE
@@ -73,14 +74,14 @@ class PlainSpelling(TorchFunctionMode):
             self._masks[id(result)] = result, compared, version, above ^ (name in _NOT)
 
     def _rectified(self, name: str, operands: tuple[Any, ...]) -> Tensor | None:
-        """The tensor whose ReLU an operation is, or None."""
+        """The tensor x, if the operation computes ReLU(x); else None."""
         if name in _TIMES and len(operands) > 1:
             candidates = [(operands[0], operands[1], True)]
             if not name.endswith("_") or name.startswith("__r"):
                 candidates.append((operands[1], operands[0], True))
         elif name == "where" and len(operands) == 3:
             mask, one, two = operands
-            if id(mask) not in self._masks:  # it is `one.where(mask, two)`
+            if id(mask) not in self._masks:  # the form `one.where(mask, two)`
                 mask, one = one, mask
             candidates = [(one, mask, True)] if _is_zero(two) else []
             if _is_zero(one):
@@ -92,7 +93,7 @@ class PlainSpelling(TorchFunctionMode):
         return next((tensor for tensor, mask, side in candidates if self._is_mask(mask, tensor, side)), None)
 
     def _is_mask(self, mask: Any, tensor: Any, side: bool) -> bool:
-        """Whether a mask says where just this tensor is above (else below) 0."""
+        """Whether a mask shows where this tensor is above 0 (`side` is True) or below."""
         if not isinstance(tensor, Tensor) or (known := self._masks.get(id(mask))) is None:
             return False
         _, compared, version, above = known
@@ -116,7 +117,7 @@ def _is_zero(value: Any) -> bool:
 
 
 def _equal(one: Tensor, two: Tensor) -> bool:
-    """The same numbers, or a copy of them."""
+    """Whether two tensors have the same values."""
     if one.shape != two.shape or one.dtype != two.dtype or one.device != two.device:
         return False
     return (one.data_ptr() == two.data_ptr() and one.stride() == two.stride()) or torch.equal(one, two)

@@ -1,4 +1,4 @@
-"""A network's last sigmoids or softmaxes, which are no part of what is explained."""
+"""Skips sigmoids and softmaxes at the output of a network, so that logits are explained."""
 
 from typing import Any
 
@@ -11,10 +11,12 @@ from rnnx_lightning.explain.tape import Tape
 
 
 def without_squash(tape: Tape, output: Any) -> Any:
-    """An output, or all in a structure of outputs, before its last sigmoids or softmaxes and what has moved since.
+    """The output before sigmoids or softmaxes at its end; moves of entries after them are applied to the logits.
+
+    Works on a tensor, and on tuples, lists and dicts of tensors.
 
     Raises:
-        UnexplainableError: some entries of a tensor were squashed, and others were not.
+        UnexplainableError: only some entries of a tensor went through a sigmoid or softmax.
     """
     if isinstance(output, dict):
         return {key: without_squash(tape, value) for key, value in output.items()}
@@ -33,9 +35,9 @@ def without_squash(tape: Tape, output: Any) -> Any:
         given = [part for part in parts if part is not None]
         if len(given) < len(parts):
             raise UnexplainableError(
-                "Some entries of the network's output are made by a last sigmoid or softmax, and others are not "
-                "or were written into a constant: what is explained would be logits beside numbers of another "
-                "kind. Let the network give logits, or each as a tensor of its own."
+                "Only some entries of the network's output come from a sigmoid or softmax at its end; others do "
+                "not, or were written into a constant. So logits would be mixed with other numbers. Return logits "
+                "from the network, or return the two kinds as separate tensors."
             )
         value = node.call.apply(given[0] if node.row is MOVE else given)
         found = [tape.find(part) for part in given]
@@ -48,7 +50,7 @@ def without_squash(tape: Tape, output: Any) -> Any:
 
 
 def _made_of(top: Node) -> list[Node]:
-    """What an output is put together from, each after its own sources; does not recurse, as there may be many."""
+    """The nodes that an output is assembled from, each after its sources. Does not recurse: they may be many."""
     ordered, seen, ahead = [], {id(top)}, [(top, False)]
     while ahead:
         node, done = ahead.pop()

@@ -1,7 +1,8 @@
-"""The tape: what a network does to its input, one node an operation, written while it runs once.
+"""The tape: one node for each operation on the input, recorded while a network runs once.
 
-A `TorchDispatchMode` sees each operation below autograd, where layers and fused functions have come apart into
-a few dozen plain ones. What is done is left alone. Nothing is decided here: the walk back knows what follows.
+A `TorchDispatchMode` sees the operations below autograd, where layers and fused functions are broken down into a
+few dozen basic operations. Recording does not change what is computed. Decisions that depend on later operations
+are left to the backward pass.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
@@ -35,19 +36,20 @@ from rnnx_lightning.explain.rows import (
 )
 from rnnx_lightning.explain.rules import PROPORTIONAL, Rule
 
-Recorder = Callable[..., Any]  # (tape, func, *args, **kwargs) -> what the operation gives
+Recorder = Callable[..., Any]  # (tape, func, *args, **kwargs) -> the result of the operation
 
 
 class Tape(Notes):
-    """Writes down what is done to the inputs, while its context is entered.
+    """A context that records the operations on the inputs.
 
     Args:
-        composite: which operation gets which rule.
-        path: where in the network we are.
-        table: operation to what writes it down.
-        harmless: operations whose results are not made of the input's values.
-        scales: what writes down operations that give scales: these may be made of what has no way back.
-        advice: name of an operation that has no rule to what to do instead.
+        composite: chooses the rule of each operation.
+        path: the running module.
+        table: maps an operation to its recorder.
+        harmless: operations whose results do not depend on the values of the input.
+        scales: recorders of operations that compute scales. These may depend on values that relevance cannot go
+            back from, because they get no relevance.
+        advice: maps the name of an operation without a rule to what to do instead.
     """
 
     def __init__(
@@ -62,14 +64,14 @@ class Tape(Notes):
         super().__init__(composite, path, advice)
         self.parts = WeightParts()
         self._table, self._harmless, self._scales = table, harmless, scales
-        self.retired: dict[int, tuple[Tensor, Tensor]] = {}  # storage to who had it, and what is in it
+        self.retired: dict[int, tuple[Tensor, Tensor]] = {}  # by replaced storage: its tensor, its old content
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Handle one operation."""
         return self.record(func, args, kwargs or {})
 
     def record(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """Do what an operation does, and write it down if it is done to something that is made of the input."""
+        """Run an operation, and record it if one of its arguments depends on the input."""
         first: Any = args[0] if args else None
         if self.retired:
             args = tuple(current(self, a) for a in args)
@@ -100,13 +102,13 @@ class Tape(Notes):
         bias: Tensor | None,
         value: Tensor,
     ) -> Tensor:
-        """One call of a linear operation.
+        """Record one call of a linear operation.
 
         Args:
             func: the operation, for messages.
-            source: what is made of the input.
-            operation: what is done, without bias.
-            weight: the constant factor; None where there is none and all weights are >= 0.
+            source: the argument that depends on the input.
+            operation: the operation without bias.
+            weight: the constant factor; None if there is none and all weights are >= 0.
             bias: broadcastable to the output.
             value: the output.
         """
@@ -130,7 +132,7 @@ class Tape(Notes):
         bias: Tensor | None,
         value: Tensor,
     ) -> Node:
-        """The node of a linear map, with the rule that it gets."""
+        """The node of a linear map, with its rule."""
         own = held(source) if source.is_floating_point() else source
         layer = LinearMap(own, operation, weight, bias, node.nonnegative, node.pixels, self.parts)
         layer.present = node.present
@@ -142,14 +144,14 @@ class Tape(Notes):
         return new
 
     def sum_of(self, node: Node, rule: Rule, value: Tensor, plain: bool) -> None:
-        """Make a node a sum of contributions."""
+        """Mark a node as a sum of contributions."""
         node.rule = rule
         node.by_value = plain and node.present is None
         if rule.sharing != PROPORTIONAL or self.path.outputs:
             node.value = held(value)
 
     def _maps(self, layer: LinearMap) -> tuple[list[Map], Rule]:
-        """By which rule a map's contributions are made, of pixels and of features."""
+        """The parts of a linear map (pixels, other features) with their rules, and the rule of the whole."""
         choose, pixels = self.composite.rule, layer.pixels
         rule = choose(self.path, reads_pixels=pixels is not None)
         if pixels is None or pixels.mask is None:
@@ -170,7 +172,7 @@ class Tape(Notes):
         return [Map(rule, on_pixels), Map(other, on_features)], other
 
     def as_sum(self, node: Node, tensor: Tensor) -> Node:
-        """A value as a sum of one contribution, itself."""
+        """A value as a sum of contributions: its own node, or a new sum with the value as its only term."""
         if node.rule is not None and self.composite.sums == "merged":
             return node
         new = self.mapped(node, held(tensor), IDENTITY, None, None, held(tensor))
@@ -179,10 +181,10 @@ class Tape(Notes):
         return new
 
     def common_rule(self, one: Rule, other: Rule) -> Rule:
-        """The rule of a sum of terms that have rules: they need one denominator.
+        """The rule of a sum of two terms with rules, which need one denominator.
 
         Raises:
-            UnexplainableError: they share relevance in different ways.
+            UnexplainableError: the rules divide relevance in different ways.
         """
         if one is other or other.adapts:
             return one
@@ -190,13 +192,13 @@ class Tape(Notes):
             return other
         if one.sharing != other.sharing:
             raise UnexplainableError(
-                f"A sum{self.path} adds terms whose rules share relevance in different ways ({one.sharing} and "
+                f"A sum{self.path} adds terms whose rules divide relevance in different ways ({one.sharing} and "
                 f"{other.sharing}). Give both terms the same rule."
             )
         return one
 
     def add(self, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor]) -> Tensor:
-        """A sum of two values that are made of the input."""
+        """Record a sum of two values that depend on the input."""
         terms = [self.as_sum(*one), self.as_sum(*two)]
         first, second = terms
         assert first.rule is not None
@@ -212,12 +214,12 @@ class Tape(Notes):
     def add_constant(
         self, value: Tensor, node: Node, tensor: Tensor, constant: Tensor | float, bias: bool = False
     ) -> Tensor:
-        """A sum of something that is made of the input, and of a constant, which may be known to be a bias."""
-        term = node if node.rule is not None else self.as_sum(node, tensor)  # constants close no sum
+        """Record a sum of a value that depends on the input and a constant; `bias`: the constant is a bias."""
+        term = node if node.rule is not None else self.as_sum(node, tensor)  # "closed" does not apply to constants
         assert term.rule is not None  # a sum
         rule = term.rule
         if not bias and rule.adapts and isinstance(constant, Tensor) and constant.dim() == value.dim():
-            # A term that happens not to depend on the input (a start state's), and no bias.
+            # Not a bias, but a term that happens not to depend on the input, such as that of a start state.
             rule = self.composite.rule(self.path, reads_pixels=False)
         number = torch.as_tensor(constant, dtype=value.dtype, device=value.device)
         alone = Node(CONSTANT, (), number, number)
@@ -237,7 +239,7 @@ class Tape(Notes):
         refusal: str | None = None,
         func: Any = None,
     ) -> Tensor:
-        """What scales signals; as a signal it hands relevance on to the first node, unless that is refused."""
+        """Record a gate. Used as a signal, it passes relevance to the first node, unless this is refused."""
         if nonnegative is None:
             nonnegative = all(node.nonnegative for node in nodes)
         (node, *_), sources = nodes, nodes[:1]
@@ -251,8 +253,8 @@ class Tape(Notes):
             new.reason = self.message(func, refusal)
         if len(nodes) > 1 and new.reason is None:
             new.reason = (
-                f"A product of two gates{self.path} is used as a signal: which of them the relevance belongs to "
-                "is not known."
+                f"A product of two gates{self.path} is used as a signal: it is undefined which of them gets the "
+                "relevance."
             )
         if new.reason is not None:
             new.row, new.sources = OPAQUE, ()
@@ -261,13 +263,13 @@ class Tape(Notes):
     def product_of_signals(
         self, func: Any, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor], function: Any
     ) -> Tensor:
-        """A product of two signals, as the composite says."""
+        """Record a product of two signals, as chosen by the composite."""
         (first, a), (second, b) = one, two
         way = self.composite.products
         if way == "refuse":
             advice = (
-                "It multiplies two signals, neither of which is a gate (a sigmoid's output): which of them the "
-                'relevance belongs to is not known. Say it: Composite(..., products="half"), "left" or "right".'
+                "It multiplies two signals, neither of which is a gate (the output of a sigmoid). It is undefined "
+                'which of them gets the relevance. Choose: Composite(..., products="half"), "left" or "right".'
             )
             return self.refused(func, value, advice, a, b)
         if way == "half":
@@ -283,9 +285,9 @@ class Tape(Notes):
     # -- moves -----------------------------------------------------------------------------------------------
 
     def move(self, value: Tensor, node: Node, movement: Movement, padding: bool = False) -> Tensor:
-        """A value whose entries are some of the source's, and 0 where there is `padding`."""
+        """Record a value whose entries are entries of the source, or 0 if the operation adds `padding`."""
         new = Node(MOVE, (node,), value, movement, node.nonnegative, gate=node.gate)
-        new.dtype = value.dtype if value.is_floating_point() else node.dtype  # tokens have relevance, too
+        new.dtype = value.dtype if value.is_floating_point() else node.dtype  # int64 tokens have relevance, too
         new.lost = node.lost
         if node.pixels is not None:
             new.pixels = node.pixels.moved(movement.apply, node.shape)
@@ -310,10 +312,10 @@ class Tape(Notes):
         joining: Joining,
         apply: Callable[[list[Tensor]], Tensor],
     ) -> Tensor:
-        """Several tensors put together; `apply` does it to tensors of their shapes."""
+        """Record that several tensors are joined; `apply` joins tensors of their shapes."""
         known = [node for node in nodes if node is not None]
         gate = all(node.gate for node in known)
-        if not gate:  # a gate times a constant is no signal
+        if not gate:  # a gate times a constant is a constant
             nodes = [None if node is not None and node.lost else node for node in nodes]
             known = [node for node in nodes if node is not None]
         new = Node(JOIN, nodes, value, joining)
@@ -342,19 +344,19 @@ class Tape(Notes):
         return self.note(value, new)
 
     def _take_over(self, new: Node, node: Node, value: Tensor) -> None:
-        """A sum stays one."""
+        """After a move, a sum is still a sum."""
         assert node.rule is not None  # it is a sum
         self.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, node.depth, node.scaled
 
 
 def replace_map(layer: LinearMap, where: Tensor, bias: bool) -> LinearMap:
-    """The same map with the contributions of some entries alone."""
+    """The same map with only the contributions of some entries."""
     return replace(layer, where=where, bias=layer.bias if bias else None, output=None, _sides=None)
 
 
 def present_of(nodes: Sequence[Node | None], tensors: Sequence[Tensor], apply: Any) -> Tensor | None:
-    """Which entries of several tensors put together are no padding; constant zeros are, as `F.pad` writes them."""
+    """Which entries of several joined tensors are not padding. Constant zeros are padding, as with `F.pad`."""
     parts = [tensor != 0 if node is None else node.present for node, tensor in zip(nodes, tensors, strict=True)]
     if all(part is None for part in parts):
         return None
@@ -367,7 +369,7 @@ def present_of(nodes: Sequence[Node | None], tensors: Sequence[Tensor], apply: A
 
 
 def only_padded(layer: LinearMap, mask: Tensor) -> bool:
-    """Whether all that is no pixel is padding. A whole channel of zeros is not: that is how a state starts."""
+    """Whether all entries that are not pixels are padding. A channel of only zeros is a start state instead."""
     if layer.present is None or bool((layer.present & ~mask).any()):
         return False
     if layer.operation.beside is None:

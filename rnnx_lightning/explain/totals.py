@@ -1,4 +1,4 @@
-"""Totals of contributions, with exponents where they would underflow."""
+"""Totals of contributions, with separate exponents to avoid underflow."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,11 +10,11 @@ from torch import Tensor
 class Total(NamedTuple):
     """A total of contributions: mantissa * 2^exponent.
 
-    A memory's contributions shrink at each step, and would underflow after many.
+    The contributions to a memory cell shrink at each time step, and would underflow after many steps.
 
     Attributes:
-        mantissa: of the unit's shape.
-        exponent: of the same shape, whole numbers; None for 0.
+        mantissa: of the shape of the unit.
+        exponent: of the same shape, integers; None means 0.
     """
 
     mantissa: Tensor
@@ -22,27 +22,27 @@ class Total(NamedTuple):
 
     @property
     def real(self) -> Tensor:
-        """As one number."""
+        """The total as one number."""
         return self.mantissa if self.exponent is None else self.mantissa * power(self.exponent, self.mantissa)
 
 
 def power(exponent: Tensor, like: Tensor) -> Tensor:
-    """2^exponent in the type of another tensor."""
+    """2^exponent in the dtype of another tensor."""
     return torch.exp2(exponent.to(torch.float64 if like.dtype == torch.float64 else torch.float32)).to(like.dtype)
 
 
-EVERY = 8  # so many scalings in a row shrink totals little enough
+EVERY = 8  # number of successive scalings after which totals are normalised
 
 
 class Unknown:
-    """A total that nobody has asked for."""
+    """A total that has not been computed."""
 
 
 UNKNOWN = Unknown()
 
 
 def added(totals: Sequence[Total | None]) -> Total | None:
-    """The sum of the totals that there are."""
+    """The sum of all totals that are not None."""
     result: Total | None = None
     for total in totals:
         if total is None or result is None:
@@ -57,19 +57,19 @@ def added(totals: Sequence[Total | None]) -> Total | None:
     return result
 
 
-EMPTY = -1e9  # the exponent of 0
+EMPTY = -1e9  # the exponent of a total of 0
 
 
 def exponent_of(total: Total) -> Tensor:
-    """A total's exponent; that of 0 is lower than all others."""
+    """The exponent of a total; for a total of 0, it is below all others."""
     exponent = torch.zeros_like(total.mantissa, dtype=torch.float32) if total.exponent is None else total.exponent
     return torch.where(total.mantissa == 0, EMPTY, exponent)
 
 
 def normalised(total: Total) -> Total:
-    """The same with mantissas near 1."""
+    """The same total with mantissas near 1."""
     mantissa, exponent = torch.frexp(total.mantissa.detach())
     shift = exponent.to(torch.float32)
-    if torch.is_grad_enabled():  # frexp has no gradient by the mantissa
+    if torch.is_grad_enabled():  # frexp is not differentiable
         mantissa = total.mantissa * power(-shift, total.mantissa)
     return Total(mantissa, shift if total.exponent is None else total.exponent + shift)

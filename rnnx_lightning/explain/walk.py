@@ -1,4 +1,4 @@
-"""The walk back over the tape: each value is handed its relevance, and hands it on."""
+"""The backward pass over the tape: each node receives relevance and passes it on."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from rnnx_lightning.explain.totals import Total, Unknown, added, exponent_of, po
 
 
 def find_exact(nodes: Sequence[Node], everywhere: bool) -> None:
-    """Mark sums whose totals must be right for all units: what anything but ReLU reads."""
+    """Mark the sums whose totals must be right for all units, because something other than ReLU reads them."""
     for node in reversed(nodes):
         node.exact |= everywhere
         absorbs = node.rule is not None and node.row.absorbs
@@ -22,12 +22,12 @@ def find_exact(nodes: Sequence[Node], everywhere: bool) -> None:
 
 
 def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]) -> None:
-    """Hand on what the last nodes have received, to the inputs.
+    """Pass relevance from the last nodes back to the inputs.
 
     Args:
-        nodes: the tape; emptied on the way, so that memory is freed.
+        nodes: the nodes of the tape; the list is emptied on the way, to free memory.
         composite: how biases are treated.
-        kept: by number of a kept node, its relevance is put here.
+        kept: receives the relevance of each kept node, by the node's id.
     """
     while nodes:
         node = nodes.pop()
@@ -50,7 +50,7 @@ def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]
 
 
 def evaluate(node: Node, channel: Channel) -> Total | None:
-    """A total, from the totals of its parts; does not recurse, as sums can be as deep as a sequence is long."""
+    """A total, from the totals of its parts. Does not recurse: sums can be as deep as the sequence is long."""
     ahead = [(node, channel)]
     while ahead:
         current, wanted = ahead[-1]
@@ -69,7 +69,7 @@ def evaluate(node: Node, channel: Channel) -> Total | None:
 
 
 class _Unit:
-    """The totals of a node, as a way of sharing sees them."""
+    """The totals of a node, as a `Sharing` sees them."""
 
     def __init__(self, node: Node, bias: str) -> None:
         assert node.rule is not None  # only sums are shared
@@ -80,7 +80,7 @@ class _Unit:
         self.active = not node.exact and not self._ignores_constant
         self.by_value = node.by_value and not node.scaled and not node.constant and node.value is not None
         self.spreads = bias == "spread"
-        self.scale: Tensor | None = None  # by which a factor of `positive` is multiplied
+        self.scale: Tensor | None = None  # multiplies the factor of `positive`
 
     @property
     def net(self) -> Tensor:
@@ -137,7 +137,7 @@ class _Unit:
 
 
 def close(node: Node, relevance: Tensor, composite: Composite) -> None:
-    """Turn the relevance of a sum into factors of its channels."""
+    """Turn the relevance of a sum into the factors of its channels."""
     assert node.rule is not None  # only sums are closed
     unit = _Unit(node, composite.bias)
     given: Tensor | None = None
@@ -156,19 +156,19 @@ def close(node: Node, relevance: Tensor, composite: Composite) -> None:
             if channel is Channel.NET and unit.constant is not None:
                 total = total - unit.constant
             given = factor * total if given is None else given + factor * total
-    if composite.bias == "spread":  # what contributions did not get goes evenly to all inputs
+    if composite.bias == "spread":  # distribute evenly what the contributions did not get
         count = unit.count
         left = relevance if given is None else relevance - given
         node.receive(left / count.masked_fill(count == 0, torch.inf), Channel.COUNT)
 
 
 def _total_of_factor(node: Node, channel: Channel, unit: _Unit) -> Total | None:
-    """The total that a factor is for, where it must be known: if it has an exponent, or what it gave is asked."""
+    """The total that a factor belongs to, if it is needed: for its exponent, or to spread biases; else None."""
     return evaluate(node, channel) if node.scaled or unit.spreads else None
 
 
 def _relevance_of_sum(node: Node) -> Tensor | None:
-    """The relevance of a sum: what its channels, and its constant, got."""
+    """The relevance of a sum: the parts of its channels and of its constant."""
     relevance: Tensor | None = None
     for channel in Channel:
         factor = node.inbox[channel]

@@ -1,4 +1,4 @@
-"""Scores of explanations: pure functions, and the torchmetrics made of them."""
+"""Scores of explanations: pure functions, and torchmetrics based on them."""
 
 from rnnx_lightning.metrics.quantus_scores import Quantus
 from rnnx_lightning.metrics.relevance import (

@@ -1,4 +1,4 @@
-"""Pixel flipping for any input: patches, time steps, variables or tokens are deleted, most relevant first."""
+"""Pixel flipping for any input: delete patches, time steps, variables or tokens, the most relevant first."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -8,11 +8,11 @@ from torch import Tensor
 
 
 class PixelFlipping(NamedTuple):
-    """What becomes of the prediction as parts are set to a baseline, one after the other.
+    """The prediction as parts are set to a baseline, one after another.
 
     Attributes:
-        curve: (B, P + 1) probability of the explained class with 0 .. P parts gone, most relevant first.
-        random_curve: the same, parts in random order.
+        curve: (B, P + 1) probability of the explained class after deleting 0 to P parts, the most relevant first.
+        random_curve: the same with parts in random order.
     """
 
     curve: Tensor
@@ -20,27 +20,32 @@ class PixelFlipping(NamedTuple):
 
     @property
     def area(self) -> Tensor:
-        """(B,) mean height of the curve; the smaller, the better the explanation."""
+        """(B,) mean height of the curve; lower is better."""
         return torch.trapezoid(self.curve, dim=1) / (self.curve.shape[1] - 1)
 
     @property
     def random_area(self) -> Tensor:
-        """(B,) the same in random order."""
+        """(B,) the same for random order."""
         return torch.trapezoid(self.random_curve, dim=1) / (self.random_curve.shape[1] - 1)
 
 
 def patches(shape: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
-    """Parts of equal size: which one each entry of an example belongs to.
+    """Divide an example into parts of equal size, and number them.
 
     Args:
-        shape: of one example, as (1, 28, 84), (T, V), (T,).
-        size: of a part, as (1, 7, 7), (1, V) for whole time steps, (1,) for tokens.
+        shape: of one example, such as (1, 28, 84), (T, V) or (T,).
+        size: of a part, such as (1, 7, 7), (1, V) for whole time steps, or (1,) for tokens.
 
     Returns:
-        int64 of `shape`, 0 to P - 1 in row-major order.
+        int64 of shape `shape`: the number of each entry's part, 0 to P - 1 in row-major order.
 
     Raises:
-        ValueError: the shape cannot be cut into such parts.
+        ValueError: the shape cannot be divided into such parts.
+
+    Example:
+        >>> patches((2, 4), (1, 2))
+        tensor([[0, 0, 1, 1],
+                [2, 2, 3, 3]])
     """
     if len(size) != len(shape) or any(s < 1 or n % s for n, s in zip(shape, size, strict=True)):
         raise ValueError(f"parts of size {size} must divide examples of shape {shape}")
@@ -62,38 +67,36 @@ def deletion(
     seed: int = 0,
     at_once: int = 1024,
 ) -> PixelFlipping:
-    """Set the most relevant parts to a baseline first, and watch the prediction go [BML+16].
+    """Set parts to a baseline, the most relevant first, and measure the prediction [BML+16].
 
-    A part's relevance is the sum of that of its entries; among equals the first goes first.
+    The relevance of a part is the sum over its entries. Among equally relevant parts, the first is deleted first.
 
     Args:
-        model: (N, ...) to logits (N, K).
+        model: maps (N, ...) to logits (N, K).
         x: (B, ...) numbers, or int64 tokens.
-        relevance: of x's shape.
+        relevance: of the shape of x.
         target: (B,) explained class.
-        parts: of an example's shape, the number of each entry's part, 0 to P - 1; see `patches`. Entries of
-            one part need not be neighbours.
-        baseline: what a deleted entry becomes: a number, a token, or a tensor that broadcasts to x.
-        seed: of the random order that is measured beside.
-        at_once: examples that the model is given at a time, at least B.
+        parts: of the shape of an example: the number of each entry's part, 0 to P - 1; see `patches`. The entries
+            of a part need not be neighbours.
+        baseline: the value of a deleted entry: a number, a token, or a tensor that broadcasts to x.
+        seed: seed of the random order, which is measured for comparison.
+        at_once: number of examples per call of the model; at least B are used.
 
     Returns:
-        A `PixelFlipping`: curves (B, P + 1) of the probability of the explained class.
+        A `PixelFlipping` with curves (B, P + 1) of the probability of the explained class.
 
     Raises:
         ValueError: shapes do not fit, or parts are not numbered from 0.
     """
     if relevance.shape != x.shape or parts.shape != x.shape[1:]:
         raise ValueError(
-            f"relevance must be of x's shape {tuple(x.shape)}, and parts of an example's, got "
+            f"relevance must have the shape of x, {tuple(x.shape)}, and parts that of an example, got "
             f"{tuple(relevance.shape)} and {tuple(parts.shape)}"
         )
     parts = parts.to(x.device).flatten()
     count = int(parts.max()) + 1
     if parts.is_floating_point() or int(parts.min()) < 0 or len(torch.unique(parts)) < count:
-        raise ValueError(
-            f"parts must be whole numbers from 0 on, without a gap, got {torch.unique(parts).tolist()}"
-        )
+        raise ValueError(f"parts must be integers from 0 on, without gaps, got {torch.unique(parts).tolist()}")
     flat = relevance.flatten(1)
     score = flat.new_zeros(len(x), count).index_add_(1, parts, flat)
     generator = torch.Generator(x.device).manual_seed(seed)

@@ -1,4 +1,4 @@
-"""How well relevance agrees with what decided: one pure function a score, one value a sequence."""
+"""Scores of relevance: one pure function per score, one value per sequence."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,13 @@ def majority_cosine_similarity(relevance: Tensor, majority: Tensor) -> Tensor:
         majority: (B, S) bool.
 
     Returns:
-        (B,) in [-1, 1]. Spread evenly over two of three samples it is 1, over all three 0.816.
+        (B,) in [-1, 1]. It is 1 if relevance is spread evenly over the two majority samples, 0.816 if it is spread
+        evenly over all three.
+
+    Example:
+        >>> relevance = torch.tensor([2.0, 1.0, 0.0]).repeat_interleave(28).expand(1, 1, 28, 84)
+        >>> majority_cosine_similarity(relevance, torch.tensor([[True, True, False]]))
+        tensor([0.9487])
     """
     v = sample_relevance(relevance, majority.shape[1])
     # Squares neither over- nor underflow; a cosine does not depend on the scale, and so neither does its gradient.
@@ -41,7 +47,7 @@ def majority_cosine_similarity(relevance: Tensor, majority: Tensor) -> Tensor:
 
 
 def pixel_mask(majority: Tensor, relevance: Tensor) -> Tensor:
-    """(B, S) bool to (B, 1, H, S * W): true on the pixels of the majority samples."""
+    """From (B, S) bool to (B, 1, H, S * W) bool: True on the pixels of the majority samples."""
     width = relevance.shape[-1] // majority.shape[1]
     return majority.repeat_interleave(width, dim=1)[:, None, None, :].expand_as(relevance)
 
@@ -54,7 +60,12 @@ def relevance_mass_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
         majority: (B, S) bool.
 
     Returns:
-        (B,) in [0, 1]; 0 where no relevance is positive.
+        (B,) in [0, 1]; 0 if no relevance is positive.
+
+    Example:
+        >>> relevance = torch.tensor([3.0, 1.0, 1.0]).repeat_interleave(28).expand(1, 1, 28, 84)
+        >>> relevance_mass_accuracy(relevance, torch.tensor([[True, True, False]]))
+        tensor([0.8000])
     """
     positive = relevance.clamp(min=0)
     total = positive.flatten(1).sum(1)
@@ -63,14 +74,21 @@ def relevance_mass_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
 
 
 def relevance_rank_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
-    """Share of the K most relevant pixels that lie on majority samples, which have K pixels [Arras et al., 2022].
+    """Share of the K most relevant pixels that lie on majority samples [Arras et al., 2022].
+
+    K is the number of pixels of the majority samples.
 
     Args:
         relevance: (B, 1, H, S * W).
-        majority: (B, S) bool, the same number of majority samples in every sequence.
+        majority: (B, S) bool, with the same number of majority samples in every sequence.
 
     Returns:
         (B,) in [0, 1].
+
+    Example:
+        >>> relevance = torch.tensor([3.0, 1.0, 2.0]).repeat_interleave(28).expand(1, 1, 28, 84)
+        >>> relevance_rank_accuracy(relevance, torch.tensor([[True, True, False]]))
+        tensor([0.5000])
     """
     mask = pixel_mask(majority, relevance).flatten(1)
     count = mask.sum(1, keepdim=True)
@@ -80,14 +98,18 @@ def relevance_rank_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
 
 
 def conservation_error(relevance: Tensor, explained: Tensor) -> Tensor:
-    """|z - sum of R| / |z|: the share of the explained logit that did not arrive at the pixels.
+    """|R - sum of R_i| / |R|: how far the relevance of the pixels is from that of the output.
 
     Args:
-        relevance: (B, ...).
-        explained: (B,) the relevance that was sent down: z_y, or max(z_y, 0) of the study's methods.
+        relevance: (B, ...), R_i.
+        explained: (B,) the relevance R at the output: z_y, or max(z_y, 0) for the methods of the study.
 
     Returns:
-        (B,) >= 0; 0 where nothing was sent down and nothing arrived.
+        (B,) >= 0. If R is 0, the absolute error |sum of R_i|.
+
+    Example:
+        >>> conservation_error(torch.tensor([[1.0, 2.0, 0.5]]), torch.tensor([4.0]))
+        tensor([0.1250])
     """
     gap = (explained - relevance.flatten(1).sum(1)).abs()
     return torch.where(explained != 0, gap / explained.abs(), gap)
@@ -102,22 +124,22 @@ def pixel_flipping(
     background: float = -1.0,
     seed: int = 0,
 ) -> PixelFlipping:
-    """Set the most relevant patches to the background first, and watch the prediction go [BML+16].
+    """Set patches to the background, the most relevant first, and measure the prediction [BML+16].
 
     Args:
-        model: (B, 1, H, W) to logits (B, K).
+        model: maps (B, 1, H, W) to logits (B, K).
         x: (B, 1, H, W).
         relevance: (B, 1, H, W).
         target: (B,) explained class.
         patch: side of a patch in pixels; H and W are multiples of it.
         background: value of a background pixel.
-        seed: of the random order.
+        seed: seed of the random order.
 
     Returns:
         A `PixelFlipping`.
 
     Raises:
-        ValueError: the picture cannot be cut into such patches.
+        ValueError: the picture cannot be divided into such patches.
     """
     height, width = x.shape[-2:]
     if patch < 1 or height % patch or width % patch:

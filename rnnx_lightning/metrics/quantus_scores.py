@@ -11,16 +11,17 @@ from rnnx_lightning.metrics.relevance import SequenceMean
 
 
 class Quantus(SequenceMean):
-    """Mean of a metric of Quantus that gives one number an example.
+    """Mean of a Quantus metric that returns one number per example.
 
     Args:
-        metric: a class of `quantus`: FaithfulnessCorrelation, Sparseness, Complexity, ... Those that explain once
-            more (robustness, randomisation) are called in Python, with `explain.quantus_explain_func`.
-        options: of the class; lists stay lists.
+        metric: a class of `quantus`: FaithfulnessCorrelation, Sparseness, Complexity, ... Metrics that compute
+            explanations themselves (robustness, randomisation) can only be used from Python, with
+            `explain.quantus_explain_func`.
+        options: arguments of the class; lists stay lists.
 
     Raises:
         ImportError: Quantus is not installed.
-        ValueError: it has no such metric; later, the metric gives something else than one number an example.
+        ValueError: Quantus has no such metric, or (in `update`) it does not return one number per example.
     """
 
     def __init__(self, metric: str, options: dict[str, Any] | None = None) -> None:
@@ -29,7 +30,7 @@ class Quantus(SequenceMean):
             quantus = importlib.import_module("quantus")
         except ImportError as error:
             raise ImportError(
-                f"the score {metric!r} is Quantus', which is not installed: pip install quantus"
+                f"the score {metric!r} needs Quantus, which is not installed: pip install quantus"
             ) from error
         kind = getattr(quantus, metric, None)
         if not isinstance(kind, type) or not callable(getattr(kind, "evaluate_batch", None)):
@@ -39,7 +40,7 @@ class Quantus(SequenceMean):
         self._score: Callable[..., Any] = kind(**{**given, **(options or {})})
 
     def update(self, network: nn.Module, image: Tensor, label: Tensor, relevance: Tensor) -> None:
-        """Count in pictures and relevance (B, ...) of a network's explained classes (B,)."""
+        """Add pictures and relevance (B, ...) for the explained classes (B,) of a network."""
         found = self._score(
             network,
             image.cpu().numpy(),
@@ -50,10 +51,10 @@ class Quantus(SequenceMean):
         try:
             values = torch.as_tensor(found, dtype=torch.float64, device=image.device)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"Quantus' {self.metric} gives no number an example: {error}") from error
+            raise ValueError(f"Quantus' {self.metric} does not return one number per example: {error}") from error
         if values.shape != (len(image),):
             raise ValueError(
-                f"Quantus' {self.metric} gives numbers of shape {tuple(values.shape)} for {len(image)} examples, "
-                "not one each"
+                f"Quantus' {self.metric} returns numbers of shape {tuple(values.shape)} for {len(image)} "
+                "examples, not one per example"
             )
         self.add(values)

@@ -1,4 +1,4 @@
-"""The scores as torchmetrics: a sum and a count, exact over any number of batches and ranks."""
+"""The scores as torchmetrics: a sum and a count, exact over any number of batches and processes."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,10 +11,10 @@ from rnnx_lightning.metrics.deletion import deletion, patches
 
 
 class SequenceMean(Metric):
-    """The mean of one value a sequence.
+    """The mean of one value per sequence; the base class of scores.
 
     Attributes:
-        values: (B,) those that were counted in last; they are not added up over ranks.
+        values: (B,) the values that were added last; they are not collected from other processes.
     """
 
     full_state_update = False
@@ -28,7 +28,7 @@ class SequenceMean(Metric):
         self.add_state("count", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def add(self, values: Tensor) -> None:
-        """Count (B,) values in."""
+        """Add (B,) values."""
         self.values = values
         self.total += values.sum(dtype=self.total.dtype)
         self.count += values.numel()
@@ -39,12 +39,20 @@ class SequenceMean(Metric):
 
 
 class MajorityCosineSimilarity(SequenceMean):
-    """Mean of `functional.majority_cosine_similarity`."""
+    """Mean of `functional.majority_cosine_similarity`.
+
+    Example:
+        >>> score = MajorityCosineSimilarity()
+        >>> relevance = torch.tensor([2.0, 1.0, 0.0]).repeat_interleave(28).expand(1, 1, 28, 84)
+        >>> score.update(relevance, torch.tensor([[True, True, False]]))
+        >>> score.compute()
+        tensor(0.9487)
+    """
 
     higher_is_better = True
 
     def update(self, relevance: Tensor, majority: Tensor) -> None:
-        """Count in relevance (B, 1, H, S * W) with its majority masks (B, S)."""
+        """Add relevance (B, 1, H, S * W) with its majority masks (B, S)."""
         self.add(functional.majority_cosine_similarity(relevance, majority))
 
 
@@ -54,7 +62,7 @@ class RelevanceMassAccuracy(SequenceMean):
     higher_is_better = True
 
     def update(self, relevance: Tensor, majority: Tensor) -> None:
-        """Count in relevance (B, 1, H, S * W) with its majority masks (B, S)."""
+        """Add relevance (B, 1, H, S * W) with its majority masks (B, S)."""
         self.add(functional.relevance_mass_accuracy(relevance, majority))
 
 
@@ -64,7 +72,7 @@ class RelevanceRankAccuracy(SequenceMean):
     higher_is_better = True
 
     def update(self, relevance: Tensor, majority: Tensor) -> None:
-        """Count in relevance (B, 1, H, S * W) with its majority masks (B, S)."""
+        """Add relevance (B, 1, H, S * W) with its majority masks (B, S)."""
         self.add(functional.relevance_rank_accuracy(relevance, majority))
 
 
@@ -74,17 +82,17 @@ class ConservationError(SequenceMean):
     higher_is_better = False
 
     def update(self, relevance: Tensor, explained: Tensor) -> None:
-        """Count in relevance (B, ...) with what was sent down, (B,)."""
+        """Add relevance (B, ...) with the relevance at the output, (B,)."""
         self.add(functional.conservation_error(relevance, explained))
 
 
 class PixelFlippingArea(SequenceMean):
-    """Mean area under the pixel-flipping curve; `random_order` gives that of random orders instead.
+    """Mean area under the pixel-flipping curve; lower is better.
 
     Args:
         patch: side of a patch in pixels.
         background: value of a background pixel.
-        random_order: measure the baseline.
+        random_order: measure random orders instead, as a baseline.
     """
 
     higher_is_better = False
@@ -96,18 +104,18 @@ class PixelFlippingArea(SequenceMean):
         self.random_order = random_order
 
     def update(self, network: Callable[[Tensor], Tensor], image: Tensor, relevance: Tensor, label: Tensor) -> None:
-        """Count in pictures and relevance (B, 1, H, W) of a network's explained classes (B,)."""
+        """Add pictures and relevance (B, 1, H, W) for the explained classes (B,) of a network."""
         flipped = functional.pixel_flipping(network, image, relevance, label, self.patch, self.background)
         self.add(flipped.random_area if self.random_order else flipped.area)
 
 
 class DeletionArea(SequenceMean):
-    """Mean area under the deletion curve; `random_order` gives that of random orders instead.
+    """Mean area under the deletion curve; lower is better.
 
     Args:
-        size: of the parts, as [1, 28, 7] for time steps of seven pixel columns; see `patches`.
-        baseline: what a deleted entry becomes; pixels of the background are -1.
-        random_order: measure what any explanation should beat.
+        size: of the parts, such as [1, 28, 7] for time steps of seven pixel columns; see `deletion.patches`.
+        baseline: the value of a deleted entry; background pixels are -1.
+        random_order: measure random orders instead, as a baseline.
     """
 
     higher_is_better = False
@@ -119,7 +127,7 @@ class DeletionArea(SequenceMean):
         self.random_order = random_order
 
     def update(self, network: Callable[[Tensor], Tensor], image: Tensor, relevance: Tensor, label: Tensor) -> None:
-        """Count in inputs, of any kind, and relevance (B, ...) of a network's explained classes (B,)."""
+        """Add inputs of any kind and relevance (B, ...) for the explained classes (B,) of a network."""
         parts = patches(tuple(image.shape[1:]), self.size)
         found = deletion(network, image, relevance, label, parts, self.baseline)
         self.add(found.random_area if self.random_order else found.area)

@@ -1,1 +1,1 @@
-"""Tensors in, pictures out."""
+"""Pictures of sequences and of relevance."""

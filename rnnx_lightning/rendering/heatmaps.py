@@ -1,4 +1,4 @@
-"""Relevance as pictures: symmetric scale, zero in white, blue and red that the colour-blind can tell apart."""
+"""Heatmaps of relevance: a symmetric scale, white for zero, and colour-blind-safe blue and red."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -13,19 +13,25 @@ from rnnx_lightning.rendering.sequences import WRONG_COLOUR
 
 NEGATIVE = (0.13, 0.40, 0.67)
 POSITIVE = (0.70, 0.09, 0.17)
-SATURATION = 0.995  # this share of the pixels lies inside the colour scale; the few beyond are clipped
-FRAME = "#222222"  # neither of the scale's colours
+SATURATION = 0.995  # share of the pixels inside the colour scale; the others are clipped
+FRAME = "#222222"  # not a colour of the scale
 GAP = 4  # pixels between pictures
 
 
 def colour_relevance(relevance: Tensor) -> Tensor:
-    """Colours of relevance, each map on a scale of its own, symmetric around zero.
+    """Colours of relevance; each map has its own scale, symmetric around zero.
 
     Args:
         relevance: (B, 1, H, W).
 
     Returns:
-        (B, 3, H, W) in [0, 1]: red where positive, blue where negative, white where zero.
+        (B, 3, H, W) in [0, 1]: red for positive, blue for negative, white for zero relevance.
+
+    Example:
+        >>> colour_relevance(torch.tensor([[[[1.0, 0.0, -1.0]]]]))[0, :, 0].T
+        tensor([[0.7000, 0.0900, 0.1700],
+                [1.0000, 1.0000, 1.0000],
+                [0.1300, 0.4000, 0.6700]])
     """
     flat = relevance.float().flatten(1)
     scale = torch.quantile(flat.abs(), SATURATION, dim=1)
@@ -38,16 +44,16 @@ def colour_relevance(relevance: Tensor) -> Tensor:
 
 
 def _grid(pictures: Sequence[Tensor]) -> Tensor:
-    """C stacks of pictures (B, 3, H, W) to one (H', W', 3), a row for each of B, with white gaps."""
+    """From C stacks of pictures (B, 3, H, W) to one picture (H', W', 3): B rows, C columns, white gaps."""
     padded = [torch.nn.functional.pad(p, (0, GAP, 0, GAP), value=1.0) for p in pictures]
     return torch.cat(padded, dim=3).permute(0, 2, 3, 1).flatten(0, 1)
 
 
 def draw_heatmaps(explained: Explained, class_names: Sequence[str]) -> Figure:
-    """One row a sequence; one column the input, and one for each method; under its maps their first score.
+    """Draw one row per sequence: the input, and one heatmap per method with its first score.
 
     Args:
-        explained: the sequences; samples that are known to be of the majority class are framed.
+        explained: the sequences; samples of the majority class are framed, if known.
         class_names: by label.
 
     Returns:
@@ -61,7 +67,7 @@ def draw_heatmaps(explained: Explained, class_names: Sequence[str]) -> Figure:
     grid = _grid([grey, *map(colour_relevance, relevance.values())])
     columns, rows = len(relevance) + 1, len(image)
     cell_height, cell_width = height + GAP, width + GAP
-    # Room on the left for the classes, on top for the methods; ~2.4 screen pixels for one of the picture.
+    # Space on the left for classes, on top for methods; about 2.4 screen pixels per picture pixel.
     inches = 2.4 / 100
     left, top = 62, 26
     size = (cell_width * columns + left, cell_height * rows + top)
@@ -88,7 +94,7 @@ def draw_heatmaps(explained: Explained, class_names: Sequence[str]) -> Figure:
                 axis.text(x, y + 1, f"{float(values[name][row]):.2f}", ha="right", va="top", fontsize=7.5)
     axis.set_xlim(-0.5, cell_width * columns - 0.5)
     axis.set_ylim(cell_height * rows - 0.5, -0.5)
-    note = "red speaks for the class, blue against it"
+    note = "red is relevance for the class, blue against it"
     if majority is not None:
         note = f"samples of the majority class are framed; {note}"
     if values:

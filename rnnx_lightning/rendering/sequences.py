@@ -1,4 +1,4 @@
-"""Pictures of sequences with what is known of them."""
+"""Pictures of sequences with labels, predictions and majority samples."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-MAJORITY_COLOUR = "#0072B2"  # blue and vermilion: told apart by the colour-blind, too
+MAJORITY_COLOUR = "#0072B2"  # blue and vermilion are colour-blind-safe
 WRONG_COLOUR = "#D55E00"
 
 
@@ -18,15 +18,15 @@ def draw_sequences(
     class_names: Sequence[str],
     columns: int = 3,
 ) -> Figure:
-    """Sequences in a grid: majority samples framed, label and prediction above, errors in vermilion.
+    """Draw sequences in a grid: majority samples framed, label and prediction above, errors in vermilion.
 
     Args:
         image: (B, 1, H, S * W) in [-1, 1].
         label: (B,) majority class.
         prediction: (B,) predicted class.
-        majority: (B, S) bool, true where a sample is of the majority class.
+        majority: (B, S) bool, True where a sample is of the majority class.
         class_names: by label.
-        columns: sequences in a row of the grid.
+        columns: number of sequences in a row.
 
     Returns:
         A matplotlib figure, not registered with pyplot.

@@ -1,4 +1,4 @@
-"""Relevance of multivariate series: lines over a coloured ground."""
+"""Relevance of multivariate series: lines over a background coloured by relevance."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,16 @@ LINE = "#222222"
 def draw_series(
     series: Tensor, relevance: Tensor, names: Sequence[str] | None = None, title: str = "", step: str = "time step"
 ) -> Figure:
-    """A row for each variable: its line, over the relevance of each time step.
+    """Draw one row per variable: its line over the relevance of each time step.
 
-    Red speaks for the class, blue against it; all variables share one scale, symmetric around zero.
+    Red is relevance for the class, blue against it. All variables share one colour scale, symmetric around zero.
 
     Args:
         series: (T, V).
         relevance: (T, V).
-        names: of the variables.
-        title: above all.
-        step: what the horizontal axis counts.
+        names: names of the variables.
+        title: title of the figure.
+        step: label of the horizontal axis.
 
     Returns:
         A matplotlib figure, not registered with pyplot.
@@ -34,7 +34,7 @@ def draw_series(
     """
     if series.dim() != 2 or series.shape != relevance.shape:
         raise ValueError(
-            f"series and relevance must be of one shape (T, V), got {tuple(series.shape)} and "
+            f"series and relevance must have the same shape (T, V), got {tuple(series.shape)} and "
             f"{tuple(relevance.shape)}"
         )
     length, count = series.shape

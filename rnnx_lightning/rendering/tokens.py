@@ -1,4 +1,4 @@
-"""Relevance of tokens: as HTML, and on a terminal."""
+"""Relevance of tokens, as HTML and as text for a terminal."""
 
 import html
 from collections.abc import Sequence
@@ -13,19 +13,24 @@ Colour = tuple[int, int, int]
 
 
 def token_colours(relevance: Tensor) -> list[Colour]:
-    """Red where positive, blue where negative, white where zero; symmetric around zero.
+    """Colours of tokens: red for positive, blue for negative, white for zero; the scale is symmetric.
 
     Args:
         relevance: (T,).
 
     Returns:
-        (red, green, blue) of each, 0 to 255.
+        (red, green, blue) of each token, 0 to 255.
 
     Raises:
-        ValueError: it is not one number a token, or not finite.
+        ValueError: relevance is not one finite number per token.
+
+    Example:
+        >>> import torch
+        >>> token_colours(torch.tensor([0.0, 1.0, -2.0]))
+        [(255, 255, 255), (217, 139, 149), (33, 102, 171)]
     """
     if relevance.dim() != 1 or not bool(relevance.isfinite().all()):
-        raise ValueError(f"relevance must be one finite number a token (T,), got shape {tuple(relevance.shape)}")
+        raise ValueError(f"relevance must be one finite number per token (T,), got shape {tuple(relevance.shape)}")
     values = relevance.double().tolist()
     most = max(map(abs, values), default=0) or 1.0
     colours = []
@@ -38,27 +43,32 @@ def token_colours(relevance: Tensor) -> list[Colour]:
 
 
 def _ink(ground: Colour) -> str:
-    """Black or white, whichever is read better on a ground."""
+    """Black or white, whichever is easier to read on a background."""
     red, green, blue = ((channel / 255) ** 2.2 for channel in ground)
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.18 else "#ffffff"
 
 
 def _pairs(tokens: Sequence[str], relevance: Tensor) -> list[tuple[str, float, Colour]]:
     if len(tokens) != len(relevance):
-        raise ValueError(f"{len(tokens)} tokens, but {len(relevance)} numbers of relevance")
+        raise ValueError(f"{len(tokens)} tokens, but {len(relevance)} values of relevance")
     return list(zip(tokens, relevance.tolist(), token_colours(relevance), strict=True))
 
 
 def tokens_as_html(tokens: Sequence[str], relevance: Tensor, separator: str = " ") -> str:
-    """One paragraph, self-contained; the number of a token shows where it is pointed at.
+    """Tokens as one self-contained HTML paragraph; pointing at a token shows its relevance.
 
     Args:
         tokens: T strings.
         relevance: (T,).
-        separator: between two tokens.
+        separator: text between two tokens.
 
     Raises:
         ValueError: tokens and relevance do not fit.
+
+    Example:
+        >>> import torch
+        >>> print(tokens_as_html(["good"], torch.tensor([1.0])))
+        <p><span style="background:#b2172b;color:#ffffff" title="1">good</span></p>
     """
     spans = [
         f'<span style="background:#{r:02x}{g:02x}{b:02x};color:{_ink((r, g, b))}" title="{value:.4g}">'
@@ -69,15 +79,21 @@ def tokens_as_html(tokens: Sequence[str], relevance: Tensor, separator: str = " 
 
 
 def tokens_as_text(tokens: Sequence[str], relevance: Tensor, separator: str = " ") -> Text:
-    """For a terminal: `rich.print(tokens_as_text(...))`.
+    """Tokens as coloured text for a terminal: `rich.print(tokens_as_text(...))`.
 
     Args:
         tokens: T strings.
         relevance: (T,).
-        separator: between two tokens.
+        separator: text between two tokens.
 
     Raises:
         ValueError: tokens and relevance do not fit.
+
+    Example:
+        >>> import torch
+        >>> text = tokens_as_text(["good", "film"], torch.tensor([1.0, 0.0]))
+        >>> text.plain
+        'good film'
     """
     parts = []
     for token, _, (r, g, b) in _pairs(tokens, relevance):

@@ -1,4 +1,4 @@
-"""One self-contained HTML page to look at explanations: numbers in, a file out, no server."""
+"""An interactive, self-contained HTML page of explanations."""
 
 from rnnx_lightning.view.page import write_page
 from rnnx_lightning.view.record import Named, recorded

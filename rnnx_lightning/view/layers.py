@@ -1,4 +1,4 @@
-"""Which inner layers show how relevance travels, and their relevance over time steps."""
+"""Selects the inner layers whose relevance is shown, and arranges it by time steps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,14 +14,14 @@ SHOWN = (
     nn.SiLU,
     nn.Tanh,
     nn.Identity,
-)  # what a layer hands on; sigmoids are gates, which have no relevance
+)  # activations; sigmoids are gates, which have no relevance
 
 
 def inner_layers(network: nn.Module, image: Tensor) -> list[str]:
-    """The activations that are called at every time step, or once for all of them, in the order of their calls.
+    """The paths of activations that are called at every time step, or once for all steps, in order of their calls.
 
     Args:
-        network: reads pictures.
+        network: maps pictures to logits.
         image: (B, 1, H, W).
     """
     leaves = {name: module for name, module in network.named_modules() if name and isinstance(module, SHOWN)}
@@ -41,7 +41,7 @@ def inner_layers(network: nn.Module, image: Tensor) -> list[str]:
 
 
 def _steps(calls: Any, examples: int) -> int:
-    """How many time steps the outputs of a layer are of."""
+    """The number of time steps in the outputs of a layer."""
     first = calls[0]
     if not isinstance(first, Tensor):
         return 0
@@ -53,10 +53,10 @@ def _steps(calls: Any, examples: int) -> int:
 
 
 def over_time(layers: Mapping[str, tuple[Tensor, ...]], examples: int) -> dict[str, Tensor]:
-    """Relevance of layers, however they were called, as (B, T, U); what has none is left out.
+    """The relevance of layers as (B, T, U), without layers that have none.
 
     Args:
-        layers: by name, one tensor a call: (B, ...) at each step, (B * T, ...) or (B, T, U) at once.
+        layers: by name, one tensor per call: (B, ...) at each step, or (B * T, ...) or (B, T, U) at once.
         examples: B.
     """
     result = {}

@@ -1,4 +1,4 @@
-"""The record as a page: template, style and script in one file."""
+"""Writes the page: data, template, style and script in one file."""
 
 import json
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ FOLDER = Path(__file__).parent / "templates"
 
 
 def embedded(record: Mapping[str, Any]) -> str:
-    """JSON that ends no script element, whatever its strings are."""
+    """JSON that can stand in a script element, whatever its strings contain."""
     return json.dumps(record, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
 
 
 def write_page(record: Mapping[str, Any], path: str | Path) -> Path:
-    """Write the page; nothing that it needs is elsewhere.
+    """Write the page as one self-contained file.
 
     Args:
         record: see `recorded`.

@@ -1,4 +1,4 @@
-"""What the page knows: relevance by several networks and methods, small enough to be embedded."""
+"""The data of the page: relevance by several networks and methods, small enough to embed."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -11,31 +11,31 @@ from rnnx_lightning.explain import LRP, Attributor
 from rnnx_lightning.metrics.functional import majority_cosine_similarity, sample_relevance
 from rnnx_lightning.view.layers import inner_layers, over_time
 
-STRIP = 32  # units of a layer at one step are summed into at most so many neighbouring groups
-DIGITS = 7  # significant ones of numbers that are not quantised
+STRIP = 32  # largest number of columns shown per layer and step; neighbouring units are summed
+DIGITS = 7  # significant digits of numbers that are not quantised
 
 
 class Named(NamedTuple):
-    """A network, and how it is called on the page."""
+    """A network and its name on the page."""
 
     name: str
     network: nn.Module
 
 
 def quantised(values: Tensor) -> dict[str, Any]:
-    """Numbers as int8 in base64: value = scale * integer, off by at most scale / 2 = greatest magnitude / 254."""
+    """Numbers as int8 in base64: value = scale * integer, off by at most 1/254 of the largest magnitude."""
     scale = max(float(values.abs().amax()) / 127, 1e-38)
     integers = (values.double() / scale).round().clamp(-127, 127).to(torch.int8).cpu()
     return {"scale": scale, "values": base64.b64encode(integers.contiguous().numpy().tobytes()).decode()}
 
 
 def rounded(values: Tensor) -> list[float]:
-    """As plain numbers with few digits."""
+    """Values as Python floats with few digits."""
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()]
 
 
 def strips(relevance: Tensor) -> Tensor:
-    """(T, U) relevance of units to (T, at most 32): sums of neighbours, so that rows keep their sums."""
+    """From (T, U) relevance to (T, at most 32): sums of neighbouring units, so that rows keep their sums."""
     width = -(-relevance.shape[1] // STRIP)
     missing = -relevance.shape[1] % width
     return torch.nn.functional.pad(relevance, (0, missing)).unflatten(1, (-1, width)).sum(2)
@@ -50,19 +50,19 @@ def recorded(
     class_names: Sequence[str],
     numbers: Sequence[int],
 ) -> dict[str, Any]:
-    """Explain by all, and put it into what becomes JSON.
+    """Explain sequences by all networks and methods, as data for the page.
 
     Args:
-        networks: in eval mode; they read pictures (B, 1, H, W).
-        methods: by name. Of those that propagate relevance (`LRP`), that of inner layers is kept, too.
+        networks: in eval mode; they map pictures (B, 1, H, W) to logits.
+        methods: by name. For relevance propagation (`LRP`), the relevance of inner layers is included.
         image: (B, 1, H, S * W) in [-1, 1].
         label: (B,) true classes, which are explained.
         majority: (B, S) bool.
         class_names: by label.
-        numbers: of the sequences, to show.
+        numbers: the numbers of the sequences, as shown on the page.
 
     Returns:
-        Plain lists, dicts, numbers and strings; `results[network][sequence]` has what was explained.
+        A dict that can be written as JSON; `results[network][sequence]` holds the explanations.
     """
     samples = majority.shape[1]
     grey = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()

@@ -163,9 +163,7 @@ class Sought(SequenceMean):
 
 
 def test_a_score_that_asks_for_the_unknown_is_refused():
-    with pytest.raises(
-        ValueError, match="score 'mine', Sought, asks for treasure: its `update` may name relevance"
-    ):
+    with pytest.raises(ValueError, match="score 'mine', Sought, needs treasure: its `update` may have relevance"):
         Explainability(scores={"mine": Sought()})
 
 

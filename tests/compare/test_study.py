@@ -25,7 +25,7 @@ def test_a_folder_of_pictures_goes_by_its_own_name(config, tmp_path):
     (run,) = Study("s", {"A": [str(config)]}, [letters]).runs(tmp_path)
     assert run.dataset == "letters"
     assert f"--data.dataset={letters}" in run.arguments
-    with pytest.raises(StudyError, match="two data sets are called 'letters'"):
+    with pytest.raises(StudyError, match="two data sets have the name 'letters'"):
         Study("s", {"A": [str(config)]}, [letters, others])
 
 
@@ -67,9 +67,9 @@ def test_an_interrupted_run_goes_on(config, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"name": "../up"}, "is no name"),
-        ({"name": ".."}, "is no name"),
-        ({"networks": {"a/b": []}}, "is no name"),
+        ({"name": "../up"}, "is not a valid name"),
+        ({"name": ".."}, "is not a valid name"),
+        ({"networks": {"a/b": []}}, "is not a valid name"),
         ({"networks": {"A": ["nowhere.yaml"]}}, "nowhere.yaml"),
         ({"networks": {}}, "at least one network"),
         ({"seeds": []}, "one seed"),

@@ -348,7 +348,7 @@ def test_gates_beside_signals_in_one_tensor_are_refused(way, x):
         return net[:, :UNITS] * net[:, UNITS : 2 * UNITS]
 
     Sensitivity()(Net(cell), x, 0)
-    with pytest.raises(UnexplainableError, match=r"cannot tell gates from signals .* 'MulBackward0'"):
+    with pytest.raises(UnexplainableError, match=r"cannot separate gates from signals .* 'MulBackward0'"):
         Sensitivity(gates="constant")(Net(cell), x, 0)
 
 

@@ -92,7 +92,7 @@ def test_captum_refuses_what_it_would_get_wrong(x):
     with pytest.raises(UnexplainableError, match="'relu' is called 2 times"):
         Captum("DeepLift")(Twice(), x, 0)
     for name, options, words in [
-        ("Oclusion", None, "no method 'Oclusion' of inputs: choose from .*Occlusion"),
+        ("Oclusion", None, "no method 'Oclusion' that explains inputs: choose from .*Occlusion"),
         ("LayerGradCam", None, "no method 'LayerGradCam'"),
         ("DeepLift", {"epsilon": 1}, "no option 'epsilon': it takes multiply_by_inputs, eps"),
     ]:
@@ -102,7 +102,7 @@ def test_captum_refuses_what_it_would_get_wrong(x):
 
 def test_without_captum_one_message_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "captum.attr", None)
-    with pytest.raises(ImportError, match="'Occlusion' is captum's, which is not installed: pip install captum"):
+    with pytest.raises(ImportError, match="'Occlusion' needs captum, which is not installed: pip install captum"):
         Captum("Occlusion")
 
 

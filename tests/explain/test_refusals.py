@@ -41,7 +41,7 @@ REFUSED = {
     "power in a custom function": (Function(lambda m, x: m.layer(Square.apply(x)), **LINEAR), "'pow'"),
     "exp": (Function(lambda m, x: m.layer(x).exp(), **LINEAR), "'exp'"),
     "division": (Function(lambda m, x: 1 / m.layer(x), **LINEAR), "'reciprocal'"),
-    "softmax within": (nn.Sequential(nn.Linear(4, 3), nn.Softmax(1), nn.Linear(3, 3)), "leave the softmax out"),
+    "softmax within": (nn.Sequential(nn.Linear(4, 3), nn.Softmax(1), nn.Linear(3, 3)), "remove the softmax"),
     "product of signals": (Function(lambda m, x: m.layer(x) * m.layer(x), **LINEAR), "neither of which is a gate"),
     "product of gates": (
         Function(lambda m, x: m.layer(x.sigmoid() * m.layer(x).sigmoid()), **LINEAR), "two gates"),
@@ -51,7 +51,7 @@ REFUSED = {
     "cumulative product": (Function(lambda m, x: m.layer(x).cumprod(1), **LINEAR), "'cumprod'"),
     "batch norm in train mode": (
         Function(lambda m, x: m.norm(m.layer(x)), norm=nn.BatchNorm1d(4), **LINEAR), "model.eval"),
-    "constant output": (Function(lambda m, x: torch.ones(2, 3)), "output is not made"),
+    "constant output": (Function(lambda m, x: torch.ones(2, 3)), "output does not depend on"),
 }  # fmt: skip
 
 

@@ -69,5 +69,5 @@ def test_what_speaks_against_a_class_is_not_painted_as_speaking_for_it():
 )
 def test_what_is_half_squashed_is_refused(mixed):
     (x, _), model = data(), network()
-    with pytest.raises(UnexplainableError, match=r"last sigmoid|'exp'"):
+    with pytest.raises(UnexplainableError, match=r"sigmoid or softmax at its end|'exp'"):
         LRP(Epsilon())(Last(model, mixed), x, 1)

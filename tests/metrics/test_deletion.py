@@ -81,10 +81,10 @@ def test_the_mean_area_accumulates():
 def test_what_does_not_fit_is_refused():
     x, target = torch.rand(2, 4), torch.tensor([0, 0])
     for parts, relevance, words in [
-        (torch.tensor([0, 1, 3, 3]), x, "without a gap, got .0, 1, 3."),
+        (torch.tensor([0, 1, 3, 3]), x, "without gaps, got .0, 1, 3."),
         (torch.tensor([-1, 0, 1, 2]), x, "from 0 on"),
-        (torch.tensor([0, 1, 2]), x, "parts of an example's"),
-        (patches((4,), (1,)), x[:, :3], "of x's shape"),
+        (torch.tensor([0, 1, 2]), x, "and parts that of an example"),
+        (patches((4,), (1,)), x[:, :3], "the shape of x"),
     ]:
         with pytest.raises(ValueError, match=words):
             deletion(Head(4), x, relevance, target, parts, 0.0)

@@ -14,7 +14,9 @@ from rnnx_lightning.metrics import Quantus
 
 def test_without_quantus_one_message_says_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "quantus", None)
-    with pytest.raises(ImportError, match="'Sparseness' is Quantus', which is not installed: pip install quantus"):
+    with pytest.raises(
+        ImportError, match="'Sparseness' needs Quantus, which is not installed: pip install quantus"
+    ):
         Quantus("Sparseness")
 
 

@@ -104,7 +104,7 @@ COMMAND_LINE = {
     ),
     "score that asks for what is not known": (
         [*FIT, "--trainer.callbacks=Explainability", "--trainer.callbacks.scores.mine=MeanMetric"],
-        ["score 'mine'", "asks for value", "relevance, majority"],
+        ["score 'mine'", "needs value", "relevance, majority"],
     ),
     "GPU that is not there": ([*FIT, "--trainer.accelerator=gpu"], ["accelerator=gpu", "Without a GPU"]),
     "more devices than cores": ([*FIT, "--trainer.accelerator=cpu", "--trainer.devices=500"], ["devices=500"]),

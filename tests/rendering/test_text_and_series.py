@@ -100,13 +100,13 @@ def test_a_constant_series_without_relevance_can_be_drawn(tmp_path):
 
 def test_what_does_not_fit_is_refused():
     for make, words in [
-        (lambda: tokens_as_html(["a"], torch.zeros(2)), "1 tokens, but 2 numbers"),
+        (lambda: tokens_as_html(["a"], torch.zeros(2)), "1 tokens, but 2 values"),
         (
             lambda: tokens_as_text(["a"], torch.zeros(1, 1)),
-            r"one finite number a token \(T,\), got shape \(1, 1\)",
+            r"one finite number per token \(T,\), got shape \(1, 1\)",
         ),
         (lambda: tokens_as_text(["a"], torch.tensor([torch.nan])), "finite"),
-        (lambda: draw_series(torch.zeros(3, 2), torch.zeros(2, 3)), "of one shape"),
+        (lambda: draw_series(torch.zeros(3, 2), torch.zeros(2, 3)), "the same shape"),
         (lambda: draw_series(torch.zeros(3, 2), torch.zeros(3, 2), ["a"]), "1 names for 2 variables"),
         (lambda: draw_series(torch.zeros(3, 2), torch.full((3, 2), torch.inf)), "not finite"),
     ]:

@@ -1,4 +1,4 @@
-"""Every operation that the explainer knows; `register` adds one."""
+"""All operations that have a rule; `register` adds one."""
 
 from rnnx_lightning.explain.operations import activations, arithmetic, linear_maps, norms, shapes, tokens, writes
 from rnnx_lightning.explain.operations.activations import activation, gate

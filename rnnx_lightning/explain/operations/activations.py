@@ -1,4 +1,4 @@
-"""Activations, gates, dropout, and where the winner takes all."""
+"""Activations, gates, dropout, and operations where the winner takes all."""
 
 from typing import Any
 
@@ -14,10 +14,10 @@ from rnnx_lightning.explain.tape import Tape
 
 
 def activation(nonnegative: bool = False) -> Recorder:
-    """An activation with f(0) = 0 that keeps signs: the relevance of its output is its input's.
+    """A recorder for an activation with f(0) = 0 that keeps signs: relevance passes unchanged.
 
     Args:
-        nonnegative: its values are >= 0.
+        nonnegative: whether its values are >= 0.
     """
 
     def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -32,7 +32,7 @@ def activation(nonnegative: bool = False) -> Recorder:
             Node(PASS, (node,), value, nonnegative=nonnegative or (node.nonnegative and node.pixels is None)),
         )
 
-    record.__doc__ = "An activation with f(0) = 0: the relevance of its output is its input's."
+    record.__doc__ = "An activation with f(0) = 0: relevance passes unchanged."
     return record
 
 
@@ -66,7 +66,7 @@ def relu(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     """ReLU."""
     value = func(tensor)
     node = tape.find(tensor)
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
     if node.gate:
         return tape.gate_of(value, node)
     return tape.note(value, Node(RELU, (node,), value, nonnegative=True))
@@ -74,7 +74,7 @@ def relu(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
 
 @records("clamp_min.default threshold.default clamp.default")
 def clamp(tape: Tape, func: Any, tensor: Tensor, low: Any = None, high: Any = None) -> Tensor:
-    """ReLU under another name, or an activation that saturates."""
+    """ReLU by another name, or an activation that saturates."""
     value = func(tensor, low, high) if func is not aten.clamp_min.default else func(tensor, low)
     node = tape.find(tensor)
     if node is not None and node.gate:
@@ -99,11 +99,11 @@ def clamp_above(tape: Tape, func: Any, tensor: Tensor, high: float) -> Tensor:
 
 
 def gate(as_signal: str | None, squashes: bool = False) -> Recorder:
-    """A function that scales signals, and takes no relevance where it does.
+    """A recorder for a function that scales signals, and gets no relevance when it does.
 
     Args:
-        as_signal: why it is refused as a signal; None: it hands relevance on as an activation.
-        squashes: as a network's last operation it is no part of what is explained.
+        as_signal: the reason why it is refused as a signal; None: as a signal, it passes relevance unchanged.
+        squashes: at the output of a network, it is skipped.
     """
 
     def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -118,8 +118,8 @@ def gate(as_signal: str | None, squashes: bool = False) -> Recorder:
         return value
 
     SCALES.add(record)
-    as_one = "hands relevance on" if as_signal is None else "is refused"
-    record.__doc__ = f"Scales signals, and takes no relevance there; as a signal it {as_one}."
+    as_one = "passes relevance unchanged" if as_signal is None else "is refused"
+    record.__doc__ = f"Gets no relevance when it scales a signal; as a signal, it {as_one}."
     return record
 
 
@@ -127,10 +127,10 @@ for _operation in (aten.sigmoid.default, aten.hardsigmoid.default):
     register(_operation, gate(None, squashes=True))
 register(aten.softplus.default, gate(None))
 for _operation in (aten.exp.default, aten.exp2.default):
-    register(_operation, gate("It is explained where it scales a signal. As a signal it has no rule."))
+    register(_operation, gate("It can scale a signal, but has no rule as a signal."))
 weighs = gate(
-    "It is explained where it weighs signals (attention). Explain the logits: leave the softmax out of the "
-    "network.",
+    "It can weight signals (attention), but has no rule as a signal. Explain the logits: remove the softmax from "
+    "the network.",
     squashes=True,
 )
 register(aten._log_softmax.default, weighs)
@@ -138,7 +138,7 @@ register(aten._log_softmax.default, weighs)
 
 @records("_softmax.default _safe_softmax.default")
 def softmax(tape: Tape, func: Any, tensor: Tensor, dim: int, *args: Any, **kwargs: Any) -> Tensor:
-    """Weighs signals, and takes no relevance; or is one, if the composite says so (AttnLRP)."""
+    """Attention weights, which get no relevance; with `softmax="signal"`, a signal (AttnLRP)."""
     node = tape.find(tensor)
     if node is None or tape.composite.softmax == "constant":
         return weighs(tape, func, tensor, dim, *args, **kwargs)
@@ -153,20 +153,20 @@ def softmax(tape: Tape, func: Any, tensor: Tensor, dim: int, *args: Any, **kwarg
 for _operation in (
     aten.var.correction, aten.std.correction, aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim,
 ):  # fmt: skip
-    register(_operation, gate("It is explained where it scales a signal. As a signal it has no rule."))
+    register(_operation, gate("It can scale a signal, but has no rule as a signal."))
 
 
 def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Of a scale, a scale; of a signal, refused unless it becomes one."""
+    """A scale, if its argument is a scale or its result scales a signal; refused as a signal."""
     value = func(tensor, *args, **kwargs)
     node = tape.find(tensor)
-    advice = "It is explained where it scales a signal. As a signal it has no rule."
+    advice = "It can scale a signal, but has no rule as a signal."
     if node is None:
         return tape.refused(func, value, advice, *args)
     tape.gate_of(value, node, nonnegative=True, refusal=advice, func=func)
     if func is aten.log.default and node.logits is not None:
         made = tape.find(value)
-        assert made is not None  # just noted
+        assert made is not None  # recorded just now
         made.logits = node.logits
     return value
 
@@ -184,13 +184,13 @@ for _operation in (
 def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Max pooling, a maximum over time, sorting: the winner takes all."""
     value, node = func(tensor, *args, **kwargs), tape.find(tensor)
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
     first = value[0] if isinstance(value, tuple | list) else value
     if node.gate and node.reason is not None:
         tape.gate_of(first, node)
         return value
     if node.pixels is not None and node.pixels.mask is not None:
-        tape.refused(func, first, "It chooses only among pixels or among features.", tensor)
+        tape.refused(func, first, "Its argument must be all pixels or all features, not a mixture.", tensor)
         return value
 
     def function(source: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ for _operation in (
 
 @records("maximum.default minimum.default")
 def larger(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
-    """The larger of two, element by element; with zero it is ReLU."""
+    """The elementwise larger or smaller of two; the maximum with 0 is ReLU."""
     for first, second in ((one, two), (two, one)):
         if (
             func is aten.maximum.default
@@ -244,7 +244,7 @@ def larger(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
 
 @records("native_dropout.default")
 def dropout(tape: Tape, func: Any, tensor: Tensor, p: float, train: bool | None) -> Any:
-    """Dropped units get none, as they are 0."""
+    """Dropped units get no relevance, because they are 0."""
     if not train or p == 0:
         return tape.record(aten.clone.default, (tensor,), {}), torch.ones_like(tensor, dtype=torch.bool)
     value, mask = func(torch.ones_like(tensor), p, True)
@@ -253,13 +253,13 @@ def dropout(tape: Tape, func: Any, tensor: Tensor, p: float, train: bool | None)
 
 @records("log_sigmoid_forward.default")
 def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
-    """As a network's last operation it is no part of what is explained."""
+    """Skipped at the output of a network; refused as a signal elsewhere."""
     value = func(tensor)
     node = tape.find(tensor)
-    assert node is not None  # recorded
-    tape.gate_of(value[0], node, refusal="It is explained as a network's last operation.", func=func)
+    assert node is not None  # only recorded if it has a node
+    tape.gate_of(value[0], node, refusal="It can only be the last operation of a network.", func=func)
     made = tape.find(value[0])
-    assert made is not None  # just noted
+    assert made is not None  # recorded just now
     made.logits = tensor
     return value
 

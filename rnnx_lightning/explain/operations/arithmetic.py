@@ -1,4 +1,4 @@
-"""Sums, products and differences, element by element."""
+"""Elementwise sums, differences, products and quotients."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ Operand = Any  # a tensor or a number
 def add(
     tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1, *, value: Tensor | None = None
 ) -> Tensor:
-    """A sum: a linear map whose weights are one, together with the linear maps that its terms are."""
+    """A sum, merged with its terms into one linear map."""
     value = func(one, two, alpha=alpha) if value is None else value
     if alpha != 1:
         two = (
@@ -30,20 +30,20 @@ def add(
     first, second = tape.find(one), tape.find(two)
     if first is None or second is None:
         node, tensor, constant = (second, two, one) if first is None else (first, one, two)
-        assert node is not None  # one of them is made of the input
+        assert node is not None  # one of them depends on the input
         return plus_constant(tape, value, node, tensor, constant)
     if first.gate and second.gate and (first.lost or second.lost):
         return tape.gate_of(value, first, second, lost=True)
-    if first.lost or second.lost:  # a gate times a constant is no signal
+    if first.lost or second.lost:  # a gate times a constant is a constant
         node, tensor, constant = (second, two, one) if first.lost else (first, one, two)
         plus_constant(tape, value, node, tensor, held(constant))
         found = tape.find(value)
-        assert found is not None  # just noted
+        assert found is not None  # recorded just now
         found.gated = True
         return value
     result = tape.add(value, (first, one), (second, two))
     found = tape.find(result)
-    assert found is not None  # just noted
+    assert found is not None  # recorded just now
     found.gate = first.gate and second.gate
     found.gated = first.gated or second.gated
     return result
@@ -51,7 +51,7 @@ def add(
 
 @records("sub.Tensor sub.Scalar")
 def subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1) -> Tensor:
-    """A difference: the sum with what is negated."""
+    """A difference: a sum with the negated second term."""
     value = func(one, two, alpha=alpha)
     if alpha != 1:
         return add(tape, func, one, two, -alpha, value=value)
@@ -62,7 +62,7 @@ def subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand =
 
 @records("rsub.Tensor rsub.Scalar")
 def reverse_subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1) -> Tensor:
-    """Two - one."""
+    """A difference with swapped terms: other - input."""
     value = func(one, two, alpha=alpha)
     if alpha != 1:
         one = tape.record(aten.mul.Scalar, (one, alpha), {})
@@ -76,7 +76,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     first, second = tape.find(one), tape.find(two)
     if first is None or second is None:
         node, tensor, constant = (second, two, one) if first is None else (first, one, two)
-        assert node is not None  # one of them is made of the input
+        assert node is not None  # one of them depends on the input
         return scaled(tape, value, node, tensor, constant, None)
     if first.gate and second.gate:
         return tape.gate_of(value, first, second)
@@ -90,7 +90,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     else:
         scaled(tape, value, node, tensor, held(gate), sign)
     made = tape.find(value)
-    assert made is not None  # just noted
+    assert made is not None  # recorded just now
     made.gated = True
     return value
 
@@ -101,10 +101,10 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     value = func(one, two)
     first, second = tape.find(one), tape.find(two)
     if second is None:
-        assert first is not None  # one of them is made of the input
+        assert first is not None  # one of them depends on the input
         return scaled(tape, value, first, one, 1 / two, None)
     if not second.gate:
-        return tape.refused(func, value, "Only division by a constant, or by what scales (a norm), has a rule.")
+        return tape.refused(func, value, "Only division by a constant or by a scale (such as a norm) has a rule.")
     if first is None or first.gate:
         return tape.gate_of(value, second)
     return scaled(tape, value, first, one, 1 / held(two), True if second.nonnegative else None)
@@ -112,29 +112,29 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
 
 @records("neg.default")
 def negate(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
-    """Times minus one."""
+    """Multiplication by -1."""
     value = func(tensor)
     node = tape.find(tensor)
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
     return scaled(tape, value, node, tensor, -1.0, False)
 
 
 @records("abs.default")
 def absolute(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
-    """Times its sign, a constant; what it scales (a norm) takes no relevance from it."""
+    """Multiplication by the sign, a constant; as a scale (such as a norm), it gets no relevance."""
     value = func(tensor)
     node = tape.find(tensor)
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
     scaled(tape, value, node, tensor, held(tensor.sign()), None)
     made = tape.find(value)
-    assert made is not None  # just noted
+    assert made is not None  # recorded just now
     made.gate = made.nonnegative = True
     return value
 
 
 @records("addcmul.default")
 def add_product(tape: Tape, func: Any, base: Tensor, one: Tensor, two: Tensor, *, value: Operand = 1) -> Tensor:
-    """Base + value * one * two."""
+    """Input + value * tensor1 * tensor2."""
     product = tape.record(aten.mul.Tensor, (one, two), {})
     return tape.record(aten.add.Tensor, (base, product), {"alpha": value})
 
@@ -149,25 +149,25 @@ def interpolate(tape: Tape, func: Any, start: Tensor, end: Tensor, weight: Opera
 
 @records("pow.Tensor_Scalar")
 def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
-    """Of a gate, a gate; of a signal there is no rule, but its mean may become a scale (RMS norm)."""
+    """A gate, if its argument is a gate; refused as a signal, but its mean may become a scale (RMSNorm)."""
     node = tape.find(tensor)
     value = func(tensor, exponent)
     if node is not None and node.gate:
         return tape.gate_of(value, node)
     if exponent == 1:
         return tape.record(aten.mul.Scalar, (tensor, 1), {})
-    return tape.refused(func, value, "Which of its factors the relevance belongs to is not known.", tensor)
+    return tape.refused(func, value, "It is undefined which of its factors gets the relevance.", tensor)
 
 
 def plus_constant(
     tape: Tape, value: Tensor, node: Node, tensor: Tensor, constant: Operand, bias: bool = False
 ) -> Tensor:
-    """Something that is made of the input, plus a constant, which may be known to be a bias."""
+    """Record a value that depends on the input, plus a constant; `bias`: the constant is a bias."""
     if node.gate:  # 1 - gate stays a gate
         number = isinstance(constant, int | float) and not node.lost
         return tape.gate_of(value, node, nonnegative=bool((value >= 0).all()) if number else None)
     if node.pixels is not None and node.rule is None:
-        # Scaled and shifted pixels are pixels still: a normalisation takes no relevance.
+        # Scaled and shifted pixels are still pixels: normalising the input gets no relevance.
         pixels = node.pixels.affine(1.0, constant if isinstance(constant, Tensor) else float(constant))
         return tape.note(value, Node(PASS, (node,), value, pixels=pixels))
     return tape.add_constant(value, node, tensor, constant, bias)
@@ -176,7 +176,7 @@ def plus_constant(
 def scaled(
     tape: Tape, value: Tensor, node: Node, tensor: Tensor, factor: Operand, nonnegative: bool | None
 ) -> Tensor:
-    """Tensor * factor; the factor gets no relevance."""
+    """Record `tensor * factor`; the factor gets no relevance."""
     if node.gate:
         number = not isinstance(factor, Tensor)
         positive = node.nonnegative and (bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0)

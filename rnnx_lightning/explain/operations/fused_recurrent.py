@@ -1,8 +1,7 @@
-"""Recurrent modules as a few nodes a layer, which is what `recurrent` does step by step, only faster.
+"""Recurrent modules as a few nodes per layer: the same result as `recurrent`, but faster.
 
-The network runs without a tape, all of W x_t in one product, and what the way back needs is kept. Both directions
-lie beside each other: tensors are (W, T, B, H), of W = 1 or 2 ways to read T steps of B examples, in the order of
-reading.
+A layer runs without a tape, with all W x_t in one product, and keeps what the backward pass needs. Both directions
+are stacked: tensors are (W, T, B, H), with W = 1 or 2 directions, T time steps in reading order, and B examples.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ OF_EACH_WAY = Operation(lambda a, w: a @ w, lambda factors, w, _: factors @ w.mT
 
 
 class Weights(NamedTuple):
-    """Of one layer: (W, D, gates * H), (W, H, gates * H), and biases (W, 1, gates * H) or None."""
+    """The weights of one layer: (W, D, gates * H), (W, H, gates * H), and biases (W, 1, gates * H) or None."""
 
     input: Tensor
     hidden: Tensor
@@ -32,7 +31,7 @@ class Weights(NamedTuple):
     hidden_bias: Tensor | None
 
     def of_units(self, start: int, stop: int) -> "Weights":
-        """Those of some of the gates' units."""
+        """The weights of the units from `start` to `stop`."""
         w, u, b, c = (None if tensor is None else tensor[..., start:stop] for tensor in self)
         assert w is not None
         assert u is not None
@@ -40,15 +39,15 @@ class Weights(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What happens in all steps, (W, T, B, H).
+    """The values of all time steps, (W, T, B, H).
 
     Attributes:
         hidden: h_t.
-        argument: what the signal's activation is applied to.
-        reset: the gate that scales U h_{t-1}; None for none.
-        keep: the gate that scales the memory of the step before; None for no memory.
+        argument: the argument of the signal's activation.
+        reset: the gate that scales U h_{t-1}; None if there is none.
+        keep: the gate that scales the memory of the previous step; None if there is no memory.
         written: what a step adds to the memory.
-        memory: an LSTM's.
+        memory: the memory cell of an LSTM.
     """
 
     hidden: Tensor
@@ -60,16 +59,16 @@ class Steps(NamedTuple):
 
 
 def all_steps(tape: Tape, name: str, x: Tensor, *arguments: Any) -> tuple[Tensor, ...] | None:
-    """A call of `torch.lstm`, `torch.gru` and the like.
+    """Run and record a call of `torch.lstm`, `torch.gru` or similar.
 
     Args:
-        tape: where it is written down.
+        tape: the tape.
         name: of the function.
         x: (T, B, D) or (B, T, D), or a packed sequence.
-        arguments: the others, as the function takes them.
+        arguments: the other arguments of the function.
 
     Returns:
-        What the function gives; None if it has to be taken apart step by step.
+        The result of the function; None if it has to run step by step.
     """
     if isinstance(arguments[2], tuple | list) or tape.composite.sums == "closed" or not x.numel():
         return None
@@ -91,7 +90,7 @@ def all_steps(tape: Tape, name: str, x: Tensor, *arguments: Any) -> tuple[Tensor
         )
         last.append(states)
         if dropout and training and layer < layers - 1:
-            # Steps first, as torch's own modules do: then the same random numbers drop the same units.
+            # Time steps first, as in torch's own modules, so that the same random numbers drop the same units.
             dropped = F.dropout(x.transpose(0, 1).contiguous() if batch_first else x, dropout)
             x = dropped.transpose(0, 1) if batch_first else dropped
     return x, *(parts[0] if layers == 1 else torch.cat(parts) for parts in zip(*last, strict=True))
@@ -100,16 +99,16 @@ def all_steps(tape: Tape, name: str, x: Tensor, *arguments: Any) -> tuple[Tensor
 def _layer(
     tape: Tape, name: str, x: Tensor, start: list[Tensor], tensors: Sequence[Tensor], batch_first: bool
 ) -> tuple[Tensor, list[Tensor]]:
-    """The output of a layer, as torch's function gives it, and its last states (W, B, H)."""
+    """The output of a layer, in torch's layout, and its last states (W, B, H)."""
     source = tape.find(x)
-    assert source is not None  # x is made of the input
+    assert source is not None  # x depends on the input
     with no_dispatch():
         ways, batch = start[0].shape[:2]
         weights = _stacked(tensors, ways)
         read = _reading(ways, batch_first)
         length = x.shape[1 if batch_first else 0]
 
-        # Every way reads x; each writes its part of the output.
+        # Each direction reads x, and writes its part of the output.
         rows = Movement(
             lambda part: read(part.unsqueeze(-2).expand(*part.shape[:-1], ways, -1)).flatten(1, 2),
             lambda part: _written(part.unflatten(1, (length, batch)), batch_first).sum(-2),
@@ -140,9 +139,9 @@ def _layer(
 
 
 def _moved(tape: Tape, source: Tensor, movement: Movement) -> Tensor:
-    """In memory of its own: it may be overwritten."""
+    """Record a move, with the result in memory of its own, because the network may overwrite it."""
     node = tape.find(source)
-    assert node is not None  # just noted
+    assert node is not None  # recorded just now
     value = movement.apply(source).clone(memory_format=torch.contiguous_format)
     return tape.move(value, node, movement)
 
@@ -205,7 +204,7 @@ def _gru(drive: Tensor, start: list[Tensor], weights: Weights) -> Steps:
 
 
 def _rnn(activation: Callable[..., Tensor]) -> Callable[[Tensor, list[Tensor], Weights], Steps]:
-    """h_t is the signal."""
+    """h_t = activation(W x_t + b + U h_{t-1} + b')."""
 
     def run(drive: Tensor, start: list[Tensor], weights: Weights) -> Steps:
         argument, hidden, h = _empty(drive, weights, 1), _empty(drive, weights, 1), start[0]
@@ -225,7 +224,7 @@ STEPS: dict[str, Callable[[Tensor, list[Tensor], Weights], Steps]] = {
 
 
 def _empty(drive: Tensor, weights: Weights, gates: int) -> Tensor:
-    """(W, T, B, gates * H), where each step lies in one piece."""
+    """(W, T, B, gates * H), where each time step is contiguous."""
     ways, length, batch, _ = drive.shape
     return drive.new_empty(length, ways, batch, gates * weights.hidden.shape[1]).transpose(0, 1)
 
@@ -235,9 +234,9 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _argument(tape: Tape, x: Tensor, weights: Weights, steps: Steps, start: Tensor, name: str) -> Node:
-    """W x_t + U h_{t-1} + b, one sum with one denominator."""
+    """The node of W x_t + U h_{t-1} + b, one sum with one denominator."""
     source, batch = tape.find(x), start.shape[1]
-    assert source is not None  # just noted
+    assert source is not None  # recorded just now
     value = steps.argument.flatten(1, 2)
 
     def mapped(source: Node, x: Tensor, weight: Tensor, like: Tensor) -> Node:
@@ -250,14 +249,14 @@ def _argument(tape: Tape, x: Tensor, weights: Weights, steps: Steps, start: Tens
     terms = [mapped(source, x, weights.input, value)]
     terms[0].tape = tape
     tape.nodes.append(terms[0])
-    if steps.hidden.shape[1] > 1:  # what was before the first step is a constant
+    if steps.hidden.shape[1] > 1:  # the state before the first step is a constant
         state = steps.hidden[:, :-1].flatten(1, 2)
         known = Node(PASS, (), state, nonnegative=name == "rnn_relu")
         terms.append(mapped(known, state, weights.hidden, value[:, batch:]))
     first = torch.bmm(start, weights.hidden) if bool(start.any()) else None
     reset = None if steps.reset is None else steps.reset.flatten(1, 2)
     node = Node(SUM_OF_STEPS, terms, value, Argument(weights.input_bias, weights.hidden_bias, first, reset))
-    # U h_0 has the rule of U h_t, though it is a constant.
+    # U h_0 has the same rule as U h_t, although it is a constant.
     drive, hidden = terms[0].rule, tape.composite.rule(tape.path, reads_pixels=False)
     assert drive is not None  # a sum
     rule = tape.common_rule(drive, hidden) if len(terms) > 1 else hidden if drive.adapts else drive
@@ -267,7 +266,7 @@ def _argument(tape: Tape, x: Tensor, weights: Weights, steps: Steps, start: Tens
 
 
 def _remember(tape: Tape, call: Recurrence, steps: Steps, start: Tensor, value: Tensor) -> Node:
-    """The memories of all steps: sums of all that was written, or each of what was written and what was before."""
+    """The node of the memories of all steps: merged sums, or (memory="per_step") one sum per step."""
     assert steps.keep is not None
     assert steps.written is not None
     closed = tape.composite.memory == "per_step"

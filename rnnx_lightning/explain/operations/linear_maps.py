@@ -1,4 +1,4 @@
-"""Operations that are linear in what is made of the input: matrix products, convolutions, sums, averages."""
+"""Operations that are linear in the input: matrix products, convolutions, sums, averages."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ MATRIX_PRODUCT = Operation(lambda a, w: a @ w, beside=(-1, 0), matrix=lambda w: 
 
 @records("mm bmm mv dot matmul.default")
 def matrix_product(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
-    """X @ W, W @ x, and attention: a product with weights that are made of the input, but take no relevance."""
+    """A matrix product x @ W or W @ x; W may be attention weights, which get no relevance."""
     return product(tape, func, one, two, func(one, two), None)
 
 
 def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
-    """One @ two + bias."""
+    """Record one @ two + bias."""
     first, second = tape.find(one), tape.find(two)
     if first is not None and second is not None and first.gate and second.gate:
         return tape.gate_of(value, first, second)
@@ -44,7 +44,7 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
 
 
 def func_of(func: Any) -> Any:
-    """The plain product of an operation that also adds."""
+    """The matrix product of an operation that also adds."""
     return {aten.addmm.default: torch.mm, aten.baddbmm.default: torch.bmm, aten.addmv.default: torch.mv}.get(
         func, func
     )
@@ -54,7 +54,7 @@ def func_of(func: Any) -> Any:
 def add_product(
     tape: Tape, func: Any, bias: Tensor, one: Tensor, two: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
-    """Bias + one @ two."""
+    """A matrix product plus a bias."""
     plain = func_of(func)
     if alpha != 1 or beta != 1 or tape.find(bias) is not None:
         result = tape.record(aten.mul.Scalar, (tape.record(PLAIN[plain], (one, two), {}), alpha), {})
@@ -95,7 +95,7 @@ def convolution(
     )
     value = func(x, weight, bias, *rest)
     if tape.find(x) is None:
-        return tape.refused(func, value, "Only the signal may depend on the input, not the weight.", weight)
+        return tape.refused(func, value, "Its weight must not depend on the input.", weight)
     shaped = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
     return tape.linear(func, x, operation, weight, shaped, value)
 
@@ -109,7 +109,7 @@ def convolution(
     "upsample_bilinear2d.vec im2col.default col2im.default trace.default"
 )
 def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Sums, means, average pooling, interpolation: no weight is negative."""
+    """Sums, means, average pooling, interpolation: linear maps with weights >= 0."""
     value = func(x, *args, **kwargs)
     node = tape.find(x)
     if node is not None and node.gate and node.reason is not None:
@@ -125,7 +125,7 @@ def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
 
 
 def _spread_back(x: Tensor, value: Tensor, dims: list[int] | None, mean: bool) -> Any:
-    """The transpose of a sum or a mean over dimensions."""
+    """The transpose of a sum or mean over dimensions."""
     summed = {d % x.dim() for d in dims} if dims else set(range(x.dim()))
     weight = value.numel() / x.numel() if mean and x.numel() else 1.0
 

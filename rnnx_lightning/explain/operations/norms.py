@@ -1,4 +1,4 @@
-"""Normalisation: batch norm scales and shifts; the others centre, and divide by what is taken for constant."""
+"""Normalisation: batch norm scales and shifts; others centre, and divide by a value that counts as constant."""
 
 from typing import Any
 
@@ -25,11 +25,11 @@ def batch_norm(
     variance: Tensor | None,
     *rest: Any,
 ) -> Any:
-    """In eval mode: a linear map of each channel."""
+    """Batch norm in eval mode: a linear map of each channel."""
     value = func(x, weight, bias, mean, variance, *rest)
     training = func is not aten._native_batch_norm_legit_no_training.default and rest[0]
     shape = (1, -1, *[1] * (x.dim() - 2))
-    if training and len(x) == 1 and x.dim() > 2:  # one example alone: instance norm
+    if training and len(x) == 1 and x.dim() > 2:  # a batch of one example: instance norm
         dims = list(range(2, x.dim()))
         scale = inverse_deviation(held(x), dims, rest[-1])
         result = tape.record(aten.mul.Tensor, (centred(tape, func, x, dims), scale), {})
@@ -39,7 +39,7 @@ def batch_norm(
             result = shifted(tape, result, bias.view(shape))
         return (result, *value[1:])
     if training or mean is None or variance is None:
-        tape.refused(func, value[0], "In train mode it depends on the other examples: call model.eval().", x)
+        tape.refused(func, value[0], "In train mode it depends on other examples: call model.eval().", x)
         return value
     scale = torch.rsqrt(variance + rest[-1])
     scale = scale if weight is None else scale * weight
@@ -49,7 +49,7 @@ def batch_norm(
 
 
 def scaled_and_shifted(tape: Tape, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
-    """X * scale + shift, as a part of the sum that x is."""
+    """Record x * scale + shift, merged with the sum x."""
     node = tape.find(x)
     if node is not None and node.rule is None and node.pixels is None and not node.gate:
         tape.mark(x, tape.as_sum(node, x))
@@ -60,7 +60,7 @@ def scaled_and_shifted(tape: Tape, x: Tensor, scale: Tensor, shift: Tensor | Non
 
 
 def shifted(tape: Tape, x: Tensor, shift: Tensor) -> Tensor:
-    """X + shift, a bias: it takes part as the bias of the layer before does, by that layer's rule."""
+    """Record x + shift. The shift is treated like the bias of the layer before, by that layer's rule."""
     node = tape.find(x)
     if node is None:
         return tape.record(aten.add.Tensor, (x, shift), {})
@@ -68,7 +68,7 @@ def shifted(tape: Tape, x: Tensor, shift: Tensor) -> Tensor:
 
 
 def centred(tape: Tape, func: Any, x: Tensor, dims: list[int]) -> Tensor:
-    """X less its mean over some dimensions: a linear map, whose weights are 1 - 1/n and -1/n."""
+    """Record x minus its mean over some dimensions: a linear map with weights 1 - 1/n and -1/n."""
     width = 1
     for d in dims:
         width *= x.shape[d]
@@ -82,7 +82,7 @@ def centred(tape: Tape, func: Any, x: Tensor, dims: list[int]) -> Tensor:
 
 
 def inverse_deviation(x: Tensor, dims: list[int], epsilon: float) -> Tensor:
-    """1 / sqrt(variance + epsilon). The fused norms give it, too, but without a graph."""
+    """1 / sqrt(variance + epsilon). Fused norms return it, too, but without an autograd graph."""
     return torch.rsqrt(x.var(dims, unbiased=False, keepdim=True) + epsilon)
 
 
@@ -90,7 +90,7 @@ def inverse_deviation(x: Tensor, dims: list[int], epsilon: float) -> Tensor:
 def layer_norm(
     tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tensor | None, bias: Tensor | None, epsilon: float
 ) -> Any:
-    """Centring is a linear map, the standard deviation a constant [Ali et al., 2022]."""
+    """Layer norm: centring is a linear map, the standard deviation a constant [Ali et al., 2022]."""
     value = func(x, shape, weight, bias, epsilon)
     dims = list(range(-len(shape), 0))
     scale = inverse_deviation(held(x), dims, epsilon) if torch.is_grad_enabled() else value[2]
@@ -115,7 +115,7 @@ def group_norm(
     groups: int,
     epsilon: float,
 ) -> Any:
-    """As layer norm, over the channels of a group and all places."""
+    """Group norm: like layer norm, over the channels of a group and all positions."""
     value = func(x, weight, bias, n, c, hw, groups, epsilon)
     grouped = tape.record(aten.view.default, (x.contiguous() if tape.find(x) is None else x, [n, groups, -1]), {})
     scale = inverse_deviation(held(grouped), [-1], epsilon) if torch.is_grad_enabled() else value[2].unsqueeze(-1)
@@ -133,7 +133,7 @@ def group_norm(
 def rms_norm(
     tape: Tape, func: Any, x: Tensor, shape: list[int], weight: Tensor | None, epsilon: float | None
 ) -> Any:
-    """The root of the mean square is a constant."""
+    """RMS norm: the root mean square is a constant."""
     value = func(x, shape, weight, epsilon)
     small = torch.finfo(x.dtype).eps if epsilon is None else epsilon
     scale = torch.rsqrt(held(x).square().mean(list(range(-len(shape), 0)), keepdim=True) + small)

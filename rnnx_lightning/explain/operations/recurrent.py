@@ -1,6 +1,7 @@
-"""`nn.RNN`, `nn.LSTM`, `nn.GRU` and their cells, taken apart into operations that have a rule.
+"""`nn.RNN`, `nn.LSTM`, `nn.GRU` and their cells, as operations that have a rule.
 
-torch runs them as one operation, of another name on every device. Here they are seen where they are called.
+torch runs each of them as one operation, whose name depends on the device. A `TorchFunctionMode` sees the calls
+before that.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,12 +15,12 @@ from torch.overrides import TorchFunctionMode
 from rnnx_lightning.explain.operations.fused_recurrent import all_steps
 from rnnx_lightning.explain.tape import Tape
 
-State = tuple[Tensor, ...]  # hidden state (B, H), and an LSTM's memory (B, H)
+State = tuple[Tensor, ...]  # hidden state (B, H), and the memory cell of an LSTM (B, H)
 Step = Callable[[Tensor, State, "Weights"], State]
 
 
 class Weights(NamedTuple):
-    """Of one layer in one direction.
+    """The weights of one layer in one direction.
 
     Attributes:
         input: (gates * H, D).
@@ -74,10 +75,10 @@ CELLS = {getattr(torch, f"{name}_cell"): name for name in STEPS}
 
 
 class RecurrentModules(TorchFunctionMode):
-    """Runs recurrent modules in operations that have a rule, while its context is entered.
+    """A context that runs recurrent modules as operations that have a rule.
 
     Args:
-        tape: where a layer is written down as one node; None: all of them are taken apart step by step.
+        tape: records a layer as a few nodes; None: all layers run step by step.
     """
 
     def __init__(self, tape: Tape | None) -> None:
@@ -85,7 +86,7 @@ class RecurrentModules(TorchFunctionMode):
         self._tape = tape
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Only the fused functions are replaced."""
+        """Replace fused recurrent functions; run others unchanged."""
         if func in FUSED:
             whole = None if self._tape is None else all_steps(self._tape, FUSED[func], *args)
             return fused(FUSED[func], *args) if whole is None else whole
@@ -100,7 +101,7 @@ def has_recurrent_modules(model: nn.Module) -> bool:
 
 
 def cell(name: str, x: Tensor, state: Any, *tensors: Any) -> Any:
-    """One step of a `*Cell` module."""
+    """One time step of a `*Cell` module."""
     weights = Weights(*tensors)
     new = STEPS[name](
         F.linear(x, weights.input, weights.input_bias), state if name == "lstm" else (state,), weights
@@ -109,7 +110,7 @@ def cell(name: str, x: Tensor, state: Any, *tensors: Any) -> Any:
 
 
 def fused(name: str, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    """All layers, directions and steps, of sequences that are padded or packed."""
+    """Run all layers, directions and time steps, for padded or packed sequences."""
     packed = isinstance(arguments[2], tuple | list)
     if packed:
         batch_sizes, start, tensors, biases, layers, dropout, training, bidirectional = arguments
@@ -146,9 +147,9 @@ def _weights(tensors: Sequence[Tensor], biases: bool) -> Weights:
 def _scan(
     step: Step, inputs: list[Tensor], start: State, weights: Weights, reverse: bool
 ) -> tuple[list[Tensor], State]:
-    """One layer in one direction: the hidden state of each step, and the last state of each example.
+    """Run one layer in one direction: the hidden state of each time step, and the last state of each example.
 
-    Sequences are sorted by length, so that those that still run are the first ones of the batch.
+    Sequences are sorted by length, so the unfinished ones are the first ones of the batch.
     """
     shown: list[Tensor] = []
     ended: list[State] = []

@@ -1,4 +1,4 @@
-"""Operations that move, choose and join entries."""
+"""Operations that move, choose, repeat and join entries."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,16 +10,16 @@ from rnnx_lightning.explain.operations.table import Recorder, aten, overloads, r
 from rnnx_lightning.explain.rows import Joining, Movement, transposed
 from rnnx_lightning.explain.tape import Tape
 
-Undo = Callable[..., Callable[[Tensor], Tensor] | None]  # (func, tensor, args, kwargs) -> what undoes it
+Undo = Callable[..., Callable[[Tensor], Tensor] | None]  # (func, tensor, args, kwargs) -> the way back
 
 
 def moving(undo: Undo, pads: bool = False) -> Recorder:
-    """An operation that moves, chooses or repeats the entries of its first argument.
+    """A recorder for an operation that moves, chooses or repeats the entries of its first argument.
 
     Args:
-        undo: from an operation, its first and its other arguments to what undoes it; it may give None if the
-            operation shows a view of some entries.
-        pads: it adds zeros.
+        undo: a function (operation, first argument, other arguments, keyword arguments) that returns the function
+            for the way back, such as `by_gradient`; it may return None if the operation gives a view.
+        pads: whether the operation adds zeros.
     """
 
     def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -34,12 +34,12 @@ def moving(undo: Undo, pads: bool = False) -> Recorder:
         shape = value.shape
         return tape.move(value, node, Movement(apply, undo(func, tensor, args, kwargs)), pads)
 
-    record.__doc__ = "Entries are moved, chosen or repeated; relevance goes back where they came from."
+    record.__doc__ = "Entries are moved, chosen or repeated; relevance goes back to where they came from."
     return record
 
 
 def by_gradient(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
-    """Undone as the gradient goes back."""
+    """The way back is that of the gradient."""
     like = torch.empty(
         0, dtype=tensor.dtype if tensor.is_floating_point() else torch.float32, device=tensor.device
     ).expand(0)
@@ -53,43 +53,43 @@ def by_gradient(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[
 
 
 def by_shape(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
-    """Undone by giving the source's shape."""
+    """The way back restores the shape of the source."""
     shape = tensor.shape
     return lambda part: part.reshape(shape)
 
 
 def by_permutation(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
-    """Undone by the inverse permutation."""
+    """The way back is the inverse permutation."""
     dims = [d % tensor.dim() for d in args[0]]
     back = sorted(range(len(dims)), key=dims.__getitem__)
     return lambda part: part.permute(back)
 
 
 def by_itself(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
-    """Done twice it is nothing."""
+    """The operation is its own inverse."""
     return lambda part: func(part, *args, **kwargs)
 
 
 def by_summing(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
-    """Copies are added up."""
+    """The way back adds up the copies."""
     shape = tensor.shape
     return lambda part: part.sum_to_size(shape)
 
 
 def by_type(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
-    """Back to the type and the device of the source."""
+    """The way back restores the dtype and device of the source."""
     dtype, device = tensor.dtype, tensor.device
     return lambda part: part.to(device=device, dtype=dtype if dtype.is_floating_point else part.dtype)
 
 
 def by_scattering(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[Tensor], Tensor]:
-    """What was gathered goes back to where it was."""
+    """The way back scatters what was gathered."""
     shape, (dim, index) = tensor.shape, args
     return lambda part: part.new_zeros(shape).scatter_add(dim, index, part)
 
 
 def by_view(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> None:
-    """The operation shows some entries: what comes back is added there."""
+    """The operation gives a view of some entries; the way back adds to them."""
     return
 
 
@@ -120,7 +120,7 @@ for _undo, _names in (
 
 @records("_to_copy.default")
 def copy(tape: Tape, func: Any, tensor: Tensor, **kwargs: Any) -> Tensor:
-    """A change of memory layout, device or type; integers carry no relevance."""
+    """A change of memory layout, device or dtype; integers carry no relevance."""
     value = func(tensor, **kwargs)
     node = tape.find(tensor)
     if node is None or not value.is_floating_point() or not tensor.is_floating_point():
@@ -135,10 +135,10 @@ def copy(tape: Tape, func: Any, tensor: Tensor, **kwargs: Any) -> Tensor:
 
 @records("constant_pad_nd.default")
 def pad(tape: Tape, func: Any, tensor: Tensor, widths: list[int], value: float = 0) -> Tensor:
-    """Padding: what is added is neither pixel nor feature."""
+    """Padding: the added entries are neither pixels nor features."""
     result = func(tensor, widths, value)
     node = tape.find(tensor)
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
 
     def apply(part: Tensor) -> Tensor:
         return func(part, widths, 0)
@@ -161,9 +161,9 @@ def masked_fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any)
 
 
 def fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any, result: Tensor, apply: Any) -> Tensor:
-    """Entries of a tensor under a mask are a constant."""
+    """Record that the entries of a tensor under a mask are replaced by a constant."""
     node = tape.find(tensor)
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
     constant = torch.full_like(result, 0.0).masked_fill(mask, value)
     shape = tensor.shape
 
@@ -181,13 +181,13 @@ def fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any, result
 
 @records("where.self where.ScalarSelf where.ScalarOther")
 def where(tape: Tape, func: Any, condition: Tensor, one: Any, two: Any) -> Tensor:
-    """Entries are chosen from either."""
+    """Entries are chosen from two tensors."""
     value = func(condition, one, two)
     parts = [tape.record(aten.expand.default, (t, value.shape), {}) if isinstance(t, Tensor) else
     torch.full_like(value, t)
              for t in (one, two)]  # fmt: skip
     if tape.find(condition) is not None:
-        return tape.refused(func, value, "Its condition has no relevance to give.", condition)
+        return tape.refused(func, value, "Its condition must not depend on the input.", condition)
     nodes = [tape.find(part) for part in parts]
 
     def put(given: Sequence[Any]) -> Tensor:
@@ -206,9 +206,9 @@ def where(tape: Tape, func: Any, condition: Tensor, one: Any, two: Any) -> Tenso
     "unsafe_chunk.default chunk.default"
 )
 def split(tape: Tape, func: Any, tensor: Tensor, sizes: Any, dim: int = 0) -> list[Tensor]:
-    """Several parts, each a move of its own."""
+    """A tensor is split into several."""
     values = func(tensor, sizes, dim)
-    if "unsafe" in func._schema.name:  # torch keeps no base of these: they may be overwritten
+    if "unsafe" in func._schema.name:  # these have no base, and may be overwritten
         values = [value.clone() for value in values]
     starts = [0]
     for value in values:
@@ -218,15 +218,15 @@ def split(tape: Tape, func: Any, tensor: Tensor, sizes: Any, dim: int = 0) -> li
 
 def _shown(tape: Tape, tensor: Tensor, value: Tensor, dim: int, start: int) -> Tensor:
     node, length = tape.find(tensor), value.shape[dim]
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
     return tape.move(value, node, Movement(lambda part: part.narrow(dim, start, length)))
 
 
 @records("unbind.int")
 def unbind(tape: Tape, func: Any, tensor: Tensor, dim: int = 0) -> list[Tensor]:
-    """Several parts, each a move of its own."""
+    """A tensor is split into several."""
     node = tape.find(tensor)
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
     values = func(tensor, dim)
     return [tape.move(value, node, Movement(_selecting(dim, number))) for number, value in enumerate(values)]
 
@@ -237,7 +237,7 @@ def _selecting(dim: int, number: int) -> Callable[[Tensor], Tensor]:
 
 @records("cat.default stack.default")
 def join(tape: Tape, func: Any, tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors are put together."""
+    """Tensors are concatenated or stacked."""
     tensors = [t for t in tensors if t.dim() != 1 or t.shape[0] or func is aten.stack.default]
     value = func(tensors, dim)
     if len(tensors) == 1 and func is aten.cat.default:
@@ -261,7 +261,7 @@ def join(tape: Tape, func: Any, tensors: Sequence[Tensor], dim: int = 0) -> Tens
 def masked_select(tape: Tape, func: Any, tensor: Tensor, mask: Tensor) -> Tensor:
     """The entries under a mask."""
     node = tape.find(tensor)
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
     return tape.move(
         func(tensor, mask), node, Movement(lambda part: func(part, mask), by_gradient(func, tensor, (mask,), {}))
     )

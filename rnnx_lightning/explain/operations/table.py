@@ -1,4 +1,4 @@
-"""The table of operations: what writes down each one, and what is never made of the input's values."""
+"""The table of operations: the recorder of each, and operations that never carry relevance."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -10,23 +10,40 @@ Recorder = Callable[..., Any]
 R = TypeVar("R", bound=Recorder)
 
 TABLE: dict[Any, Recorder] = {}
-SCALES: set[Recorder] = set()  # of the table: what writes down scales, which take no relevance where they scale
+SCALES: set[Recorder] = set()  # recorders of operations that compute scales, which get no relevance
 
 
 def register(operation: Any, recorder: Recorder) -> None:
-    """Let the explainer know an operation.
+    """Define how an operation treats relevance.
 
     Args:
-        operation: as a `TorchDispatchMode` sees it: `torch.ops.aten.softsign.default`, or one of your own,
-            made with `torch.library`.
-        recorder: `(tape, operation, *args, **kwargs)` to what the operation gives. `activation()`,
-            `moving(undo)` and the like make one.
+        operation: as a `TorchDispatchMode` sees it: `torch.ops.aten.softsign.default`, for example, or an
+            operation of your own, made with `torch.library`.
+        recorder: a function `(tape, operation, *args, **kwargs)` that records the operation and returns its
+            result. `activation()`, `gate(None)` and `moving(undo)` from `rnnx_lightning.explain.operations` make
+            one.
+
+    Example:
+        >>> import torch
+        >>> from rnnx_lightning.explain import LRP
+        >>> from rnnx_lightning.explain.operations import activation
+        >>> @torch.library.custom_op("example::cube_root", mutates_args=())
+        ... def cube_root(x: torch.Tensor) -> torch.Tensor:
+        ...     return x.sign() * x.abs() ** (1 / 3)
+        >>> register(torch.ops.example.cube_root.default, activation())
+        >>> class Model(torch.nn.Linear):
+        ...     def forward(self, x):
+        ...         return cube_root(super().forward(x))
+        >>> model = Model(2, 1, bias=False)
+        >>> model.weight.data = torch.tensor([[5.0, 3.0]])
+        >>> LRP()(model, torch.ones(1, 2))  # the logit is 2
+        tensor([[1.2500, 0.7500]])
     """
     TABLE[operation] = recorder
 
 
 def overloads(names: str) -> Iterator[Any]:
-    """ATen operations by name; without an overload's name all of them."""
+    """ATen operations by name; all overloads of a name without one."""
     for name in names.split():
         packet_name, _, overload = name.partition(".")
         packet = getattr(aten, packet_name, None)
@@ -36,7 +53,7 @@ def overloads(names: str) -> Iterator[Any]:
 
 
 def records(names: str) -> Callable[[R], R]:
-    """Put a recorder into the table."""
+    """Decorator that adds a recorder to the table."""
 
     def put(recorder: R) -> R:
         for operation in overloads(names):
@@ -46,7 +63,7 @@ def records(names: str) -> Callable[[R], R]:
     return put
 
 
-# What these give is not made of the input's values, or only says how they compare.
+# The results of these do not depend on the values of the input, or only compare them.
 HARMLESS = frozenset(
     overloads(
         "new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like empty_like "
@@ -60,9 +77,9 @@ HARMLESS = frozenset(
 
 ADVICE = {
     "mkldnn_rnn_layer": "Call nn.LSTM from Python, not from TorchScript or an extension.",
-    "detach": "It hides what its result is made of: leave it out while explaining.",
-    "_softmax": "Explain the logits: leave the softmax out of the network.",
-    "softmax": "Explain the logits: leave the softmax out of the network.",
-    "_log_softmax": "Explain the logits: leave the softmax out of the network.",
-    "exp": "It is explained where it scales a signal. As a signal it has no rule.",
+    "detach": "It hides what its result depends on: remove it for explanations.",
+    "_softmax": "Explain the logits: remove the softmax from the network.",
+    "softmax": "Explain the logits: remove the softmax from the network.",
+    "_log_softmax": "Explain the logits: remove the softmax from the network.",
+    "exp": "It can scale a signal, but has no rule as a signal.",
 }

@@ -1,4 +1,4 @@
-"""Tokens that are looked up, and sequences that are packed."""
+"""Embeddings of tokens, and packed sequences."""
 
 from typing import Any
 
@@ -15,11 +15,11 @@ from rnnx_lightning.explain.tape import Tape
 
 @records("embedding.default")
 def embedding(tape: Tape, func: Any, weight: Tensor, indices: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Tokens are looked up: a token's relevance is the sum of its vector's."""
+    """A lookup of tokens: a token gets the sum of its vector's relevance."""
     value = func(weight, indices, *args, **kwargs)
     node = tape.find(indices)
     if node is None:
-        return tape.refused(func, value, "Its weight may not depend on the input.", weight)
+        return tape.refused(func, value, "Its weight must not depend on the input.", weight)
     return tape.note(value, Node(EMBEDDING, (node,), value))
 
 
@@ -37,10 +37,10 @@ def embedding_bag(
     last: bool = False,
     padding: int = -1,
 ) -> Any:
-    """Sums or means of the vectors of bags of tokens; padding is in none."""
+    """Sums or means over the vectors of bags of tokens, without padding."""
     values = func(weight, indices, offsets, by_frequency, mode, sparse, per_sample, last, padding)
     if tape.find(indices) is None or mode > 1:
-        tape.refused(func, values[0], "Only sums and means of tokens' vectors have a rule.", weight, indices)
+        tape.refused(func, values[0], "Only sums and means of token vectors have a rule.", weight, indices)
         return values
     vectors = tape.record(aten.embedding.default, (weight, indices), {})
     counted = (indices != padding).to(weight.dtype)
@@ -62,10 +62,10 @@ def embedding_bag(
 
 @records("_pack_padded_sequence.default")
 def pack(tape: Tape, func: Any, padded: Tensor, lengths: Tensor, batch_first: bool) -> Any:
-    """Steps of all examples, one after the other, without padding."""
+    """Packing: time steps of all examples, one after another, without padding."""
     value, sizes = func(padded, lengths, batch_first)
     node = tape.find(padded)
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
 
     def apply(part: Tensor) -> Tensor:
         return func(part, lengths, batch_first)[0]
@@ -78,10 +78,10 @@ def pack(tape: Tape, func: Any, padded: Tensor, lengths: Tensor, batch_first: bo
 def unpack(
     tape: Tape, func: Any, packed: Tensor, sizes: Tensor, batch_first: bool, padding: float, length: int
 ) -> Any:
-    """The same with padding again."""
+    """Unpacking: padding is added again."""
     value, lengths = func(packed, sizes, batch_first, padding, length)
     node = tape.find(packed)
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
 
     def apply(part: Tensor) -> Tensor:
         return func(part, sizes, batch_first, 0, length)[0]

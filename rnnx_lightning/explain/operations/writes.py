@@ -1,4 +1,4 @@
-"""Operations that write one tensor into another, or read where a view of its memory lies."""
+"""Operations that write one tensor into another, or read a tensor through a view of its memory."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,10 +13,11 @@ from rnnx_lightning.explain.tape import Tape
 
 
 def writing(places: int) -> Recorder:
-    """An operation that writes one tensor into another.
+    """A recorder for an operation that writes one tensor into another.
 
     Args:
-        places: which argument is written; the first is written into, those between say where.
+        places: position of the argument that is written. The first argument is written into; those in between say
+            where.
     """
 
     def record(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Tensor:
@@ -45,7 +46,7 @@ def writing(places: int) -> Recorder:
 
         return tape.join(value, nodes, [tensor, source], Joining(put, undo), put)
 
-    record.__doc__ = "A tensor is written into another; each entry's relevance goes to where it is from."
+    record.__doc__ = "A tensor is written into another; relevance goes back to where each entry came from."
     return record
 
 
@@ -67,14 +68,14 @@ def as_strided(
     stride: list[int],
     offset: int | None = None,
 ) -> Tensor:
-    """Entries are read where a view of the memory lies."""
+    """Entries are read through a view of the memory."""
     value = func(tensor, size, stride, offset)
     node, shape = tape.find(tensor), tensor.shape
-    assert node is not None  # recorded
+    assert node is not None  # only recorded if it has a node
     start = int(tensor.storage_offset() if offset is None else offset)
     index = places(tensor, torch.Size(size), tuple(stride), start)
     if bool((index < 0).any()):
-        return tape.refused(func, value, "It reads memory that is not the tensor's own.", tensor)
+        return tape.refused(func, value, "It reads memory outside of the tensor.", tensor)
 
     def undo(part: Tensor) -> Tensor:
         whole = part.new_zeros(shape.numel()).index_add(0, index.flatten(), part.reshape(-1))
@@ -93,6 +94,6 @@ def write_view(
     stride: list[int],
     offset: int | None = None,
 ) -> Tensor:
-    """A tensor is written where a view of another one lies."""
+    """A tensor is written to a view of another one's memory."""
     start = int(base.storage_offset() if offset is None else offset)
     return written(tape, base, value, torch.Size(size), tuple(stride), start)

@@ -1,4 +1,4 @@
-"""What each kind of operation is to relevance."""
+"""How each kind of operation treats relevance."""
 
 from rnnx_lightning.explain.rows.derivatives import Half, Softmax, Vjp, transposed
 from rnnx_lightning.explain.rows.linear_map import Constant, Linear, Map, MapCall

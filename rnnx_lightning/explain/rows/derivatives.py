@@ -1,4 +1,4 @@
-"""Relevance that goes the way of a derivative."""
+"""Rows whose relevance is computed by a derivative."""
 
 from collections.abc import Callable
 
@@ -11,25 +11,25 @@ from rnnx_lightning.explain.rows.row import Row
 
 
 class Vjp(Row):
-    """Relevance goes the way of the gradient, as where the winner takes all; `call` is (function, value)."""
+    """Relevance goes back like the gradient, as in max pooling; `call` is (function, value)."""
 
     absorbs = False
 
     def pass_on(self, node: Node, relevance: Tensor) -> None:
-        """The transposed derivative."""
+        """Multiply with the transposed derivative."""
         (source,) = node.sources
-        assert source is not None  # there would be no node
+        assert source is not None  # else there would be no node
         function, value = node.call
         source.receive(transposed(function, value, relevance))
 
 
 class Half(Row):
-    """A product of two signals, of which each takes half; `call` is (function, values)."""
+    """A product of two signals, each of which gets half; `call` is (function, values)."""
 
     absorbs = False
 
     def pass_on(self, node: Node, relevance: Tensor) -> None:
-        """Either as a linear map of it, by the epsilon rule (LRP-half) [Achtibat et al., 2024]."""
+        """Treat it as a linear map of each factor, by the epsilon rule (LRP-half) [Achtibat et al., 2024]."""
         function, values = node.call
         create = torch.is_grad_enabled()
         with torch.enable_grad():
@@ -49,16 +49,16 @@ class Softmax(Row):
     absorbs = False
 
     def pass_on(self, node: Node, relevance: Tensor) -> None:
-        """R_i = x_i (R_i - s_i sum_j R_j), proposition 3.1 of [Achtibat et al., 2024]; masked entries get none."""
+        """R_i = x_i (R_i - s_i sum_j R_j), proposition 3.1 of [Achtibat et al., 2024]; 0 for masked entries."""
         (source,) = node.sources
-        assert source is not None  # there would be no node
+        assert source is not None  # else there would be no node
         x, value, dim = node.call
         share = relevance - value * relevance.sum(dim, keepdim=True)
         source.receive(x.masked_fill(value == 0, 0.0) * share)
 
 
 def transposed(function: Callable[[Tensor], Tensor], value: Tensor, part: Tensor) -> Tensor:
-    """The derivative of a function at `value`, transposed, times `part`."""
+    """The transposed derivative of a function at `value`, times `part`."""
     create = torch.is_grad_enabled()
     with torch.enable_grad():
         leaf = leaf_of(value)

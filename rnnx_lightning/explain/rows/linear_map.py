@@ -1,4 +1,4 @@
-"""Linear maps, and constants."""
+"""Linear maps and constants."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,15 +21,15 @@ class Map(NamedTuple):
 
 
 class MapCall:
-    """The maps of a linear operation: of pixels, of features, or of either."""
+    """The maps of one linear operation: one, or one for pixels and one for other features."""
 
     def __init__(self, maps: list[Map]) -> None:
         self.maps = maps
-        self.due: list[tuple[Product, Tensor]] = []  # to be transposed together
+        self.due: list[tuple[Product, Tensor]] = []  # products to transpose together, with their factors
         self._products: dict[tuple[int, Channel], list[Product]] = {}
 
     def products(self, number: int, channel: Channel) -> list[Product]:
-        """What the contributions of one map are, made once."""
+        """The contributions of one map, computed once."""
         key = (number, channel)
         if key not in self._products:
             rule, layer = self.maps[number]
@@ -43,11 +43,11 @@ class Linear(Row):
     absorbs = False
 
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
-        """None: it has its input."""
+        """None: its totals are computed from its input."""
         return ()
 
     def total(self, node: Node, channel: Channel) -> Total | None:
-        """Sums of products; the bias is the constant."""
+        """A sum of products; the bias is the constant."""
         call: MapCall = node.call
         if channel is Channel.CONSTANT:
             biases = [layer.bias for _, layer in call.maps if layer.bias is not None]
@@ -67,14 +67,14 @@ class Linear(Row):
         return None if total is None else Total(total)
 
     def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
-        """Note what is to be transposed."""
+        """Remember what to transpose."""
         call: MapCall = node.call
         for number, (rule, _) in enumerate(call.maps):
             if not self._left_out(node, rule, channel):
                 call.due += [(product, factor) for product in call.products(number, channel)]
 
     def finish(self, node: Node) -> None:
-        """Transpose what is due."""
+        """Transpose the products."""
         (source,) = node.sources
         relevance = relevance_of_input(node.call.due)
         if source is not None and relevance is not None:
@@ -82,13 +82,13 @@ class Linear(Row):
 
     @staticmethod
     def _left_out(node: Node, rule: Rule, channel: Channel) -> bool:
-        """Contributions that are positive by their rule are no negative ones of a sum with others."""
+        """Whether a channel is empty, because the rule only gives positive contributions to a sum with others."""
         assert node.rule is not None  # it is a sum
         return channel is Channel.NEGATIVE and rule.adapts and not node.rule.adapts
 
 
 class Constant(Row):
-    """A term that is no signal; `call` is its value."""
+    """A constant term; `call` is its value."""
 
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
         """None."""
@@ -99,4 +99,4 @@ class Constant(Row):
         return Total(node.call) if channel is Channel.CONSTANT else None
 
     def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
-        """Nobody gets it."""
+        """The relevance of a constant is lost."""

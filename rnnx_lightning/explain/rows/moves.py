@@ -1,4 +1,4 @@
-"""Entries that are moved, chosen, repeated, and put together."""
+"""Operations that move, choose, repeat and join entries."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -12,14 +12,14 @@ from rnnx_lightning.explain.totals import Total
 
 
 class Rearranged(Row):
-    """Each entry is one of a source's: factors and relevance go back in the same way."""
+    """Each entry is an entry of a source, so factors and relevance go back in the same way."""
 
     def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
-        """To where the entries are from."""
+        """Pass the factor to where the entries come from."""
         self._back(node, factor, channel)
 
     def pass_on(self, node: Node, relevance: Tensor) -> None:
-        """To where the entries are from."""
+        """Pass the relevance to where the entries come from."""
         self._back(node, relevance, RELEVANCE)
 
     def _back(self, node: Node, part: Tensor, slot: int) -> None:
@@ -27,11 +27,11 @@ class Rearranged(Row):
 
 
 class Movement(NamedTuple):
-    """Entries are moved, chosen or repeated.
+    """How entries are moved, chosen or repeated.
 
     Attributes:
-        apply: forward.
-        undo: back; None where `apply` gives a view of some entries.
+        apply: the forward direction.
+        undo: the backward direction; None if `apply` returns a view of some entries.
     """
 
     apply: Callable[[Tensor], Tensor]
@@ -42,9 +42,9 @@ class Move(Rearranged):
     """Entries are moved; `call` is a `Movement`."""
 
     def total(self, node: Node, channel: Channel) -> Total | None:
-        """Moved in the same way."""
+        """The source's total, moved in the same way."""
         (source,) = node.sources
-        assert source is not None  # there would be no node
+        assert source is not None  # else there would be no node
         total = source.total(channel)
         if total is None:
             return None
@@ -54,7 +54,7 @@ class Move(Rearranged):
 
     def _back(self, node: Node, part: Tensor, slot: int) -> None:
         (source,) = node.sources
-        assert source is not None  # there would be no node
+        assert source is not None  # else there would be no node
         movement: Movement = node.call
         if movement.undo is None:
             source.receive_at(movement.apply, part, slot)
@@ -63,11 +63,11 @@ class Move(Rearranged):
 
 
 class Joining(NamedTuple):
-    """Several tensors are put together: each entry of the result is one of theirs.
+    """How several tensors are joined: each entry of the result is an entry of one of them.
 
     Attributes:
-        apply: forward, from one tensor a source; None is a source without entries (zeros).
-        undo: back, to one tensor a source; None for a constant.
+        apply: the forward direction, from one tensor per source; None stands for zeros.
+        undo: the backward direction, to one tensor per source; None for a constant.
     """
 
     apply: Callable[[Sequence[Tensor | None]], Tensor]
@@ -75,10 +75,10 @@ class Joining(NamedTuple):
 
 
 class Join(Rearranged):
-    """Tensors are put together; `call` is a `Joining`."""
+    """Tensors are joined; `call` is a `Joining`."""
 
     def total(self, node: Node, channel: Channel) -> Total | None:
-        """Put together in the same way."""
+        """The totals of the sources, joined in the same way."""
         totals = [None if source is None else source.total(channel) for source in node.sources]
         if all(total is None for total in totals):
             return None

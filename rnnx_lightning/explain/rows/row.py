@@ -1,8 +1,9 @@
-"""What each kind of operation is to relevance: how totals come to be, and how relevance goes back.
+"""How each kind of operation treats relevance: how totals are computed, and how relevance goes back.
 
-A value is handed two kinds of thing on the walk back. Its *relevance*, by whatever used the value. Or *factors*,
-one a channel, by a sum that it is a term of: a contribution times its channel's factor is its relevance. A sum
-that has been handed relevance turns it into factors (`walk`), and then shares factors alone.
+In the backward pass, a node receives two kinds of values: *relevance*, from operations that used its value, and
+*factors*, one per channel, from sums that it is a term of. The relevance of a contribution is the contribution
+times the factor of its channel. A sum that receives relevance turns it into factors (`walk.close`), and passes on
+only factors.
 """
 
 from collections.abc import Sequence
@@ -21,9 +22,9 @@ class Row:
     """A kind of operation.
 
     Attributes:
-        absorbs: as a sum, it hands factors to its sources, whose totals it needs.
-        rectifies: it gives relevance only to what is positive.
-        keeps: the walk ends here.
+        absorbs: as a sum, it passes factors to its sources, and needs their totals.
+        rectifies: only positive values get relevance.
+        keeps: the backward pass ends here.
     """
 
     absorbs = True
@@ -31,24 +32,24 @@ class Row:
     keeps = False
 
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
-        """The totals that a total is made of."""
+        """The totals that a total is computed from."""
         return [(source, channel) for source in node.sources if source is not None]
 
     def total(self, node: Node, channel: Channel) -> Total | None:
-        """A total of a sum, from the totals of its parts; None where there is nothing in the channel."""
+        """A total of a sum, from the totals of its parts; None if the channel is empty."""
         raise NotImplementedError
 
     def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
-        """Hand on the factor of a channel."""
+        """Pass on the factor of a channel."""
         raise NotImplementedError
 
     def finish(self, node: Node) -> None:
-        """All factors have been shared."""
+        """Called after all factors were passed on."""
 
     def pass_on(self, node: Node, relevance: Tensor) -> None:
-        """Hand on the relevance of what is no sum: all to the one source."""
+        """Pass on the relevance of a node that is not a sum: all of it to its one source."""
         (source,) = node.sources
-        assert source is not None  # there would be no node
+        assert source is not None  # else there would be no node
         source.receive(relevance.sum_to_size(source.shape))
 
 
@@ -60,38 +61,38 @@ class Leaf(Row):
 
 
 class Pass(Row):
-    """An activation with f(0) = 0, a gated signal: all to the source."""
+    """An activation with f(0) = 0, or a gated signal: the source gets all relevance."""
 
     absorbs = False
 
 
 class Relu(Pass):
-    """As any activation; what is not active has no relevance."""
+    """Like other activations; inactive units have no relevance."""
 
     rectifies = True
 
 
 class Opaque(Row):
-    """There is no way back."""
+    """An operation without a rule."""
 
     absorbs = False
 
     def pass_on(self, node: Node, relevance: Tensor) -> None:
-        """Refused.
+        """Raise the error of the refusal.
 
         Raises:
-            UnexplainableError: relevance has come here.
+            UnexplainableError: always.
         """
         raise UnexplainableError(node.refusal or node.reason)
 
 
 class Embedding(Row):
-    """Tokens were looked up in a table: a token gets what all entries of its vector get."""
+    """Tokens were looked up in a table: a token gets the relevance of all entries of its vector."""
 
     absorbs = False
 
     def pass_on(self, node: Node, relevance: Tensor) -> None:
-        """Summed over the vector."""
+        """Sum over the vector."""
         (source,) = node.sources
-        assert source is not None  # there would be no node
+        assert source is not None  # else there would be no node
         source.receive(relevance.sum(-1))

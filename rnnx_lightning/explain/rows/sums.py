@@ -1,4 +1,4 @@
-"""Sums of terms that are sums, and sums that are scaled."""
+"""Sums of sums, and scaled sums."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,20 +12,20 @@ from rnnx_lightning.explain.totals import Total, added, exponent_of, normalised,
 
 
 class Sum(Row):
-    """Terms that are sums of contributions themselves."""
+    """A sum of terms that are sums of contributions."""
 
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
-        """The terms'; what is positive by its rule alone has nothing negative."""
+        """The totals of the terms. A term whose rule gives only positive contributions has no negative part."""
         if channel is not Channel.NEGATIVE:
             return super().parts(node, channel)
         return [(source, channel) for source in node.sources if source is not None and not _positive(node, source)]
 
     def total(self, node: Node, channel: Channel) -> Total | None:
-        """Their sum."""
+        """The sum of the terms' totals."""
         return added([source.total(c) for source, c in self.parts(node, channel)])
 
     def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
-        """The same factor to all terms."""
+        """All terms get the same factor."""
         for source, _ in self.parts(node, channel):
             own = rescaled(factor, node, source, channel)
             if own is not None:
@@ -36,9 +36,9 @@ class Scaling(NamedTuple):
     """How a sum is scaled.
 
     Attributes:
-        factor: a gate's value, or a constant.
-        nonnegative: the factor is.
-        normalise: give the totals exponents.
+        factor: the value of a gate, or a constant.
+        nonnegative: whether the factor is >= 0.
+        normalise: whether to give the totals exponents.
     """
 
     factor: Tensor | float
@@ -50,7 +50,7 @@ class Scale(Row):
     """A sum times a gate or a constant; `call` is a `Scaling`. A negative factor swaps the channels."""
 
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
-        """The same channel, and where the factor can be negative the other one."""
+        """The same channel, and the opposite one if the factor can be negative."""
         (source,) = node.sources
         assert source is not None
         assert source.rule is not None
@@ -62,7 +62,7 @@ class Scale(Row):
         return [(source, channel), (source, FLIPPED[channel])]
 
     def total(self, node: Node, channel: Channel) -> Total | None:
-        """The source's, scaled."""
+        """The scaled total of the source."""
         scaling: Scaling = node.call
         scaled = []
         for (source, c), factor in zip(self.parts(node, channel), self._factors(scaling, channel), strict=False):
@@ -76,7 +76,7 @@ class Scale(Row):
         return normalised(total)
 
     def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
-        """Scaled in the same way."""
+        """The source gets the scaled factor."""
         for (source, c), scale in zip(self.parts(node, channel), self._factors(node.call, channel), strict=False):
             own = rescaled(factor, node, source, channel, c)
             if own is not None:
@@ -98,7 +98,7 @@ class Scale(Row):
 def rescaled(
     factor: Tensor, node: Node, source: Node, channel: Channel, of: Channel | None = None
 ) -> Tensor | None:
-    """A factor of the node's total as one of a term's total; None where the term has nothing in the channel."""
+    """A factor for the node's total, as a factor for a term's total; None if the term's channel is empty."""
     if not node.scaled or channel not in (Channel.POSITIVE, Channel.NEGATIVE):
         return factor
     whole, part = node.total(channel), source.total(channel if of is None else of)
@@ -111,7 +111,7 @@ def rescaled(
 
 
 def _positive(node: Node, source: Node) -> bool:
-    """All contributions of a term are positive by its rule."""
+    """Whether the rule of a term only gives positive contributions."""
     assert node.rule is not None
     assert source.rule is not None
     return source.rule.adapts and not node.rule.adapts

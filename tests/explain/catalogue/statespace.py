@@ -83,7 +83,7 @@ class S4D(nn.Module):
     real(9, 4),
     "complex diagonal recurrence, the real part read",
     target=1,
-    refused="not made of its input",
+    refused="does not depend on its input",
 )
 class LRU(nn.Module):
     def __init__(self):
