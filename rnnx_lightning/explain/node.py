@@ -32,6 +32,7 @@ class Node:
         gate: a factor that takes no relevance (a sigmoid's output, or 1 - it, a standard deviation).
         gated: a gate scales it, or a term of it: a memory.
         lost: a gate times a constant: as a term it is a constant.
+        magnitude: a gate that is a signal first, an absolute value: what is added to it takes its share.
         rule: set where the value is a sum of contributions.
         value: the value of such a sum, if the rule looks at it.
         by_value: the value is the sum of all contributions and of the constant.
@@ -47,8 +48,8 @@ class Node:
 
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated",
-        "inbox", "kept", "logits", "lost", "nonnegative", "pixels", "present", "reason", "refusal", "row", "rule",
-        "scaled", "shape", "sources", "tape", "totals", "value",
+        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pixels", "present", "reason",
+        "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +71,7 @@ class Node:
         self.gate = gate
         self.gated = False
         self.present: Tensor | None = None
-        self.lost = False
+        self.lost = self.magnitude = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
         self.logits: Tensor | None = None

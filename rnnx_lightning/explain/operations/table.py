@@ -52,10 +52,16 @@ HARMLESS = frozenset(
         "new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like empty_like "
         "rand_like randn_like randint_like sym_size sym_stride sym_numel sym_storage_offset is_same_size "
         "_local_scalar_dense eq ne lt le gt ge isnan isinf isfinite isposinf isneginf logical_not "
-        "logical_and logical_or logical_xor any all argmax argmin equal nonzero sign signbit is_nonzero "
+        "logical_and logical_or logical_xor any all argmax argmin equal nonzero signbit is_nonzero "
         "allclose isclose bincount searchsorted "
-        "bucketize _assert_async _assert_scalar _has_compatible_shallow_copy_type count_nonzero argsort bernoulli"
+        "bucketize embedding_renorm_ _assert_async _assert_scalar _has_compatible_shallow_copy_type count_nonzero "
+        "argsort bernoulli"
     )
+)
+
+AS_SIGNAL = (
+    "It is explained where it scales a signal. As a signal it is refused, as f(0) is not 0; to hand relevance on "
+    "as an activation does: register({}, gate(None)), both of rnnx_lightning.explain.operations."
 )
 
 ADVICE = {
@@ -64,5 +70,4 @@ ADVICE = {
     "_softmax": "Explain the logits: leave the softmax out of the network.",
     "softmax": "Explain the logits: leave the softmax out of the network.",
     "_log_softmax": "Explain the logits: leave the softmax out of the network.",
-    "exp": "It is explained where it scales a signal. As a signal it has no rule.",
 }
