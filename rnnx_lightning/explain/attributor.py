@@ -40,7 +40,8 @@ class Attributor(ABC):
             UnexplainableError: the network uses an operation that this method has no rule for.
         """
         batch_size(x)
-        bound = Bound(model, arguments) if arguments or not isinstance(x, Tensor) else model
+        takes_x = isinstance(x, Tensor) or isinstance(model, Bound)  # a method that another one calls has it bound
+        bound = model if takes_x and not arguments else Bound(model, arguments)
         with isolated(model, tensors_of(x)[0].device):
             return self._relevance(bound, mapped(lambda t: t.detach().clone(), x), target)
 

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from rnnx_lightning.explain.attributor import Attributor, Target, resolve_target
 from rnnx_lightning.explain.gates import Gates
-from rnnx_lightning.explain.gradients import GradientMethod, Sensitivity
+from rnnx_lightning.explain.gradients import GradientMethod, Sensitivity, check_gradient
+from rnnx_lightning.explain.inputs import Inputs, filled, tensors_of
 
 
 class IntegratedGradients(GradientMethod):
@@ -36,20 +37,29 @@ class IntegratedGradients(GradientMethod):
         self.baseline = baseline
         self.steps = steps
 
-    def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
-        baseline = torch.as_tensor(self.baseline, dtype=x.dtype, device=x.device).detach()
+    def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
+        check_gradient(x)
+        parts = tensors_of(x)
+        starts = [self._start(part) for part in parts]
+        target = resolve_target(model, x, target)
+        totals = [torch.zeros_like(part) for part in parts]
+        for step in range(self.steps):  # one after the other: memory stays that of one explanation
+            way = (step + 0.5) / self.steps
+            points = [torch.lerp(start, part, way) for start, part in zip(starts, parts, strict=True)]
+            gradients = tensors_of(self._gradient(model, filled(x, points), target))
+            totals = [total + gradient for total, gradient in zip(totals, gradients, strict=True)]
+        shares = zip(parts, starts, totals, strict=True)
+        return filled(x, [(part - start) * total / self.steps for part, start, total in shares])
+
+    def _start(self, part: Tensor) -> Tensor:
+        """Where the way begins."""
+        start = torch.as_tensor(self.baseline, dtype=part.dtype, device=part.device).detach()
         try:
-            baseline = baseline.expand_as(x)
+            return start.expand_as(part)
         except RuntimeError as error:
             raise ValueError(
-                f"a baseline of shape {tuple(baseline.shape)} cannot be expanded to the input's, {tuple(x.shape)}"
+                f"a baseline of shape {tuple(start.shape)} cannot be expanded to the input's, {tuple(part.shape)}"
             ) from error
-        target = resolve_target(model, x, target)
-        total = torch.zeros_like(x)
-        for step in range(self.steps):  # one after another, to need the memory of only one explanation
-            point = torch.lerp(baseline, x, (step + 0.5) / self.steps)
-            total = total + self._gradient(model, point, target)
-        return (x - baseline) * total / self.steps
 
 
 class SmoothGrad(Attributor):
@@ -77,11 +87,18 @@ class SmoothGrad(Attributor):
         self.noise = noise
         self.seed = seed
 
-    def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
+        check_gradient(x)
+        parts = tensors_of(x)
         target = resolve_target(model, x, target)
-        generator = torch.Generator(x.device).manual_seed(self.seed)
-        total = torch.zeros_like(x)
+        generator = torch.Generator(parts[0].device).manual_seed(self.seed)
+        totals = [torch.zeros_like(part) for part in parts]
         for _ in range(self.samples):
-            noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-            total = total + self.method(model, x + self.noise * noise, target)
-        return total / self.samples
+            noisy = [
+                part
+                + self.noise * torch.randn(part.shape, generator=generator, device=part.device, dtype=part.dtype)
+                for part in parts
+            ]
+            relevance = tensors_of(self.method(model, filled(x, noisy), target))
+            totals = [total + part for total, part in zip(totals, relevance, strict=True)]
+        return filled(x, [total / self.samples for total in totals])

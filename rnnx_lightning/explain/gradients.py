@@ -16,6 +16,18 @@ from rnnx_lightning.explain.refusals import UnexplainableError
 from rnnx_lightning.explain.spelling import PlainSpelling
 
 
+def check_gradient(x: Inputs) -> None:
+    """Refuse tokens.
+
+    Raises:
+        UnexplainableError: there are some.
+    """
+    if not all(tensor.is_floating_point() for tensor in tensors_of(x)):
+        raise UnexplainableError(
+            "Tokens have no gradient: explain by LRP, or explain the part of the network after its embedding."
+        )
+
+
 class GradientMethod(Attributor):
     """The base class of gradient methods.
 
@@ -41,14 +53,16 @@ class GradientMethod(Attributor):
             return self._gradient_of_pass(model, x, target)
 
     def _gradient_of_pass(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
-        if not all(tensor.is_floating_point() for tensor in tensors_of(x)):
-            raise UnexplainableError(
-                "Tokens have no gradient: use LRP, or explain the part of the network after its embedding."
-            )
+        check_gradient(x)
         x = mapped(lambda tensor: tensor.detach().requires_grad_(), x)
         leaves = tensors_of(x)
         with PlainSpelling() if self._looks_at_graph else nullcontext():
             value, _ = explained_logit(model(x), x, target)
+        if not value.requires_grad:
+            raise UnexplainableError(
+                "The model's output has no gradient by its input: it is computed under torch.no_grad, detached, "
+                "or made of comparisons or whole numbers alone. Compute it with gradients, or explain by LRP."
+            )
         nodes = operations(value) if self._looks_at_graph else []
         hooks: list[RemovableHandle] = []
         try:

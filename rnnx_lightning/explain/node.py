@@ -32,6 +32,7 @@ class Node:
         gate: a factor that gets no relevance (the output of a sigmoid, 1 - gate, a standard deviation).
         gated: the value, or a term of it, is scaled by a gate, as in a memory cell.
         lost: a gate times a constant; as a term of a sum, it is a constant.
+        magnitude: a gate that is also a signal, such as an absolute value: what is added to it gets its share.
         rule: set if the value is a sum of contributions.
         value: the value of such a sum, if the rule needs it.
         by_value: the value is the sum of all contributions and the constant.
@@ -47,8 +48,8 @@ class Node:
 
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated",
-        "inbox", "kept", "logits", "lost", "nonnegative", "pixels", "present", "reason", "refusal", "row", "rule",
-        "scaled", "shape", "sources", "tape", "totals", "value",
+        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pixels", "present", "reason",
+        "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value",
     )  # fmt: skip
 
     def __init__(
@@ -70,7 +71,7 @@ class Node:
         self.gate = gate
         self.gated = False
         self.present: Tensor | None = None
-        self.lost = False
+        self.lost = self.magnitude = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
         self.logits: Tensor | None = None

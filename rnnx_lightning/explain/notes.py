@@ -90,7 +90,7 @@ class Notes(TorchDispatchMode):
         ]
         refusal = earlier[0] if earlier else self.message(func, advice)
         for part in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(part, Tensor) and (part.is_floating_point() or part.is_complex()):
+            if isinstance(part, Tensor) and part.dtype != torch.bool:
                 self.note(part, self._opaque(refusal, part))
         return value
 

@@ -28,6 +28,11 @@ def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -
         kwargs: keyword arguments.
     """
     value = overwritten(tape, func, args, kwargs)
+    if value.untyped_storage()._cdata == tensor.untyped_storage()._cdata:  # its shape changed, and no memory
+        node = tape.find(value)
+        tensor.data = value.detach()
+        tape.mark(tensor, node)
+        return tensor
     shape, stride, offset = tensor.shape, tensor.stride(), tensor.storage_offset()
     replaced = tape.retired.get(tensor.untyped_storage()._cdata)
     if replaced is not None:
@@ -180,5 +185,7 @@ def _ordinary(func: Any) -> Any:
         return aten.copy.default
     if name in ("zero_", "fill_"):
         return func
+    if name == "transpose_":
+        return aten.transpose.int
     packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
     return getattr(packet, func._overloadname, None) if packet is not None else None

@@ -82,6 +82,8 @@ class Tape(Notes):
                     known.append(part)
         if not known or func in self._harmless:
             return func(*args, **kwargs)
+        if len(known) > 1:  # where entries are is a choice: what is chosen has the relevance
+            known = [part for part in known if part.is_floating_point() or part.is_complex()] or known
         if func._schema.is_mutable:
             return overwrite(self, func, first, args, kwargs)
         recorder = self._table.get(func)
@@ -120,7 +122,7 @@ class Tape(Notes):
         new = self.mapped(node, source, operation, weight, bias, value)
         new.nonnegative = weight is None and bias is None and node.nonnegative and node.pixels is None
         if weight is None and bias is None:  # a mean of gates scales signals as they do
-            new.gate, new.lost = node.gate, node.lost
+            new.gate, new.lost, new.magnitude = node.gate, node.lost, node.magnitude
         return self.note(value, new)
 
     def mapped(
@@ -248,6 +250,7 @@ class Tape(Notes):
         )
         new.nonnegative = nonnegative
         new.lost = any(n.lost for n in nodes) if lost is None else lost
+        new.magnitude = all(n.magnitude for n in nodes)
         new.reason = next((n.reason for n in nodes if n.reason is not None), None) or node.refusal
         if refusal is not None and new.reason is None:
             new.reason = self.message(func, refusal)
@@ -288,7 +291,7 @@ class Tape(Notes):
         """Record a value whose entries are entries of the source, or 0 if the operation adds `padding`."""
         new = Node(MOVE, (node,), value, movement, node.nonnegative, gate=node.gate)
         new.dtype = value.dtype if value.is_floating_point() else node.dtype  # int64 tokens have relevance, too
-        new.lost = node.lost
+        new.lost, new.magnitude = node.lost, node.magnitude
         if node.pixels is not None:
             new.pixels = node.pixels.moved(movement.apply, node.shape)
         if padding or node.present is not None:

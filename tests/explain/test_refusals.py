@@ -11,10 +11,13 @@ from rnnx_lightning.explain import (
     Composite,
     DeepTaylor,
     Epsilon,
+    GuidedBackprop,
+    IntegratedGradients,
     Sensitivity,
     UnexplainableError,
     ZBox,
     ZPlus,
+    operations,
 )
 
 
@@ -29,16 +32,17 @@ class Function(nn.Module):
         return self.function(self, x)
 
 
-class Square(torch.autograd.Function):
+class Cosine(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
-        return x**2
+        return x.cos()
 
 
 LINEAR = {"layer": nn.Linear(4, 4)}
 REFUSED = {
-    "power": (Function(lambda m, x: m.layer(x) ** 2, **LINEAR), "'pow'"),
-    "power in a custom function": (Function(lambda m, x: m.layer(Square.apply(x)), **LINEAR), "'pow'"),
+    "power below 1": (Function(lambda m, x: m.layer(x) ** -0.5, **LINEAR), "'pow'"),
+    "cosine": (Function(lambda m, x: m.layer(x).cos(), **LINEAR), "'cos'"),
+    "cosine in a custom function": (Function(lambda m, x: m.layer(Cosine.apply(x)), **LINEAR), "'cos'"),
     "exp": (Function(lambda m, x: m.layer(x).exp(), **LINEAR), "'exp'"),
     "division": (Function(lambda m, x: 1 / m.layer(x), **LINEAR), "'reciprocal'"),
     "softmax within": (nn.Sequential(nn.Linear(4, 3), nn.Softmax(1), nn.Linear(3, 3)), "remove the softmax"),
@@ -208,3 +212,44 @@ def test_padding_inside_a_convolution_and_before_it_agree():
     before = Function(lambda m, x: F.relu(bare(F.pad(x, (1, 1, 1, 1)))).flatten(1), bare=bare)
     for method in (DeepTaylor(), LRP(ZPlus()), LRP(AlphaBeta(2, 1)), LRP(Epsilon())):
         torch.testing.assert_close(method(before, x), method(inside, x))
+
+
+def test_a_function_that_is_refused_as_a_signal_can_be_allowed(monkeypatch):
+    """As the message says."""
+    model = Function(lambda m, x: m.out(m.layer(x).exp()), out=nn.Linear(4, 2), **LINEAR)
+    x, method = torch.rand(3, 4), LRP(Composite(Epsilon(1e-9), bias="spread"))
+    with pytest.raises(UnexplainableError, match=r"register\(torch\.ops\.aten\.exp\.default, gate\(None\)\)"):
+        method(model, x, 1)
+    monkeypatch.setitem(operations.TABLE, torch.ops.aten.exp.default, operations.TABLE[torch.ops.aten.exp.default])
+    operations.register(torch.ops.aten.exp.default, operations.gate(None))
+    torch.testing.assert_close(method(model, x, 1).sum(1), model(x)[:, 1].detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_softmax_within_can_be_a_signal_as_the_message_says():
+    model = nn.Sequential(nn.Linear(4, 3), nn.Softmax(1), nn.Linear(3, 3))
+    with pytest.raises(UnexplainableError, match='softmax="signal"'):
+        LRP(Epsilon())(model, torch.rand(2, 4))
+    assert LRP(Composite(Epsilon(), softmax="signal"))(model, torch.rand(2, 4)).any()
+
+
+@pytest.mark.parametrize("other", [lambda h: h.to(torch.complex64).angle(), lambda h: torch.frexp(h)[1].float()])
+def test_a_branch_is_not_left_out_without_a_word(other):
+    model = Function(lambda m, x: m.layer(x) + other(m.layer(x)), **LINEAR)
+    with pytest.raises(UnexplainableError, match="No relevance rule"):
+        LRP(Epsilon())(model, torch.rand(2, 4), 1)
+
+
+@pytest.mark.parametrize("name", ["sign", "round", "whole numbers"])
+def test_a_number_that_is_rounded_has_the_relevance_of_the_rounded(name):
+    way = {"sign": torch.sign, "round": torch.round, "whole numbers": lambda h: h.int().float()}[name]
+    model = Function(lambda m, x: m.out(way(9 * m.layer(x))), out=nn.Linear(4, 2), **LINEAR)
+    x = torch.randn(3, 4)
+    relevance = LRP(Composite(Epsilon(1e-9), bias="spread"))(model, x, 1)
+    torch.testing.assert_close(relevance.sum(1), model(x)[:, 1].detach(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", [Sensitivity(), GuidedBackprop(), IntegratedGradients()])
+def test_an_output_without_gradient_is_refused_by_the_gradient(method):
+    model = Function(lambda m, x: (m.layer(x) > 0).float(), **LINEAR)
+    with pytest.raises(UnexplainableError, match="no gradient by its input"):
+        method(model, torch.rand(2, 4), 0)

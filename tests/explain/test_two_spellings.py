@@ -40,6 +40,58 @@ def running(h):
     return h @ torch.ones(6, 6, dtype=h.dtype).triu()
 
 
+FROM, TO = torch.tensor([0, 1, 2, 3, 4, 5, 0, 2]), torch.tensor([1, 2, 3, 4, 5, 0, 3, 5])
+EDGES = torch.zeros(6, 6).index_put((TO, FROM), torch.ones(8))
+
+
+def edges(h):
+    return EDGES.to(h.dtype)
+
+
+def places(h):
+    return TO[:, None].expand(*h.shape[:2], 8, h.shape[-1])
+
+
+def added(h, way):
+    messages, zeros = h[..., FROM, :], torch.zeros_like(h)
+    if way == "index_add":
+        return zeros.index_add(2, TO, messages)
+    if way == "scatter_add_":
+        return zeros.scatter_add_(2, places(h), messages)
+    if way == "index_put":
+        return zeros.transpose(0, 2).index_put((TO,), messages.transpose(0, 2), accumulate=True).transpose(0, 2)
+    return zeros.scatter_reduce(2, places(h), messages, way, include_self=False)
+
+
+def moments(h, together):
+    if together:
+        variance, mean = torch.var_mean(h, (1, 2), keepdim=True)
+    else:
+        variance, mean = h.var((1, 2), keepdim=True), h.mean((1, 2), keepdim=True)
+    return (h - mean) / (variance + 1e-5).sqrt()
+
+
+def transposed_in_place(h):
+    h = (2 * h).relu()
+    h.transpose_(2, 3)
+    h.unsqueeze_(1).squeeze_(1)
+    return h
+
+
+def by_matrix(h):
+    pixels = torch.eye(36, dtype=h.dtype).view(1, 36, 6, 6)
+    return h.flatten(2) @ F.interpolate(pixels, size=(4, 4), mode="bicubic").view(36, 16)
+
+
+def read(h, way):
+    """A look-up of a number that is rounded."""
+    table = torch.linspace(-1, 1, 33, dtype=h.dtype).view(11, 3) ** 3
+    numbers = h.clamp(-1, 1).mul(5).add(5)[:, 0]
+    if way == "one-hot":
+        return F.one_hot(numbers.long(), 11).to(h.dtype) @ table
+    return table[numbers.long()] if way == "index" else F.embedding(numbers.long(), table)
+
+
 SPELLINGS = {
     "mean of gates": (lambda h: F.avg_pool2d(h.sigmoid(), 2), lambda h: average(h.sigmoid())),
     "mean of gates over a dimension": (
@@ -49,7 +101,42 @@ SPELLINGS = {
     "largest gate": (lambda h: F.max_pool2d(h.sigmoid(), 2), lambda h: largest(h.sigmoid())),
     "running sum of gates": (lambda h: h.sigmoid().cumsum(-1), lambda h: running(h.sigmoid())),
     "mean of absolute values": (lambda h: F.avg_pool2d(h.abs(), 2), lambda h: average(h.relu() + (-h).relu())),
+    "absolute values with a bias": (
+        lambda h: (h.abs() + 0.5).relu(),
+        lambda h: (torch.where(h > 0, h, -h) + 0.5).relu(),
+    ),
+    "messages added by an index": (lambda h: added(h, "index_add"), lambda h: edges(h) @ h),
+    "messages scattered": (lambda h: added(h, "scatter_add_"), lambda h: edges(h) @ h),
+    "messages accumulated": (lambda h: added(h, "index_put"), lambda h: edges(h) @ h),
+    "mean of messages": (
+        lambda h: added(h, "mean"),
+        lambda h: (edges(h) / edges(h).sum(1, keepdim=True)) @ h,
+    ),
+    "largest message": (
+        lambda h: added(h.relu() + 1, "amax"),
+        lambda h: torch.stack([(h.relu() + 1)[..., FROM[i == TO], :].amax(2) for i in range(6)], 2),
+    ),
+    "a sparse matrix": (
+        lambda h: torch.stack([torch.sparse.mm(edges(h).to_sparse(), part) for part in h.flatten(0, 1)]).view(
+            h.shape
+        ),
+        lambda h: edges(h) @ h,
+    ),
+    "variance and mean at once": (lambda h: moments(h, True), lambda h: moments(h, False)),
+    "squared ReLU": (lambda h: h.relu() ** 2, lambda h: h.relu() * h.relu()),
+    "a square": (lambda h: h.square(), lambda h: h * h),
+    "a norm": (lambda h: (h - 1).relu().norm(dim=2), lambda h: (h - 1).relu().square().sum(2).sqrt()),
+    "a root mean square": (
+        lambda h: h * (h.pow(2).mean(1, keepdim=True) + 1e-6) ** -0.5,
+        lambda h: F.rms_norm(h.movedim(1, -1), (3,), eps=1e-6).movedim(-1, 1),
+    ),
+    "bounds in tensors": (lambda h: h.clamp(min=torch.zeros(6, dtype=h.dtype)), lambda h: h.relu()),
+    "transposed in place": (transposed_in_place, lambda h: (2 * h).relu().transpose(2, 3)),
+    "bicubic interpolation": (lambda h: F.interpolate(h, size=(4, 4), mode="bicubic"), by_matrix),
+    "a table at whole numbers": (lambda h: read(h, "index"), lambda h: read(h, "embedding")),
+    "one-hot whole numbers": (lambda h: read(h, "one-hot"), lambda h: read(h, "embedding")),
 }
+TOLD = {"squared ReLU": {"products": "half"}, "one-hot whole numbers": {"bias": "spread"}}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=names.get)
@@ -58,7 +145,53 @@ def test_two_spellings_have_one_relevance(what, rule):
     one, other = (Reader(middle) for middle in SPELLINGS[what])
     x = torch.randn(3, 1, 8, 8, dtype=torch.float64)
     torch.testing.assert_close(one(x), other(x))
-    method = LRP(Composite(rule), start="logit")
+    method = LRP(Composite(rule, **TOLD.get(what, {})), start="logit")
     relevance = method(one, x, 1)
     assert bool((relevance != 0).any())
     torch.testing.assert_close(relevance, method(other, x, 1), rtol=1e-6, atol=1e-9 * float(relevance.abs().max()))
+
+
+class Tokens(nn.Module):
+    """Reads tokens (B, T) in one of several ways, beside another look-up."""
+
+    def __init__(self, way):
+        super().__init__()
+        torch.manual_seed(0)
+        self.way, self.table, self.out = way, nn.Embedding(9, 4), nn.Linear(4, 2)
+        self.double()
+
+    def forward(self, t):
+        weight = self.table.weight
+        vectors = {
+            "embedding": lambda: self.table(t),
+            "index": lambda: weight[t],
+            "index_select": lambda: weight.index_select(0, t.flatten()).view(*t.shape, 4),
+            "one-hot": lambda: F.one_hot(t, 9).double() @ weight,
+            "arithmetic": lambda: self.table((2 * t + 1) // 2),
+            "shifted": lambda: F.embedding(1 + t, torch.cat([weight[:1], weight])),
+        }[self.way]()
+        return self.out((vectors + 0.1 * self.table(t)).relu().mean(1))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=names.get)
+@pytest.mark.parametrize("way", ["index", "index_select", "one-hot", "shifted", "arithmetic"])
+def test_tokens_are_looked_up_in_whichever_way(way, rule):
+    tokens = torch.randint(0, 9, (3, 5))
+    method = LRP(Composite(rule, bias="spread"), start="logit")
+    torch.testing.assert_close(
+        method(Tokens(way), tokens, 1), method(Tokens("embedding"), tokens, 1), rtol=1e-9, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("rule", RULES, ids=names.get)
+def test_tokens_used_as_numbers_have_relevance(rule):
+    """W t, by the book: all contributions of a token are its own."""
+    number, tokens = nn.Linear(5, 2).double(), torch.randint(1, 9, (3, 5))
+    method = LRP(Composite(rule), start="logit")
+    relevance = method(nn.Sequential(AsNumbers(), number), tokens, 1)
+    torch.testing.assert_close(relevance, method(number, tokens.double() / 9, 1))
+
+
+class AsNumbers(nn.Module):
+    def forward(self, tokens):
+        return tokens.double() / 9

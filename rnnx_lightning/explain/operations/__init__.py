@@ -1,6 +1,15 @@
 """All operations that have a rule; `register` adds one."""
 
-from rnnx_lightning.explain.operations import activations, arithmetic, linear_maps, norms, shapes, tokens, writes
+from rnnx_lightning.explain.operations import (
+    activations,
+    arithmetic,
+    linear_maps,
+    norms,
+    scatters,
+    shapes,
+    tokens,
+    writes,
+)
 from rnnx_lightning.explain.operations.activations import activation, gate
 from rnnx_lightning.explain.operations.shapes import moving
 from rnnx_lightning.explain.operations.table import ADVICE, HARMLESS, SCALES, TABLE, register
@@ -18,6 +27,7 @@ __all__ = [
     "moving",
     "norms",
     "register",
+    "scatters",
     "shapes",
     "tokens",
     "writes",

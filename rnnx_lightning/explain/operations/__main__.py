@@ -11,6 +11,7 @@ HEADINGS = {
     "activations": "Activations, gates, and where the winner takes all",
     "norms": "Norms",
     "shapes": "Moving, choosing and joining",
+    "scatters": "Adding where an index says: messages of graphs",
     "writes": "Writing into tensors",
     "tokens": "Tokens and packed sequences",
 }

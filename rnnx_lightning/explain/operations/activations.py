@@ -7,7 +7,8 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations.table import SCALES, Recorder, aten, records, register
+from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, Recorder, aten, records, register
+from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.rows import PASS, RELU, SOFTMAX, VJP
 from rnnx_lightning.explain.tape import Tape
@@ -55,10 +56,30 @@ for _name in [
     "asinh",
     "atan",
     "sin",
+    "sinh",
+    "tan",
+    "asin",
+    "atanh",
     "erf",
+    "expm1",
+    "round",
+    "trunc",
+    "floor",
+    "ceil",
+    "nan_to_num",
 ]:
     for _operation in (getattr(aten, _name).default,) if hasattr(aten, _name) else ():
         register(_operation, activation())
+
+
+@records(
+    "fake_quantize_per_tensor_affine_cachemask.default fake_quantize_per_channel_affine_cachemask.default "
+    "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default"
+)
+def rounded(tape: Tape, func: Any, tensor: Tensor, *args: Any) -> Any:
+    """Rounded as in training for quantisation: the relevance of what is rounded."""
+    value, mask = func(tensor, *args)
+    return activation()(tape, lambda *_: value, tensor), mask
 
 
 @records("relu.default")
@@ -77,6 +98,8 @@ def clamp(tape: Tape, func: Any, tensor: Tensor, low: Any = None, high: Any = No
     """ReLU by another name, or an activation that saturates."""
     value = func(tensor, low, high) if func is not aten.clamp_min.default else func(tensor, low)
     node = tape.find(tensor)
+    if not value.is_floating_point():
+        return whole_numbers(tape, func, tensor, low, value=value)
     if node is not None and node.gate:
         return tape.gate_of(value, node)
     if (func is aten.threshold.default and (low, high) == (0, 0)) or (low == 0 and high is None):
@@ -90,20 +113,44 @@ def clamp(tape: Tape, func: Any, tensor: Tensor, low: Any = None, high: Any = No
     return tape.refused(func, value, "Only clamping to a range that contains 0 has a rule.", tensor)
 
 
+@records("clamp.Tensor clamp_min.Tensor clamp_max.Tensor")
+def clamp_by_tensors(
+    tape: Tape, func: Any, tensor: Tensor, low: Tensor | None = None, high: Tensor | None = None
+) -> Tensor:
+    """ReLU, or an activation that saturates, with bounds that differ."""
+    bounds = (low,) if high is None else (low, high)
+    value = func(tensor, *bounds)
+    node = tape.find(tensor)
+    if node is None or tape.find(low) is not None or tape.find(high) is not None:
+        return tape.refused(func, value, "Only its first argument may depend on the input.", *bounds)
+    if node.gate:
+        return tape.gate_of(value, node)
+    if func is aten.clamp_max.Tensor:
+        low, high = None, low
+    if low is not None and high is None and not low.any() and value.shape == tensor.shape:
+        return relu(tape, aten.relu.default, tensor)
+    if (low is None or bool((low <= 0).all())) and (high is None or bool((high >= 0).all())):
+        return activation()(tape, func, tensor, *bounds)
+    return tape.refused(func, value, "Only clamping to a range that contains 0 has a rule.", tensor)
+
+
 @records("clamp_max.default")
 def clamp_above(tape: Tape, func: Any, tensor: Tensor, high: float) -> Tensor:
     """An activation that saturates."""
+    if not tensor.is_floating_point():
+        return whole_numbers(tape, func, tensor, high)
     if high >= 0:
         return activation()(tape, func, tensor, high)
     return tape.refused(func, func(tensor, high), "Only clamping to a range that contains 0 has a rule.", tensor)
 
 
-def gate(as_signal: str | None, squashes: bool = False) -> Recorder:
+def gate(as_signal: str | None, squashes: bool = False, nonnegative: bool = True) -> Recorder:
     """A recorder for a function that scales signals, and gets no relevance when it does.
 
     Args:
         as_signal: the reason why it is refused as a signal; None: as a signal, it passes relevance unchanged.
         squashes: at the output of a network, it is skipped.
+        nonnegative: its values are >= 0.
     """
 
     def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -111,7 +158,8 @@ def gate(as_signal: str | None, squashes: bool = False) -> Recorder:
         node = tape.find(tensor)
         if node is None:
             return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
-        tape.gate_of(value, node, nonnegative=True, refusal=as_signal, func=func)
+        refusal = None if as_signal is None else as_signal.format(f"torch.ops.{func}")
+        tape.gate_of(value, node, nonnegative=nonnegative, refusal=refusal, func=func)
         made = tape.find(value)
         if squashes and made is not None:
             made.logits = tensor
@@ -125,12 +173,20 @@ def gate(as_signal: str | None, squashes: bool = False) -> Recorder:
 
 for _operation in (aten.sigmoid.default, aten.hardsigmoid.default):
     register(_operation, gate(None, squashes=True))
-register(aten.softplus.default, gate(None))
-for _operation in (aten.exp.default, aten.exp2.default):
-    register(_operation, gate("It can scale a signal, but has no rule as a signal."))
+for _operation in (aten.softplus.default, aten.sqrt.default, aten.log1p.default):
+    register(_operation, gate(None))
+for _operation in (aten.sign.default, aten.sgn.default):
+    register(_operation, gate(None, nonnegative=False))
+for _operation in (
+    aten.exp.default, aten.exp2.default, aten.pow.Scalar, aten.cosh.default,
+    aten.var.correction, aten.std.correction, aten.affine_grid_generator.default,
+):  # fmt: skip
+    register(_operation, gate(AS_SIGNAL))
+for _operation in (aten.cos.default, aten.logcumsumexp.default, aten.logsumexp.default, aten.cumprod.default):
+    register(_operation, gate(AS_SIGNAL, nonnegative=False))
 weighs = gate(
-    "It can weight signals (attention), but has no rule as a signal. Explain the logits: remove the softmax from "
-    "the network.",
+    "It is explained where it weighs signals (attention). Explain the logits: leave the softmax out of the "
+    'network. Or, after [Achtibat et al., 2024]: Composite(..., softmax="signal").',
     squashes=True,
 )
 register(aten._log_softmax.default, weighs)
@@ -150,17 +206,11 @@ def softmax(tape: Tape, func: Any, tensor: Tensor, dim: int, *args: Any, **kwarg
     return tape.note(value, made)
 
 
-for _operation in (
-    aten.var.correction, aten.std.correction, aten.linalg_vector_norm.default, aten.norm.ScalarOpt_dim,
-):  # fmt: skip
-    register(_operation, gate("It can scale a signal, but has no rule as a signal."))
-
-
 def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """A scale, if its argument is a scale or its result scales a signal; refused as a signal."""
     value = func(tensor, *args, **kwargs)
     node = tape.find(tensor)
-    advice = "It can scale a signal, but has no rule as a signal."
+    advice = AS_SIGNAL.format(f"torch.ops.{func}")
     if node is None:
         return tape.refused(func, value, advice, *args)
     tape.gate_of(value, node, nonnegative=True, refusal=advice, func=func)
@@ -172,11 +222,11 @@ def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) ->
 
 
 for _operation in (
-    aten.sqrt.default,
     aten.rsqrt.default,
     aten.reciprocal.default,
     aten.log.default,
-    aten.log1p.default,
+    aten.log2.default,
+    aten.log10.default,
 ):
     register(_operation, of_gate)
 
@@ -203,7 +253,7 @@ def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> 
         else Pixels(None, node.pixels.scale, node.pixels.shift)
     )
     new = Node(VJP, (node,), first, (function, held(tensor)), node.nonnegative, pixels, node.gate)
-    new.lost = node.lost
+    new.lost, new.magnitude = node.lost, node.magnitude
     tape.note(first, new)
     return value
 
@@ -212,7 +262,8 @@ for _operation in (
     aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default, aten.adaptive_max_pool2d.default,
     aten.adaptive_max_pool3d.default, aten.max.default, aten.max.dim, aten.amax.default, aten.topk.default,
     aten.sort.default, aten.sort.stable, aten.min.dim, aten.min.default, aten.amin.default, aten.kthvalue.default,
-    aten.median.dim, aten.max_pool2d.default, aten.fractional_max_pool2d.default,
+    aten.median.dim, aten.cummax.default, aten.cummin.default, aten.max_pool2d.default,
+    aten.fractional_max_pool2d.default,
 ):  # fmt: skip
     register(_operation, winner)
 

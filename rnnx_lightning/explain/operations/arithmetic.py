@@ -7,7 +7,8 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations.table import aten, records
+from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, aten, records
+from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.rows import PASS, SCALE, Scaling
 from rnnx_lightning.explain.tape import Tape
 from rnnx_lightning.explain.totals import EVERY
@@ -21,6 +22,8 @@ def add(
 ) -> Tensor:
     """A sum, merged with its terms into one linear map."""
     value = func(one, two, alpha=alpha) if value is None else value
+    if is_whole(value):
+        return whole_numbers(tape, func, one, two, value=value)
     if alpha != 1:
         two = (
             tape.record(aten.mul.Tensor, (two, torch.as_tensor(alpha, dtype=value.dtype)), {})
@@ -53,7 +56,7 @@ def add(
 def subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1) -> Tensor:
     """A difference: a sum with the negated second term."""
     value = func(one, two, alpha=alpha)
-    if alpha != 1:
+    if alpha != 1 or is_whole(value):
         return add(tape, func, one, two, -alpha, value=value)
     if tape.find(two) is None:
         return add(tape, func, one, -two, value=value)
@@ -64,8 +67,10 @@ def subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand =
 def reverse_subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand = 1) -> Tensor:
     """A difference with swapped terms: other - input."""
     value = func(one, two, alpha=alpha)
-    if alpha != 1:
+    if alpha != 1 and not is_whole(value):
         one = tape.record(aten.mul.Scalar, (one, alpha), {})
+    if is_whole(value):
+        return add(tape, func, one, two, value=value)
     return add(tape, func, negate(tape, aten.neg.default, one), two, value=value)
 
 
@@ -73,16 +78,21 @@ def reverse_subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: O
 def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     """A gated signal, or a tensor scaled by a constant."""
     value = func(one, two)
+    if is_whole(value):
+        return whole_numbers(tape, func, one, two, value=value)
     first, second = tape.find(one), tape.find(two)
     if first is None or second is None:
         node, tensor, constant = (second, two, one) if first is None else (first, one, two)
         assert node is not None  # one of them depends on the input
         return scaled(tape, value, node, tensor, constant, None)
-    if first.gate and second.gate:
+    if first.gate and second.gate and first.magnitude == second.magnitude and first is not second:
         return tape.gate_of(value, first, second)
+    if first is second:  # a square: all is the one's
+        return tape.note(value, Node(PASS, (first,), value, nonnegative=True, gate=first.gate))
     if not first.gate and not second.gate:
         return tape.product_of_signals(func, value, (first, one), (second, two), func)
-    node, tensor, gate, known = (second, two, one, first) if first.gate else (first, one, two, second)
+    second_signals = first.gate and not (second.gate and first.magnitude)
+    node, tensor, gate, known = (second, two, one, first) if second_signals else (first, one, two, second)
     known.logits = None
     sign = True if known.nonnegative else None
     if node.gated and node.rule is not None and tape.composite.memory == "per_step":
@@ -105,8 +115,10 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         return scaled(tape, value, first, one, 1 / two, None)
     if not second.gate:
         return tape.refused(func, value, "Only division by a constant or by a scale (such as a norm) has a rule.")
-    if first is None or first.gate:
-        return tape.gate_of(value, second)
+    if first is None:
+        return tape.gate_of(value, second, refusal=AS_SIGNAL.format(f"torch.ops.{func}"), func=func)
+    if first.gate and not first.magnitude:
+        return tape.gate_of(value, first, second)
     return scaled(tape, value, first, one, 1 / held(two), True if second.nonnegative else None)
 
 
@@ -128,7 +140,7 @@ def absolute(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     scaled(tape, value, node, tensor, held(tensor.sign()), None)
     made = tape.find(value)
     assert made is not None  # recorded just now
-    made.gate = made.nonnegative = True
+    made.gate = made.magnitude = made.nonnegative = True
     return value
 
 
@@ -149,20 +161,48 @@ def interpolate(tape: Tape, func: Any, start: Tensor, end: Tensor, weight: Opera
 
 @records("pow.Tensor_Scalar")
 def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
-    """A gate, if its argument is a gate; refused as a signal, but its mean may become a scale (RMSNorm)."""
+    """An activation with f(0) = 0, as squared ReLU; of a gate, or with an exponent below 1, a scale (RMSNorm)."""
     node = tape.find(tensor)
+    assert node is not None  # recorded
     value = func(tensor, exponent)
-    if node is not None and node.gate:
-        return tape.gate_of(value, node)
     if exponent == 1:
         return tape.record(aten.mul.Scalar, (tensor, 1), {})
-    return tape.refused(func, value, "It is undefined which of its factors gets the relevance.", tensor)
+    if node.gate and not node.magnitude:
+        return tape.gate_of(value, node)
+    if exponent < 1 and exponent != 0.5:
+        return tape.gate_of(
+            value, node, nonnegative=True, refusal=AS_SIGNAL.format(f"torch.ops.{func}"), func=func
+        )
+    positive = exponent % 2 == 0 or exponent == 0.5 or (node.nonnegative and node.pixels is None)
+    made = Node(PASS, (node,), value, nonnegative=positive, gate=exponent == 0.5 or node.gate)
+    made.magnitude = made.gate
+    return tape.note(value, made)
+
+
+SCALES.add(power)
+
+
+def is_whole(value: Tensor) -> bool:
+    """Tokens are whole numbers."""
+    return not (value.is_floating_point() or value.is_complex())
 
 
 def plus_constant(
     tape: Tape, value: Tensor, node: Node, tensor: Tensor, constant: Operand, bias: bool = False
 ) -> Tensor:
     """Record a value that depends on the input, plus a constant; `bias`: the constant is a bias."""
+    if is_whole(tensor):
+        tensor = tape.record(aten._to_copy.default, (tensor,), {"dtype": value.dtype})
+        found = tape.find(tensor)
+        assert found is not None  # recorded just now
+        node = found
+    if node.magnitude:
+        tape.add_constant(value, node, tensor, constant, bias)
+        made = tape.find(value)
+        assert made is not None  # recorded just now
+        made.gate = made.magnitude = True
+        made.nonnegative = bool((value >= 0).all())
+        return value
     if node.gate:  # 1 - gate stays a gate
         number = isinstance(constant, int | float) and not node.lost
         return tape.gate_of(value, node, nonnegative=bool((value >= 0).all()) if number else None)
@@ -180,7 +220,7 @@ def scaled(
     if node.gate:
         number = not isinstance(factor, Tensor)
         positive = node.nonnegative and (bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0)
-        return tape.gate_of(value, node, lost=node.lost or not number, nonnegative=positive)
+        return tape.gate_of(value, node, lost=node.lost or not (number or node.magnitude), nonnegative=positive)
     if nonnegative is None:
         nonnegative = bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0
     if node.rule is not None:

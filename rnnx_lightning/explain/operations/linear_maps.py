@@ -15,7 +15,13 @@ MATRIX_PRODUCT = Operation(lambda a, w: a @ w, beside=(-1, 0), matrix=lambda w: 
 @records("mm bmm mv dot matmul.default")
 def matrix_product(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
     """A matrix product x @ W or W @ x; W may be attention weights, which get no relevance."""
+    one, two = dense(one), dense(two)
     return product(tape, func, one, two, func(one, two), None)
+
+
+def dense(tensor: Tensor) -> Tensor:
+    """A sparse matrix, as of a graph's edges, as a plain one."""
+    return tensor if tensor.layout is torch.strided else tensor.to_dense()
 
 
 def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
@@ -67,6 +73,52 @@ def add_product(
 PLAIN = {torch.mm: aten.mm.default, torch.bmm: aten.bmm.default, torch.mv: aten.mv.default}
 
 
+@records("_sparse_addmm.default")
+def add_sparse_product(
+    tape: Tape, func: Any, bias: Tensor, one: Tensor, two: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """Bias + one @ two, where one is sparse."""
+    args = (dense(bias), dense(one), dense(two))
+    if tape.find(bias) is None and not args[0].any():
+        beta = 0
+    return tape.record(aten.addmm.default, args, {"beta": beta, "alpha": alpha})
+
+
+@records("_trilinear.default")
+def bilinear(tape: Tape, func: Any, one: Tensor, weight: Tensor, two: Tensor, *rest: Any) -> Tensor:
+    """`nn.Bilinear`: a linear map of the first, times the second."""
+    if (one.dim(), weight.dim(), two.dim()) != (2, 3, 2) or rest[:4] != ([1, 3], [0], [1, 2], [2, 3]):
+        return tape.refused(func, func(one, weight, two, *rest), "Write it with torch.einsum.", one, two)
+    outputs, inputs, others = weight.shape
+    matrix = weight.permute(1, 0, 2).reshape(inputs, -1)
+    mapped = tape.record(aten.mm.default, (one, matrix), {}) if tape.find(one) is not None else one @ matrix
+    mapped = tape.record(aten.view.default, (mapped, [-1, outputs, others]), {})
+    factors = tape.record(aten.unsqueeze.default, (two, 1), {})
+    return tape.record(aten.sum.dim_IntList, (tape.record(aten.mul.Tensor, (mapped, factors), {}), [2]), {})
+
+
+@records("upsample_bicubic2d _upsample_bicubic2d_aa _upsample_bilinear2d_aa")
+def resized(tape: Tape, func: Any, x: Tensor, *args: Any) -> Tensor:
+    """Interpolation by weights of either sign: a matrix product with all pixels of a channel."""
+    size = x.shape[-2] * x.shape[-1]
+    weight = func(torch.eye(size, dtype=x.dtype, device=x.device).view(1, size, *x.shape[-2:]), *args)
+    flat = tape.record(aten.reshape.default, (x, [*x.shape[:-2], size]), {})
+    result = tape.record(aten.matmul.default, (flat, weight.view(size, -1)), {})
+    return tape.record(aten.view.default, (result, [*x.shape[:-2], *weight.shape[-2:]]), {})
+
+
+@records("grid_sampler_2d.default grid_sampler_3d.default")
+def sampled(tape: Tape, func: Any, x: Tensor, grid: Tensor, mode: int, *args: Any) -> Tensor:
+    """Interpolation at the places of a grid, which take no relevance, as the weights of attention do not."""
+    places = held(grid)
+    if tape.find(x) is None or mode == 2:
+        value = func(x, grid, mode, *args)
+        return tape.refused(
+            func, value, "It is explained for what is sampled, by mode bilinear or nearest.", x, grid
+        )
+    return total(tape, lambda part: func(part, places.to(part.dtype), mode, *args), x)
+
+
 @records("convolution.default")
 def convolution(
     tape: Tape,
@@ -101,8 +153,8 @@ def convolution(
 
 
 @records(
-    "sum.default sum.dim_IntList mean.default mean.dim avg_pool1d avg_pool2d avg_pool3d _adaptive_avg_pool2d "
-    "_adaptive_avg_pool3d adaptive_avg_pool1d cumsum.default upsample_nearest1d.default "
+    "sum.default sum.dim_IntList nansum mean.default mean.dim avg_pool1d avg_pool2d avg_pool3d "
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d cumsum.default upsample_nearest1d.default "
     "upsample_nearest2d.default upsample_nearest3d.default _upsample_nearest_exact1d.default "
     "_upsample_nearest_exact2d.default upsample_linear1d.default upsample_bilinear2d.default "
     "upsample_trilinear3d.default upsample_nearest2d.vec "

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.operations.arithmetic import plus_constant
-from rnnx_lightning.explain.operations.table import aten, records
+from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, aten, records
 from rnnx_lightning.explain.tape import Tape
 
 
@@ -141,3 +141,58 @@ def rms_norm(
     if weight is not None:
         result = tape.record(aten.mul.Tensor, (result, weight), {})
     return result if isinstance(value, Tensor) else (result, *value[1:])
+
+
+@records("var_mean.correction std_mean.correction")
+def moments(tape: Tape, func: Any, x: Tensor, dim: Any = None, *, keepdim: bool = False, **kwargs: Any) -> Any:
+    """The deviation scales signals; the mean is a linear map."""
+    first = aten.var.correction if func is aten.var_mean.correction else aten.std.correction
+    dims = list(dim) if dim else list(range(x.dim()))
+    deviation = tape.record(first, (x, dims), {"keepdim": keepdim, **kwargs})
+    return deviation, tape.record(aten.mean.dim, (x, dims, keepdim), {})
+
+
+@records("linalg_vector_norm.default norm.ScalarOpt_dim norm.Scalar")
+def vector_norm(
+    tape: Tape,
+    func: Any,
+    x: Tensor,
+    order: float | None = 2,
+    dim: Any = None,
+    keepdim: bool = False,
+    **kwargs: Any,
+) -> Tensor:
+    """What it scales takes no relevance from it; as a signal, a distance, it is a sum weighted by its gradient."""
+    value = func(x, order, dim, keepdim, **kwargs) if func is not aten.norm.Scalar else func(x, order)
+    order = 2 if order is None else float(order)
+    node = tape.find(x)
+    if node is None or node.refusal is not None or node.reason is not None or not 1 <= order < float("inf"):
+        if node is None:
+            return tape.refused(func, value, "", *kwargs.values())
+        refusal = AS_SIGNAL.format(f"torch.ops.{func}")
+        return tape.gate_of(value, node, nonnegative=True, refusal=refusal, func=func)
+    dims = [dim] if isinstance(dim, int) else list(dim) if dim else list(range(x.dim()))
+    now = held(x)
+    whole = torch.linalg.vector_norm(now, order, dims, keepdim=True)
+    weight = now.sign() * (now.abs() / whole.masked_fill(whole == 0, torch.inf)) ** (order - 1)
+    made = tape.record(aten.sum.dim_IntList, (tape.record(aten.mul.Tensor, (x, weight), {}), dims, keepdim), {})
+    found = tape.find(made)
+    assert found is not None  # just noted
+    found.gate = found.magnitude = found.nonnegative = True
+    return made
+
+
+@records("_cdist_forward.default _euclidean_dist.default")
+def distances(tape: Tape, func: Any, one: Tensor, two: Tensor, order: float = 2, *_: Any) -> Tensor:
+    """The norms of all differences."""
+    rows, columns = (
+        tape.record(aten.unsqueeze.default, pair, {})
+        if tape.find(pair[0]) is not None
+        else pair[0].unsqueeze(pair[1])
+        for pair in ((one, -2), (two, -3))
+    )
+    difference = tape.record(aten.sub.Tensor, (rows, columns), {})
+    return tape.record(aten.linalg_vector_norm.default, (difference, order, [-1]), {})
+
+
+SCALES.add(vector_norm)

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import Recorder, aten, overloads, records, register
-from rnnx_lightning.explain.rows import Joining, Movement, transposed
+from rnnx_lightning.explain.rows import PASS, Joining, Movement, transposed
 from rnnx_lightning.explain.tape import Tape
 
 Undo = Callable[..., Callable[[Tensor], Tensor] | None]  # (func, tensor, args, kwargs) -> the way back
@@ -107,9 +108,8 @@ for _undo, _names in (
     (by_view, "select.int slice.Tensor diagonal.default narrow.default"),
     (
         by_gradient,
-        "roll.default repeat.default index_select.default unfold.default index.Tensor "
-        "take.default repeat_interleave.self_int reflection_pad1d.default "
-        "reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
+        "roll.default repeat.default unfold.default take.default repeat_interleave.self_int "
+        "reflection_pad1d.default reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
         "replication_pad2d.default replication_pad3d.default "
         "pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default tril.default triu.default",
     ),
@@ -120,11 +120,17 @@ for _undo, _names in (
 
 @records("_to_copy.default")
 def copy(tape: Tape, func: Any, tensor: Tensor, **kwargs: Any) -> Tensor:
-    """A change of memory layout, device or dtype; integers carry no relevance."""
+    """A change of memory layout, device or dtype; a rounded number, or a token, passes relevance unchanged."""
     value = func(tensor, **kwargs)
     node = tape.find(tensor)
-    if node is None or not value.is_floating_point() or not tensor.is_floating_point():
+    if node is None or value.dtype == torch.bool:
         return value
+    if value.is_complex() != tensor.is_complex():
+        return tape.refused(func, value, "Complex numbers have no rule: write the network in real ones.", tensor)
+    if not value.is_floating_point() or not tensor.is_floating_point():
+        new = Node(PASS, (node,), value)
+        new.dtype = value.dtype if value.is_floating_point() else node.dtype
+        return tape.note(value, new)
     dtype = kwargs.get("dtype") or tensor.dtype
 
     def apply(part: Tensor) -> Tensor:

@@ -69,10 +69,16 @@ HARMLESS = frozenset(
         "new_zeros new_ones new_full new_empty new_empty_strided zeros_like ones_like full_like empty_like "
         "rand_like randn_like randint_like sym_size sym_stride sym_numel sym_storage_offset is_same_size "
         "_local_scalar_dense eq ne lt le gt ge isnan isinf isfinite isposinf isneginf logical_not "
-        "logical_and logical_or logical_xor any all argmax argmin equal nonzero sign signbit is_nonzero "
+        "logical_and logical_or logical_xor any all argmax argmin equal nonzero signbit is_nonzero "
         "allclose isclose bincount searchsorted "
-        "bucketize _assert_async _assert_scalar _has_compatible_shallow_copy_type count_nonzero argsort bernoulli"
+        "bucketize embedding_renorm_ _assert_async _assert_scalar _has_compatible_shallow_copy_type count_nonzero "
+        "argsort bernoulli"
     )
+)
+
+AS_SIGNAL = (
+    "It is explained where it scales a signal. As a signal it is refused, as f(0) is not 0; to hand relevance on "
+    "as an activation does: register({}, gate(None)), both of rnnx_lightning.explain.operations."
 )
 
 ADVICE = {
@@ -81,5 +87,4 @@ ADVICE = {
     "_softmax": "Explain the logits: remove the softmax from the network.",
     "softmax": "Explain the logits: remove the softmax from the network.",
     "_log_softmax": "Explain the logits: remove the softmax from the network.",
-    "exp": "It can scale a signal, but has no rule as a signal.",
 }

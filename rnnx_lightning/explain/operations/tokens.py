@@ -7,10 +7,75 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations.shapes import by_gradient
+from rnnx_lightning.explain.operations.shapes import by_gradient, moving
 from rnnx_lightning.explain.operations.table import aten, records
-from rnnx_lightning.explain.rows import EMBEDDING, Movement
+from rnnx_lightning.explain.operations.writes import writing
+from rnnx_lightning.explain.rows import EMBEDDING, MOVE, PASS, Movement
 from rnnx_lightning.explain.tape import Tape
+
+
+@records("remainder floor_divide div.Tensor_mode div.Scalar_mode fmod bitwise_and bitwise_or bitwise_xor")
+def whole_numbers(
+    tape: Tape, func: Any, one: Any, two: Any, *args: Any, value: Tensor | None = None, **kwargs: Any
+) -> Tensor:
+    """Arithmetic of tokens: a token that is made of one token has its relevance."""
+    value = func(one, two, *args, **kwargs) if value is None else value
+    nodes = [node for node in map(tape.find, (one, two)) if node is not None]
+    if len(nodes) > 1 or value.is_floating_point():
+        advice = "It is explained for tokens, one of which may be made of the input."
+        return tape.refused(func, value, advice, one, two)
+    new = Node(PASS, nodes, value)
+    new.dtype = nodes[0].dtype
+    return tape.note(value, new)
+
+
+def looked_up(tape: Tape, value: Tensor, tokens: Tensor) -> Tensor:
+    """The entries of a constant table at tokens (..., tokens, ...): all that a token's have is its relevance."""
+    node = tape.find(tokens)
+    assert node is not None  # recorded
+    if tokens.dim() == 0:
+        movement = Movement(lambda part: part, lambda part: part.sum())
+    else:
+        movement = Movement(
+            lambda part: part,
+            lambda part: part.flatten(tokens.dim()).sum(-1) if part.dim() > tokens.dim() else part,
+        )
+    new = Node(MOVE, (node,), value, movement)
+    return tape.note(value, new)
+
+
+@records("index.Tensor index_select.default")
+def index(tape: Tape, func: Any, tensor: Tensor, *args: Any) -> Tensor:
+    """Entries are chosen; of a constant table by tokens: a token's relevance is the sum of its entries'."""
+    if tape.find(tensor) is not None:
+        return by_index(tape, func, tensor, *args)
+    value = func(tensor, *args)
+    if func is aten.index_select.default and args[0] == 0:
+        return looked_up(tape, value, args[1])
+    if func is aten.index.Tensor and len(args[0]) == 1 and args[0][0].dtype != torch.bool:
+        return looked_up(tape, value, args[0][0])
+    return tape.refused(
+        func, value, "Tokens are looked up in a table's first dimension: embedding(tokens, table).", *args
+    )
+
+
+@records("scatter.value")
+def one_hot(tape: Tape, func: Any, tensor: Tensor, dim: int, index: Tensor, number: Any) -> Tensor:
+    """A number is written at tokens (one-hot): a token's relevance is that of its vector."""
+    node = tape.find(index)
+    if node is None or tape.find(tensor) is not None:
+        return write_number(tape, func, tensor, dim, index, number)
+    value = func(tensor, dim, index, number)
+
+    def undo(part: Tensor) -> Tensor:  # of a vector that has one token, all entries are that token's
+        return part.sum(dim, keepdim=True) if index.shape[dim] == 1 else part.gather(dim, index)
+
+    new = Node(MOVE, (node,), value, Movement(lambda part: part, undo))
+    new.dtype = value.dtype if value.is_floating_point() else node.dtype
+    return tape.note(value, new)
+
+
+by_index, write_number = moving(by_gradient), writing(3)
 
 
 @records("embedding.default")

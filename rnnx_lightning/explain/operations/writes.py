@@ -52,7 +52,7 @@ def writing(places: int) -> Recorder:
 
 for _place, _names in (
     (1, "slice_scatter.default select_scatter.default diagonal_scatter.default"),
-    (2, "index_put.default masked_scatter.default"),
+    (2, "masked_scatter.default"),
     (3, "scatter.src scatter.value index_copy.default index_fill.int_Scalar index_fill.int_Tensor"),
 ):
     for _operation in overloads(_names):

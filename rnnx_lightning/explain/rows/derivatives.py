@@ -1,6 +1,6 @@
 """Rows whose relevance is computed by a derivative."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -38,9 +38,20 @@ class Half(Row):
             whole = result if create else result.detach()
             factor = relevance / whole.masked_fill(result == 0, torch.inf)
             gradients = torch.autograd.grad(result, leaves, factor, create_graph=create)
-        for source, value, gradient in zip(node.sources, values, gradients, strict=True):
+        lost = relevance.masked_fill(result != 0, 0)  # of a product that is 0, spread as a bias's share is
+        even = self._evenly(function, values, lost) if bool(lost.any()) else (None, None)
+        for source, value, gradient, part in zip(node.sources, values, gradients, even, strict=True):
             assert source is not None  # both are signals
-            source.receive(0.5 * gradient * value)
+            share = gradient * value if part is None else gradient * value + part
+            source.receive(0.5 * share)
+
+    @staticmethod
+    def _evenly(function: Callable[..., Tensor], values: Sequence[Tensor], part: Tensor) -> tuple[Tensor, ...]:
+        """To all factors of a product alike."""
+        with torch.enable_grad():
+            leaves = [torch.ones_like(value, requires_grad=True) for value in values]
+            result = function(*leaves)
+            return torch.autograd.grad(result, leaves, part / result.detach(), create_graph=part.requires_grad)
 
 
 class Softmax(Row):

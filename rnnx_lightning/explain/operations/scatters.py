@@ -1,0 +1,86 @@
+"""Entries that are added up, averaged or compared where an index says, as messages of a graph are."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import held
+from rnnx_lightning.explain.operations.activations import winner
+from rnnx_lightning.explain.operations.linear_maps import total
+from rnnx_lightning.explain.operations.table import aten, records
+from rnnx_lightning.explain.operations.writes import writing
+from rnnx_lightning.explain.tape import Tape
+
+
+def gathered(tape: Tape, func: Any, base: Tensor, source: Tensor, add_up: Any) -> Tensor:
+    """`add_up` of a source, on top of a base that may be zeros."""
+    node = tape.find(source)
+    if node is None:
+        return tape.record(aten.add.Tensor, (base, add_up(source)), {})
+    result = total(tape, add_up, source)
+    if tape.find(base) is None and not base.any():
+        return result
+    return tape.record(aten.add.Tensor, (base, result), {})
+
+
+@records("index_add.default")
+def index_add(
+    tape: Tape, func: Any, base: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
+) -> Tensor:
+    """Entries are added where an index says: a linear map."""
+    zeros = torch.zeros_like(held(base))
+    if alpha != 1:
+        source = tape.record(aten.mul.Scalar, (source, alpha), {})
+    return gathered(tape, func, base, source, lambda part: func(zeros.to(part.dtype), dim, index, part))
+
+
+@records("scatter_add.default")
+def scatter_add(tape: Tape, func: Any, base: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """Entries are added where an index says: a linear map."""
+    zeros = torch.zeros_like(held(base))
+    return gathered(tape, func, base, source, lambda part: func(zeros.to(part.dtype), dim, index, part))
+
+
+@records("scatter_reduce.two index_reduce.default")
+def scatter_reduce(
+    tape: Tape,
+    func: Any,
+    base: Tensor,
+    dim: int,
+    index: Tensor,
+    source: Tensor,
+    reduce: str,
+    *,
+    include_self: bool = True,
+) -> Tensor:
+    """Entries are added, averaged or compared where an index says."""
+    start = held(base)
+    if tape.find(base) is not None or tape.find(source) is None or reduce in ("prod", "multiply"):
+        value = func(base, dim, index, source, reduce, include_self=include_self)
+        return tape.refused(func, value, "Let it reduce into a constant, and by another way than a product.", base)
+
+    def apply(part: Tensor, *_: Any) -> Tensor:
+        return func(start.to(part.dtype), dim, index, part, reduce, include_self=include_self)
+
+    if reduce in ("amax", "amin"):
+        return winner(tape, apply, source)
+    zeros = apply(torch.zeros_like(held(source)))
+    if not zeros.any():
+        return total(tape, apply, source)
+    linear = total(tape, lambda part: apply(part) - zeros.to(part.dtype), source)
+    return tape.record(aten.add.Tensor, (linear, zeros), {})
+
+
+@records("index_put.default")
+def index_put(
+    tape: Tape, func: Any, base: Tensor, indices: Any, source: Tensor, accumulate: bool = False
+) -> Tensor:
+    """A tensor is written into another, or added to it."""
+    if not accumulate:
+        return write(tape, func, base, indices, source)
+    zeros = torch.zeros_like(held(base))
+    return gathered(tape, func, base, source, lambda part: func(zeros.to(part.dtype), indices, part, True))
+
+
+write = writing(2)
