@@ -8,6 +8,7 @@ method) and readings.csv; the text is in results.md.j2 and findings.md.j2.
 """
 
 import argparse
+import itertools
 import re
 from itertools import permutations
 from pathlib import Path
@@ -90,10 +91,12 @@ def take_in(new: pd.DataFrame, file: Path, keys: list[str]) -> None:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Cosine similarity by each method, and accuracy, over the epochs; one panel per network and data set."""
-    panels = [key for key, _ in table.groupby(["dataset", "network"], sort=False)]
-    figure = Figure(figsize=(max(4.2 * len(panels), 7.0), 3.8), dpi=120, layout="constrained")
-    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-    for axis, (dataset, network) in zip(axes, panels, strict=True):
+    datasets, networks = (list(table[key].unique()) for key in ("dataset", "network"))
+    networks.sort(key=NETWORKS.index)
+    figure = Figure(figsize=(max(2.9 * len(networks), 7.0), 2.9 * len(datasets)), dpi=110, layout="constrained")
+    axes = figure.subplots(len(datasets), len(networks), sharex=True, sharey=True, squeeze=False)
+    for (row, dataset), (column, network) in itertools.product(enumerate(datasets), enumerate(networks)):
+        axis = axes[row, column]
         here = table[(table["dataset"] == dataset) & (table["network"] == network)]
         for number, method in enumerate(METHODS):
             line = here[here["method"] == method].groupby("epoch")["cosine"].mean()
@@ -101,10 +104,12 @@ def draw(table: pd.DataFrame) -> Figure:
         line = here.groupby("epoch")["accuracy"].mean()
         axis.plot(line.index, line, color="#000000", linestyle="--", label="accuracy")
         axis.set_title(f"{network}, {dataset}", fontsize=9)
-        axis.set_xlabel("epoch")
         axis.grid(linewidth=0.3)
-    axes[0].set_ylabel("cosine similarity; accuracy")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    for axis in axes[-1]:
+        axis.set_xlabel("epoch")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("cosine similarity; accuracy")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     return figure
 
 
