@@ -1,4 +1,4 @@
-"""The `rnnx` command: answers what needs no heavy import at once, and leaves the rest to `cli`."""
+"""The `rnnx` command. Only the commands import torch, so that --help and --version answer at once."""
 
 import os
 import sys
@@ -18,25 +18,25 @@ usage: rnnx COMMAND [options]
 
 commands:
   fit         train, validate, and test the best checkpoint    rnnx fit --config convdeep
-  validate    run the validation sequences                     rnnx validate --config ... --ckpt_path ...
-  test        run the test sequences                           rnnx test --config ... --ckpt_path ...
-  explain     draw the heatmaps of a sequence                  rnnx explain --pretrained rlstm --index 7
-  view        write a page with explanations to point at       rnnx view --pretrained rlstm evidence
+  validate    evaluate on the validation sequences             rnnx validate --config ... --ckpt_path ...
+  test        evaluate on the test sequences                   rnnx test --config ... --ckpt_path ...
+  explain     draw heatmaps of test sequences                  rnnx explain --pretrained rlstm --index 7
+  view        write an interactive page of explanations        rnnx view --pretrained rlstm evidence
   compare     train many networks and compare them             rnnx compare --config compare/experiment1
   predict     write the predictions of the test sequences      rnnx predict --config ... --ckpt_path ...
-  doctor      say what is installed, found, and missing        rnnx doctor
+  doctor      list what is installed and what is missing       rnnx doctor
 
   rnnx COMMAND --help            all options of a command
   rnnx COMMAND --print_config    the configuration that would be used
   rnnx --version                 the version
 
 --config takes a file, or the name of one that comes with rnnx. Several may be given;
-later ones and command-line options win.
+later ones override earlier ones, and options on the command line override all.
 """
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; exits with code 1 or 2 and one message where something is wrong."""
+    """Run the command line. If something is wrong, exit with one message and a code that is not 0."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(HELP, end="")
@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(f"rnnx: error: {message}{did_you_mean(command, COMMANDS)}", file=sys.stderr)
         sys.exit(2)
     keep_freed_memory()
-    sys.path.append(os.getcwd())  # networks and methods of the user's own are found here
+    sys.path.append(os.getcwd())  # the user's own networks and methods are found here
     try:
         with importing():
             if command == "explain":
@@ -81,14 +81,14 @@ def main(arguments: list[str] | None = None) -> None:
         error = at_heart(error)
         message = str(error).strip() or type(error).__name__
         print(
-            f"rnnx: error: {message}\n{_line_of_the_user(error)}(RNNX_DEBUG=1 shows where this was raised)",
+            f"rnnx: error: {message}\n{_line_of_the_user(error)}(set RNNX_DEBUG=1 to see the traceback)",
             file=sys.stderr,
         )
         sys.exit(1)
 
 
 def _line_of_the_user(error: Exception) -> str:
-    """The last line of the user's own files that ran, if any did: networks and methods of their own can fail."""
+    """The last line that ran in the user's own files, for errors in their networks and methods; else empty."""
     import sysconfig
     import traceback
 

@@ -1,4 +1,4 @@
-"""LightningCLI as `rnnx` uses it: where runs land, what is printed, and the test after a fit."""
+"""The commands fit, validate, test and predict: LightningCLI with our defaults, callbacks and messages."""
 
 import logging
 import os
@@ -48,7 +48,7 @@ from rnnx_lightning.schedule import ADAM, ONE_CYCLE
 
 
 class RnnxCLI(LightningCLI):
-    """The commands fit, validate, test and predict."""
+    """LightningCLI for `SequenceClassifier` and `MajoritySequences`."""
 
     def __init__(self, args: list[str]) -> None:
         usage = {
@@ -61,7 +61,7 @@ class RnnxCLI(LightningCLI):
             args=args,
             seed_everything_default=0,
             auto_configure_optimizers=False,
-            # A misspelt option is refused, not completed.
+            # `allow_abbrev`: a misspelt option is refused, not completed.
             parser_kwargs={"prog": "rnnx", "allow_abbrev": False, "exit_on_error": False, **usage},
             save_config_callback=RunConfig,
             # Explanations after validation need gradients, which tensors made under inference mode refuse.
@@ -69,7 +69,7 @@ class RnnxCLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The checkpoint callback is always there and has options of its own; others of a list can be replaced."""
+        """Add options for the checkpoint callback, which every run has, the optimiser and its schedule."""
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.add_optimizer_args()
         parser.add_lr_scheduler_args()
@@ -84,26 +84,24 @@ class RnnxCLI(LightningCLI):
                 "trainer.callbacks": [{"class_path": "rnnx_lightning.callbacks.Explainability"}],
             }
         )
-        for key in (
-            "optimizer",
-            "lr_scheduler",
-        ):  # a resumed run makes them anew, which Lightning's own way cannot
+        # The model makes both itself, as a resumed run needs them anew, which Lightning does not provide for.
+        for key in ("optimizer", "lr_scheduler"):
             parser.link_arguments(key, f"model.{key}", compute_fn=_described)
         parser.link_arguments("data.columns", "model.network.init_args.columns")
         parser.link_arguments("model.classes", "model.network.init_args.classes")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse; Lightning's own way warns of arguments that are not those of the process."""
+        """Parse. Lightning's method would warn whenever `args` are given."""
         assert isinstance(args, list)
         self.config = parse(parser, args, self._subcommand_parsers[args[0]])
         seed = self.config[self.config["subcommand"]].get("seed_everything")
         if isinstance(seed, int) and not isinstance(seed, bool) and not 0 <= seed < 2**32:
-            raise ValueError(f"seed_everything={seed} must lie between 0 and {2**32 - 1}")
+            raise ValueError(f"seed_everything={seed} must be between 0 and {2**32 - 1}")
 
     def _parse_ckpt_path(self) -> None:
-        """Find `--ckpt_path last`; refuse a checkpoint that is damaged or of another architecture.
+        """Find the checkpoint for `--ckpt_path last`; refuse a damaged one, and one of another network.
 
-        Lightning would let the checkpoint's hyperparameters win over the configuration without a word.
+        Lightning would silently prefer the checkpoint's hyperparameters to the configuration.
         """
         config = self.config[self.config["subcommand"]]
         if "weights_only" in config:
@@ -116,11 +114,11 @@ class RnnxCLI(LightningCLI):
         check_same_network(path, config.model.network.as_dict())
 
     def before_instantiate_classes(self) -> None:
-        """Give the run curves, unless the user chose otherwise."""
+        """Log to TensorBoard, unless the user chose otherwise."""
         set_loggers(self.config[self.subcommand], str(self.subcommand))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Add what every run shows: a bar on a terminal, plain lines elsewhere, curves, pictures, a table."""
+        """Add the callbacks of every run; show a progress bar on a terminal, and one line per epoch elsewhere."""
         config = self._get(self.config_init, "trainer")
         callbacks: list[Callback] = [
             StepRandomness(),
@@ -143,7 +141,9 @@ class RnnxCLI(LightningCLI):
         if config.get("accelerator") == "auto" and MPSAccelerator.is_available():
             kwargs["accelerator"] = "cpu"
             Console().print(
-                "On the CPU: no relevance has been checked on Apple's GPU. To use it: --trainer.accelerator mps"
+                "Running on the CPU: explanations have not been tested on Apple's GPU. To use it all the same: "
+                "--trainer.accelerator mps",
+                soft_wrap=True,
             )
         try:
             trainer = super().instantiate_trainer(**kwargs)
@@ -152,7 +152,7 @@ class RnnxCLI(LightningCLI):
                 f"trainer.{key}={config.get(key)}" for key in ("accelerator", "devices", "precision")
             )
             raise ValueError(
-                f"no trainer can be made with {asked}: {error}\nWithout a GPU, leave these three out."
+                f"the trainer cannot be set up with {asked}: {error}\nWithout a GPU, leave these three out."
             ) from error
         cores = os.cpu_count() or 1
         if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
@@ -164,14 +164,14 @@ class RnnxCLI(LightningCLI):
         return trainer
 
     def before_fit(self) -> None:
-        """Refuse a start from the wrong place, before anything is written."""
+        """Refuse to overwrite other runs, before anything is written."""
         check_start(self.trainer, self.config[self.subcommand].ckpt_path)
 
     def after_fit(self) -> None:
-        """Test the best checkpoint; TensorBoard shows hyperparameters beside its results.
+        """Test the best checkpoint, and log hyperparameters and results to TensorBoard.
 
-        The checkpoint of the configuration says what is tested for `results.json`; the best of another callback,
-        named x.ckpt, is tested for `results-x.json`.
+        `results.json` is about the best checkpoint of the configuration's callback. If another checkpoint callback
+        keeps a best one, x.ckpt, its results go to `results-x.json`.
         """
         trainer = self.trainer
         if getattr(trainer, "fast_dev_run", False) or trainer.interrupted:
@@ -186,9 +186,7 @@ class RnnxCLI(LightningCLI):
             self._test(other)
         table.file = "results.json"
         if not best and trainer.is_global_zero:
-            Console().print(
-                "There was no validation, so there is no best checkpoint: the last weights are tested."
-            )
+            Console().print("There was no validation, so there is no best checkpoint. Testing the last weights.")
         self._test(best)
         final = {f"final/{name}": value for name, value in trainer.callback_metrics.items()}
         for logger in tensorboards(trainer):
@@ -196,7 +194,7 @@ class RnnxCLI(LightningCLI):
             logger.save()
 
     def _test(self, checkpoint: str) -> None:
-        """Test a checkpoint of this fit, or the weights as they are."""
+        """Test a checkpoint of this fit; if its path is empty, the current weights."""
         self.trainer.test(
             None if checkpoint else self.model,
             datamodule=self.datamodule,
@@ -206,20 +204,20 @@ class RnnxCLI(LightningCLI):
         )
 
     def validate(self, **kwargs: Any) -> None:
-        """Our own table is shown instead of Lightning's."""
+        """Run it without Lightning's table, as `ResultTable` prints one."""
         self.trainer.validate(**{**kwargs, "verbose": False})
 
     def test(self, **kwargs: Any) -> None:
-        """Our own table is shown instead of Lightning's."""
+        """Run it without Lightning's table, as `ResultTable` prints one."""
         self.trainer.test(**{**kwargs, "verbose": False})
 
     def predict(self, **kwargs: Any) -> None:
-        """`PredictionTable` writes what is predicted; Lightning need not keep it."""
+        """Run it without returning predictions, as `PredictionTable` writes them."""
         self.trainer.predict(**{**kwargs, "return_predictions": False})
 
 
 def _described(chosen: Namespace | None) -> dict[str, Any] | None:
-    """Class path and arguments as plain data, without tuples, which YAML and `hparams.yaml` do not know."""
+    """Class path and arguments as plain data. Tuples become lists, as YAML has no tuples."""
     if chosen is None:
         return None
     arguments = chosen.get("init_args") or Namespace()
@@ -228,16 +226,16 @@ def _described(chosen: Namespace | None) -> dict[str, Any] | None:
 
 
 class _NoTips(logging.Filter):
-    """Drops Lightning's advertisements from the log."""
+    """Removes Lightning's advertisements from the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "Tip:" not in record.getMessage()
 
 
 def run(arguments: list[str]) -> None:
-    """Parse `arguments` and run the command they name."""
-    # Lightning's about torch; about folders of other runs, whose files stay as they are (`runs`); and about our
-    # loader, whose order `PredictionTable` knows.
+    """Run a command: `arguments` are its name and its options."""
+    # Lightning's warnings about torch; about folders of other runs, whose files we never overwrite (`runs`); and
+    # about our loader, whose order `PredictionTable` knows.
     for message in (
         ".*isinstance.treespec, LeafSpec.*",
         "The dirpath has changed from",

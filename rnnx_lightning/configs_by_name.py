@@ -1,4 +1,4 @@
-"""The configurations that travel with the package, named instead of by their path: `--config convdeep`."""
+"""The configurations that come with the package, found by name: `--config convdeep`."""
 
 import re
 from pathlib import Path
@@ -10,22 +10,21 @@ NAME = re.compile(r"[\w/-]+")
 
 
 def known_configs() -> list[str]:
-    """All names."""
+    """Names of all configurations in the package."""
     return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
 
 
 def find_config(given: str) -> str:
-    """The file of a configuration.
+    """Find a configuration's file.
 
     Args:
-        given: a path, or the name of one of the package's, as "convdeep", "published/recipe" or
-            "configs/convdeep.yaml". What is there as a file comes first.
+        given: a path, or a name: "convdeep", "published/recipe" or "configs/convdeep.yaml". A file comes first.
 
     Returns:
-        A path; `given` itself where it is a path, or nothing that could be a name.
+        A path; `given` itself if it is a file, or does not look like a name.
 
     Raises:
-        ValueError: it looks like a name, and there is none like it.
+        ValueError: it looks like a name, but there is no such file or configuration.
     """
     if Path(given).exists():
         return given

@@ -1,4 +1,4 @@
-"""What is said of a command line, or a configuration, that cannot be understood."""
+"""Messages about a command line, or a configuration, that cannot be understood."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-# What jsonargparse says around what was wrong, of each type that a value could have been of.
+# Where a value could be of several types, jsonargparse reports on each of them; these lines do not help.
 AROUND = (
     "Does not validate against",
     "Subtypes:",
@@ -18,7 +18,7 @@ AROUND = (
     "Expected a <class 'NoneType'>",
     "Expected a path but",
 )
-# What was called otherwise before, and how to say it now.
+# Options and callbacks of earlier versions, and their new names.
 RENAMED = {
     "model.learning_rate": "--optimizer.lr",
     "model.schedule": "--lr_scheduler, which takes a class (OneCycle) or null for a constant learning rate",
@@ -32,11 +32,11 @@ NO_CLASS = "Expected a dot import path string: "
 
 
 class UsageError(Exception):
-    """The command line, or a configuration, cannot be understood; the message says where, and what to write."""
+    """The command line, or a configuration, cannot be understood. The message says where, and what to write."""
 
 
 def did_you_mean(given: str, known: Iterable[str], likeness: float = 0.6) -> str:
-    """A question that names what is most like `given`, with a blank before it; empty where nothing is."""
+    """Ask whether the most similar of `known` was meant; empty if none is similar enough."""
     nearest = difflib.get_close_matches(given, list(known), n=1, cutoff=likeness)
     return f" Did you mean {nearest[0]}?" if nearest else ""
 
@@ -47,7 +47,7 @@ def parse(parser: "ArgumentParser", arguments: list[str], command: "ArgumentPars
     Args:
         parser: made with `exit_on_error=False`.
         arguments: words of the command line.
-        command: the parser of a subcommand, whose options are named where one is misspelt; default: `parser`.
+        command: the parser of the subcommand, whose options are suggested for a misspelt one; default: `parser`.
 
     Raises:
         UsageError: it cannot be understood.
@@ -61,7 +61,7 @@ def parse(parser: "ArgumentParser", arguments: list[str], command: "ArgumentPars
 
 
 def _message(said: str, parser: "ArgumentParser", arguments: list[str]) -> str:
-    """What jsonargparse says without what surrounds it, what was meant, and where to look."""
+    """The message of jsonargparse in short, with suggestions, and the config files that were read."""
     words = [word.partition("=")[0].strip("'\":,.") for word in said.split()]
     options = parser._option_string_actions
     lines = [
@@ -78,14 +78,14 @@ def _message(said: str, parser: "ArgumentParser", arguments: list[str]) -> str:
 
 
 def _nearest(words: list[str], options: Iterable[str]) -> list[str]:
-    """For each word that could be meant as an option, the one most like it."""
+    """Suggestions for the words that look like options but are none."""
     unknown = {f"--{word.lstrip('-')}" for word in words if word.startswith("--") or "." in word or "_" in word}
     hints = {word: did_you_mean(word, options, 0.8) for word in sorted(unknown.difference(options))}
     return [f"{word}:{hint}" for word, hint in hints.items() if hint]
 
 
 def _of_class(line: str) -> str:
-    """The line; where it is of a class that there is not, in plain words, with the one that was meant."""
+    """The line; if it is about an unknown class, in plain words, with a suggestion."""
     before, _, name = line.partition(NO_CLASS)
     if not name:
         return line
@@ -98,13 +98,13 @@ def _of_class(line: str) -> str:
 
 
 def _configs(arguments: list[str]) -> list[str]:
-    """What follows each `--config`."""
+    """The values of all `--config` options."""
     words = [part for word in arguments for part in (word.split("=", 1) if "--config=" in word else [word])]
     return [after for word, after in pairwise(words) if word == "--config"]
 
 
 def at_heart(error: Exception) -> Exception:
-    """What a class raised when it was made, where jsonargparse tells of all types that it could have been."""
+    """The error of the class's own constructor, where jsonargparse has wrapped it in a report on several types."""
     while str(error).startswith(UNION) and isinstance(error.__cause__, Exception):
         error = error.__cause__
     return error

@@ -1,4 +1,4 @@
-"""Where the runs of a configuration lie, where one goes on, and that nothing there is written over."""
+"""The folders of runs: which one a run gets, which one is resumed; nothing in them is overwritten."""
 
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ TENSORBOARD = "lightning.pytorch.loggers.TensorBoardLogger"
 
 
 def run_name(configs: list[str]) -> str:
-    """The run's folder under `logs`: the configs' names without `configs/` and suffix, joined by "+".
+    """The folder of a configuration's runs under `logs`: names without `configs/` and suffix, joined by "+".
 
-    It never leads out of `logs`, whatever the configs' paths are.
+    It is inside `logs`, whatever the configs' paths are.
     """
     names = []
     for config in map(Path, configs):
@@ -31,7 +31,7 @@ def run_name(configs: list[str]) -> str:
 
 
 def several(given: Any) -> list[Any]:
-    """What may be given as nothing, one, or a list."""
+    """As a list, what may also be given as None or as a single item."""
     return given if isinstance(given, list) else [] if given is None else [given]
 
 
@@ -40,13 +40,13 @@ def _loggers(config: Namespace) -> list[Namespace]:
 
 
 def _runs_of(logger: Namespace) -> Path:
-    """The folder in which a logger gives each run a folder of its own."""
+    """The folder in which a logger creates one folder per run."""
     arguments = logger.get("init_args") or Namespace()
     return Path(arguments.get("save_dir") or ".", arguments.get("name") or "")
 
 
 def _runs(config: Namespace) -> Path:
-    """The folder with the runs of a configuration; where the user chose a root folder and no logger, the run's."""
+    """The folder with the runs of a configuration. With a root folder but no logger, it is the run's own."""
     if loggers := _loggers(config):
         return _runs_of(loggers[0])
     if config.trainer.logger not in (None, True) and config.trainer.default_root_dir is not None:
@@ -57,7 +57,7 @@ def _runs(config: Namespace) -> Path:
 def set_loggers(config: Namespace, subcommand: str) -> None:
     """Log to TensorBoard, in a folder named after the configs, unless the user chose loggers, or none.
 
-    A fit that goes on from the last checkpoint of such a run goes on with its curves.
+    A fit that resumes such a run from its last checkpoint continues its curves.
     """
     if config.trainer.logger in (None, True):
         name = _runs(config).relative_to(ROOT)
@@ -70,12 +70,12 @@ def set_loggers(config: Namespace, subcommand: str) -> None:
         if logger.class_path.endswith("TensorBoardLogger"):
             if logger.init_args.get("version") is None:
                 logger.init_args["version"] = _version_of(path, _runs_of(logger))
-            # What was logged after the checkpoint is logged again: TensorBoard forgets the first.
+            # Steps after the checkpoint are run again: TensorBoard drops what was logged for them.
             logger.init_args["purge_step"] = read_checkpoint(path)["global_step"]
 
 
 def folder_without_logger(config: Namespace, subcommand: str) -> Path:
-    """The run's folder where no logger gives it one; that of the run which a fit goes on with."""
+    """The run's folder if there is no logger: a new one, or that of the run which is resumed."""
     if config.trainer.default_root_dir is not None:
         return Path(config.trainer.default_root_dir)
     place, path = _runs(config), Path(config.get("ckpt_path") or "")
@@ -86,7 +86,7 @@ def folder_without_logger(config: Namespace, subcommand: str) -> Path:
 
 
 def _version_of(checkpoint: Path, runs: Path) -> str | None:
-    """The name of the run that a checkpoint belongs to, if it is one of those in a folder."""
+    """The name of the run that a checkpoint belongs to, if that run is in the folder `runs`."""
     run = checkpoint.resolve().parent.parent
     return run.name if run.parent == runs.resolve() else None
 
@@ -103,24 +103,24 @@ def newest_last(config: Namespace) -> Path:
     found = [path for pattern in patterns for path in folder.glob(pattern)]
     if not found:
         raise CheckpointError(
-            f"there is no last checkpoint in {folder}: run without --ckpt_path, or give the path of one"
+            f"there is no last checkpoint in {folder}: leave out --ckpt_path, or give the path of a checkpoint"
         )
     return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def check_start(trainer: Trainer, ckpt_path: str | None) -> None:
-    """Refuse a fit that has nothing left to do, or would write over other checkpoints than its own.
+    """Refuse a fit that has no epochs left, or would overwrite checkpoints of another run.
 
     Raises:
-        CheckpointError: the checkpoint has seen more epochs than are asked for; or the run's folder holds that of
-            another run, or one that is no last checkpoint and that it starts from.
+        CheckpointError: the checkpoint was trained for more epochs than `max_epochs`; or the run's folder holds
+            the last checkpoint of another run, or the fit starts from a checkpoint in it other than the last.
     """
     loops = None if ckpt_path is None else read_checkpoint(ckpt_path).get("loops")
     seen = loops["fit_loop"]["epoch_progress"]["current"]["processed"] if loops else 0
     if trainer.max_epochs is not None and -1 < trainer.max_epochs < seen:
         raise CheckpointError(
-            f"{ckpt_path} has seen {seen} epochs, but trainer.max_epochs={trainer.max_epochs}, which counts them, "
-            f"too: to go on, ask for more than {seen}"
+            f"{ckpt_path} was trained for {seen} epochs, and trainer.max_epochs={trainer.max_epochs} includes "
+            f"them: to continue, set it to more than {seen}"
         )
     callback, folder = best_and_last(trainer), run_folder(trainer)
     if callback is not None and callback.dirpath is not None:
@@ -134,36 +134,36 @@ def check_start(trainer: Trainer, ckpt_path: str | None) -> None:
         return
     if last.exists() or start.resolve().parent == folder.resolve():
         raise CheckpointError(
-            f"{folder} holds the checkpoints of another run, which would be written over: choose another place by "
-            f"--checkpoint.dirpath or --trainer.logger, or go on with that run by --ckpt_path {last}"
+            f"{folder} holds the checkpoints of another run, which would be overwritten: choose another folder "
+            f"with --checkpoint.dirpath or --trainer.logger, or continue that run with --ckpt_path {last}"
         )
 
 
 def keep_tables(trainer: Trainer) -> None:
-    """Set the tables of earlier runs aside: a `CSVLogger` removes the one in its folder when it starts."""
+    """Rename `metrics.csv` of an earlier run, which a `CSVLogger` in the same folder would remove."""
     for logger in trainer.loggers if trainer.is_global_zero else []:
         if isinstance(logger, CSVLogger) and (table := Path(logger.log_dir, "metrics.csv")).exists():
             table.rename(beside(table))
 
 
 def hyperparameters(config: Namespace) -> dict[str, Any]:
-    """What loggers show of a configuration: the options of model and data."""
+    """The part of a configuration that is logged as hyperparameters: the options of model and data."""
     return {"model": config.model.as_dict(), "data": config.data.as_dict()}
 
 
 class RunConfig(SaveConfigCallback):
-    """Saves the configuration as `config.yaml` in the run's folder, and gives it to all loggers.
+    """Saves the configuration as `config.yaml` in the run's folder, and logs it.
 
-    What is there stays: the configuration of a run that is resumed is saved beside the first one.
+    Nothing is overwritten: a resumed run saves its configuration as `config-2.yaml`, and so on.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Save it, but that of a fit only where nothing of it is refused any more."""
+        """Save it. A fit saves it later, when all of it has been checked."""
         if stage != "fit":
             self._save(trainer)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save it."""
+        """Save and log it."""
         self._save(trainer)
         for logger in trainer.loggers:
             logger.log_hyperparams(hyperparameters(self.config))

@@ -90,9 +90,9 @@ def test_doctor_says_what_there_is(rnnx, tmp_path):
     assert "torch" in rows
     assert str(tmp_path) in rows["data"]
     assert "RNNX_DATA_DIR" in rows["data"]
-    assert "missing: train-images-idx3-ubyte" in rows["mnist"]
+    assert "fetched when first used: train-images-idx3-ubyte" in rows["mnist"]
     assert "complete" in rows["digits"]
-    assert "Nothing that is needed is missing" in done.stdout
+    assert "All required packages are installed" in done.stdout
 
 
 def test_doctor_fails_where_something_is_missing(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""What a network says of each test sequence, as a table."""
+"""Predictions for the test sequences, as a table."""
 
 import csv
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ from rnnx_lightning.files import written_whole
 class PredictionTable(BasePredictionWriter):
     """Writes `predictions.csv` into the run's folder: one row for each test sequence, in their order.
 
-    The first rank writes what all have predicted, in one move, when the last sequence is predicted. Predictions of
-    earlier runs stay: the table is then called `predictions-2.csv`, and so on.
+    The first rank writes the predictions of all ranks, in one move, after the last batch. Nothing is overwritten:
+    if there is a `predictions.csv`, the table is called `predictions-2.csv`, and so on.
     """
 
     def __init__(self) -> None:
@@ -35,12 +35,12 @@ class PredictionTable(BasePredictionWriter):
         """Gather the rows of all ranks, and write them.
 
         Args:
-            trainer: that has predicted.
-            pl_module: by which.
-            predictions: of this rank's batches, tensors (B,) by column.
-            batch_indices: which Lightning does not know of our loader; rank r was handed every W-th sequence.
+            trainer: the trainer.
+            pl_module: the classifier.
+            predictions: for each batch of this rank, tensors (B,) by column.
+            batch_indices: not used, as Lightning does not know them. Rank r of W has sequences r, r + W, ...
         """
-        folder = run_folder(trainer)  # all ranks ask, as they do below
+        folder = run_folder(trainer)  # a collective, like the gathering below
         names = list(predictions[0]) if predictions else []
         columns = [torch.cat([batch[name] for batch in predictions]).tolist() for name in names]
         rows: list[Any] = list(zip(count(trainer.global_rank, trainer.world_size), *columns, strict=False))

@@ -16,7 +16,7 @@ ROOT = Path("logs") / "compare"
 
 
 def main(arguments: list[str]) -> None:
-    """Parse the arguments, run what is missing, write the report."""
+    """Parse the arguments, train the networks that are not trained yet, and write the report."""
     parser = ArgumentParser(
         prog="rnnx compare",
         exit_on_error=False,
@@ -24,10 +24,13 @@ def main(arguments: list[str]) -> None:
         description="Train many networks and compare them.",
     )
     parser.usage = "rnnx compare --config FILE [--seeds [0,1,2] | --folds 10] [options]"
-    parser.add_argument("--config", action="config", help="a study, configs/compare/experiment1.yaml")
+    parser.add_argument("--config", action="config", help="a study, for example compare/experiment1")
     parser.add_class_arguments(Study)
     parser.add_argument(
-        "--jobs", type=int, default=max(torch.cuda.device_count(), 1), help="runs at a time (default: one a GPU)"
+        "--jobs",
+        type=int,
+        default=max(torch.cuda.device_count(), 1),
+        help="number of runs at a time (default: one per GPU)",
     )
     parser.add_argument("--cluster", type=str, help="address of a Dask scheduler whose workers see this folder")
     chosen = parse(parser, arguments)

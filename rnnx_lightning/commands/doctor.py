@@ -1,4 +1,4 @@
-"""`rnnx doctor`: versions, devices, where data is looked for, and what is missing."""
+"""`rnnx doctor`: versions, devices, data, and what is missing."""
 
 import importlib.metadata
 import importlib.util
@@ -19,18 +19,18 @@ from rnnx_lightning.mistakes import parse
 
 NEEDED = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "matplotlib", "safetensors")
 OPTIONAL = {
-    "captum": "its methods in YAML",
-    "zennit": "the tests and benchmarks",
-    "quantus": "its scores of our methods",
+    "captum": "captum's methods",
+    "zennit": "tests and benchmarks",
+    "quantus": "Quantus' scores",
     "distributed": "rnnx compare --cluster",
-    "mlflow": "its logger",
-    "wandb": "its logger",
+    "mlflow": "MLFlowLogger",
+    "wandb": "WandbLogger",
 }
 Row = tuple[str, str, str]
 
 
 def findings() -> Iterator[Row]:
-    """What there is and what is missing: a name, "yes", "no" or "-" (not needed), and a remark each."""
+    """Rows of the table: a name, "yes" (found), "no" (missing) or "-" (not found, not required), and a remark."""
     yield "rnnx", "yes", f"{__version__}, Python {platform.python_version()}, {platform.platform()}"
     for name in NEEDED:
         version = _version(name)
@@ -43,39 +43,39 @@ def findings() -> Iterator[Row]:
         device = torch.cuda.get_device_properties(number)
         yield f"GPU {number}", "yes", f"{device.name}, {device.total_memory / 2**30:.0f} GiB"
     if not torch.cuda.device_count():
-        build = f"made for CUDA {torch.version.cuda}" if torch.version.cuda else "a build without CUDA"
-        yield "GPU", "-", f"none is seen; torch is {build}"
+        build = f"built for CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+        yield "GPU", "-", f"none found; torch is {build}"
     folder = default_data_dir()
-    origin = "RNNX_DATA_DIR" if os.environ.get("RNNX_DATA_DIR") else "the default; RNNX_DATA_DIR names another"
-    yield "data", "yes" if folder.is_dir() else "-", f"looked for in {folder.resolve()} ({origin})"
+    origin = "from RNNX_DATA_DIR" if os.environ.get("RNNX_DATA_DIR") else "default; set RNNX_DATA_DIR to change it"
+    yield "data", "yes" if folder.is_dir() else "-", f"{folder.resolve()} ({origin})"
     for name in DATASETS:
         missing = missing_files(name, folder)
-        remark = f"fetched when first used; missing: {', '.join(missing)}" if missing else "complete"
+        remark = f"missing files, fetched when first used: {', '.join(missing)}" if missing else "complete"
         yield name, "-" if missing else "yes", remark
 
 
 def _version(name: str) -> str | None:
-    """Of a package that can be imported."""
+    """The version of a package; None if it cannot be imported."""
     if importlib.util.find_spec(name) is None:
         return None
     try:
         return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
-        return "of unknown version"
+        return "version unknown"
 
 
 def main(arguments: list[str]) -> None:
-    """Print the table; exit with 1 where something that is needed is missing."""
+    """Print the table; exit with 1 if a required package is missing."""
     parser = ArgumentParser(
         prog="rnnx doctor",
         exit_on_error=False,
         allow_abbrev=False,
-        description="Versions, devices, where data is looked for, and what is missing.",
+        description="Print versions, devices, where data is looked for, and what is missing.",
     )
     parse(parser, arguments)
     rows = list(findings())
     table = Table(box=None, pad_edge=False)
-    for title in ("", "there", ""):
+    for title in ("", "found", ""):
         table.add_column(title, overflow="fold")
     for name, there, remark in rows:
         colour = {"yes": "green", "no": "red", "-": "dim"}[there]
@@ -83,5 +83,5 @@ def main(arguments: list[str]) -> None:
     console = Console()
     console.print(table)
     missing = [name for name, there, _ in rows if there == "no"]
-    console.print(f"Missing: {', '.join(missing)}" if missing else "Nothing that is needed is missing.")
+    console.print(f"Missing: {', '.join(missing)}" if missing else "All required packages are installed.")
     sys.exit(1 if missing else 0)

@@ -1,4 +1,4 @@
-"""`rnnx explain`: the heatmaps of one sequence by every method, from a checkpoint alone."""
+"""`rnnx explain`: heatmaps, scores and relevance of sequences, for a trained network."""
 
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,19 @@ def explain(
 
     Args:
         ckpt_path: A checkpoint that `rnnx fit` wrote.
-        pretrained: Instead of a checkpoint, a network that comes with rnnx: rlstm, evidence, ...
-        index: Numbers of test sequences, whose true class is explained; without it the first one, 0.
-        image: Grey pictures of 28 x 28 pixels, light on dark, that stand side by side in one sequence, whose
-            predicted class is explained.
+        pretrained: Instead of a checkpoint, a trained network that comes with rnnx: rlstm, evidence, ...
+        index: Numbers of test sequences; their true class is explained. If left out: 0.
+        image: Grey pictures of 28 x 28 pixels, light on dark, which form one sequence; its predicted class is
+            explained.
         out: Name of the files, with or without a suffix.
-        methods: Explanation methods by name, as --methods.A LRP; without it the four of the study.
-        scores: Scores by name, as --scores.mass RelevanceMassAccuracy; without it the cosine similarity, and for
-            methods that propagate relevance the conservation error.
-        data_dir: Folder of the data set; without it as for `rnnx fit`.
+        methods: Explanation methods by name, for example --methods.A LRP. If left out: the four of the study.
+        scores: Scores by name, for example --scores.mass RelevanceMassAccuracy. If left out: the cosine
+            similarity, and for methods that propagate relevance the conservation error.
+        data_dir: Folder with the data sets. If left out: RNNX_DATA_DIR, else ./data.
 
     Raises:
-        ValueError: --index and --image are both given, or a file that is given would be written over; see
-            `load_trained` and `MajoritySequences.sequences`.
+        ValueError: `index` and `image` are both given, or an input file would be overwritten; see `load_trained`
+            and `MajoritySequences.sequences`.
         DataError: a picture cannot be used, or data is missing.
         CheckpointError: the checkpoint cannot be used.
     """
@@ -55,7 +55,7 @@ def explain(
     picture, numbers, arrays = with_suffixes(out, ".png", ".json", ".npz")
     given = {Path(path).resolve() for path in (ckpt_path, *(image or [])) if path}
     if over := [path for path in (picture, numbers, arrays) if path.resolve() in given]:
-        raise ValueError(f"--out {out} would write over {over[0]}, which is given: choose another name")
+        raise ValueError(f"--out {out} would overwrite {over[0]}, which is an input: choose another name")
     if scores is None:
         scores = {**default_scores(), "conservation_error": ConservationError()}
     scored = ScoredMethods(methods or published_methods(), scores)
@@ -104,7 +104,7 @@ def explain(
 
 
 def _write_arrays(path: Path, explained: Explained) -> None:
-    """The tensors of `Explained`, by their names there; relevance as `relevance/<method>`."""
+    """The tensors of `Explained` under their own names; relevance as `relevance/<method>`."""
     parts = {
         "image": explained.image,
         "label": explained.label,

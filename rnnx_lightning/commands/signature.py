@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 
 class _Help(DefaultHelpFormatter):
-    """Says nothing of defaults that are None, nor names torchmetrics' hundred classes."""
+    """Leaves out defaults that are None, and the hundred classes of torchmetrics."""
 
     def _get_help_string(self, action: Action) -> str:
         text = re.sub(r" torchmetrics[\w.]+,", "", super()._get_help_string(action))
@@ -24,14 +24,14 @@ class _Help(DefaultHelpFormatter):
 
 
 def run_function(function: Callable[..., Result], arguments: list[str], prog: str, usage: str) -> Result:
-    """Call a function with what the command line gives.
+    """Call a function with the options of a command line.
 
     Args:
-        function: all of its parameters have types and defaults. One whose type is a list takes several words,
-            `--index 3 5`; one whose type is a class, or a dict of them, takes the class's name and arguments.
-        arguments: of the command line, after the command's name.
+        function: its parameters have types, defaults, and descriptions in the docstring. A list takes several
+            words: `--index 3 5`. A class, or a dict of classes, takes names and arguments: `--methods.A LRP`.
+        arguments: the command line, after the command's name.
         prog: the command's name.
-        usage: the first line of its help.
+        usage: the first line of the help.
 
     Returns:
         What the function returns.
@@ -58,7 +58,7 @@ def run_function(function: Callable[..., Result], arguments: list[str], prog: st
 
 
 def _words(annotation: Any) -> dict[str, Any]:
-    """How an option is read: the type of a word, and how many there are."""
+    """The type of an option's words, and how many it takes, as `add_argument` wants them."""
     wanted = [part for part in get_args(annotation) if part is not NoneType]
     if NoneType in get_args(annotation) and len(wanted) == 1:
         annotation = wanted[0]

@@ -1,4 +1,4 @@
-"""`rnnx view`: a page to look at explanations, in any browser, without a server."""
+"""`rnnx view`: an interactive HTML page of explanations, without a server."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from rnnx_lightning.files import with_suffixes
 from rnnx_lightning.pretrained import load_trained
 from rnnx_lightning.view import Named, recorded, write_page
 
-SAME = ("dataset", "samples", "margin")  # what networks beside each other must have seen
+SAME = ("dataset", "samples", "margin")  # of the data, for networks that are compared
 
 
 def view(
@@ -23,22 +23,22 @@ def view(
     methods: dict[str, Attributor] | None = None,
     data_dir: str | None = None,
 ) -> Path:
-    """Write OUT.html, a page that shows the explanations of test sequences by one network, or by several.
+    """Write OUT.html, an interactive page with explanations of test sequences, for one network or several.
 
     Args:
         ckpt_path: Checkpoints that `rnnx fit` wrote.
-        pretrained: Networks that come with rnnx: rlstm, evidence, ...
-        index: Numbers of test sequences; without it the first ones.
-        sequences: Of these, so many.
+        pretrained: Trained networks that come with rnnx: rlstm, evidence, ...
+        index: Numbers of test sequences. If left out: the first ones.
+        sequences: How many, if --index is left out.
         out: Name of the file, with or without its suffix.
-        methods: Explanation methods by name, as --methods.A LRP; without it the four of the study.
-        data_dir: Folder of the data set; without it as for `rnnx fit`.
+        methods: Explanation methods by name, for example --methods.A LRP. If left out: the four of the study.
+        data_dir: Folder with the data sets. If left out: RNNX_DATA_DIR, else ./data.
 
     Returns:
         The page's path.
 
     Raises:
-        ValueError: no network is given, the networks read different sequences, or the page would be written over
+        ValueError: no network is given, the networks were trained on different data, or the page would overwrite
             a checkpoint; see `load_trained` and `MajoritySequences.sequences`.
     """
     asked: list[tuple[str | None, str | None]] = [(path, None) for path in ckpt_path or []] + [
@@ -47,15 +47,13 @@ def view(
     found = [load_trained(path, name, data_dir) for path, name in asked or [(None, None)]]
     (page,) = with_suffixes(out, ".html")
     if any(page.resolve() == Path(path).resolve() for path in ckpt_path or []):
-        raise ValueError(f"--out {out} would write over a checkpoint that is given: choose another name")
+        raise ValueError(f"--out {out} would overwrite a checkpoint that is an input: choose another name")
     if sequences < 1:
         raise ValueError(f"sequences={sequences} must be at least 1")
     data = found[0][1]
     for key in SAME:
         if len(different := {str(getattr(other, key)) for _, other in found}) > 1:
-            raise ValueError(
-                f"the networks have seen sequences of different {key}: {', '.join(sorted(different))}"
-            )
+            raise ValueError(f"the networks were trained with different {key}: {', '.join(sorted(different))}")
     data.prepare_test()
     count = len(data.plan("test").label)
     rows = index or list(range(min(sequences, count)))
@@ -67,7 +65,7 @@ def view(
 
 
 def _short(path: str) -> str:
-    """The run that a checkpoint belongs to, and its name: logs/rlstm/version_0/checkpoints/best.ckpt has two."""
+    """A checkpoint's name on the page: "rlstm/version_0/best" for logs/rlstm/version_0/checkpoints/best.ckpt."""
     parts = Path(path).with_suffix("").parts
     return "/".join([part for part in parts if part not in ("logs", "checkpoints", "/")][-3:])
 

@@ -155,13 +155,13 @@ class MajoritySequences(L.LightningDataModule):
         self._take(images, {"train": train, "validation": validation})
 
     def prepare_test(self) -> None:
-        """Fetch and load the test images alone; of the splits there is "test" then, the same as after `setup`."""
+        """Fetch and load the test images only. There is one split then, "test", the same as after `setup`."""
         if self._images is None:
             fetch_images(self.dataset, self.data_dir, test_only=True)
             self._take(load_images(self.dataset, self.data_dir, test_only=True), {})
 
     def _take(self, images: ImageSet, splits: dict[str, Tensor]) -> None:
-        """Hold the images, their splits, of which the test is the same for all, and their places."""
+        """Keep images and splits, add the test split, and draw margins."""
         splits = {**splits, "test": torch.arange(images.test_start, len(images.labels))}
         for name, members in splits.items():
             counts = torch.bincount(images.labels[members], minlength=len(images.classes))

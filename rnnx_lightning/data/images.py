@@ -1,4 +1,4 @@
-"""Images and labels of a data set, as uint8 tensors kept whole."""
+"""Images and labels of a data set, as tensors."""
 
 import os
 import sys
@@ -47,10 +47,10 @@ def default_data_dir() -> Path:
 
 
 def check_known(dataset: str) -> None:
-    """Refuse what is neither the name of a data set nor a folder.
+    """Refuse a name that is neither a data set nor a folder.
 
     Raises:
-        DataError: says what there is.
+        DataError: the data set is unknown; the message lists the known ones.
     """
     if dataset not in DATASETS and not Path(dataset).is_dir():
         raise DataError(
@@ -70,7 +70,7 @@ def fetch_images(dataset: str, data_dir: Path, test_only: bool = False) -> None:
 
 
 def missing_files(dataset: str, data_dir: Path) -> list[str]:
-    """The files of `dataset`, one of `DATASETS`, that are not there; nothing is said of the others."""
+    """The files of `dataset`, one of `DATASETS`, that are missing. Those that are there are not checked."""
     if dataset not in _ORIGINALS:
         return []
     raw = data_dir / _ORIGINALS[dataset].__name__ / "raw"
@@ -110,13 +110,13 @@ def load_images(dataset: str, data_dir: Path, test_only: bool = False) -> ImageS
 
 
 def _blank() -> tuple[Tensor, Tensor]:
-    """What keeps the places of training images and labels."""
+    """Stand-ins for the training images and labels, so that test images keep their positions."""
     pixels = torch.zeros(TRAINING_IMAGES, IMAGE_SIZE, IMAGE_SIZE, dtype=torch.uint8)
     return pixels, torch.full((TRAINING_IMAGES,), -1)
 
 
 def _read(raw: Path, files: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Images and labels in the first two of IDX files."""
+    """Images and labels from the first two files, which are in IDX format."""
     images, labels, *_ = (str(raw / file) for file in files)
     return read_image_file(images), read_label_file(labels)
 
@@ -141,7 +141,7 @@ def _load_folder(folder: Path) -> ImageSet:
         parts = [datasets.ImageFolder(folder / part) for part in ("train", "test")]
     except FileNotFoundError as error:
         raise DataError(
-            f"{folder} holds no data set as train/<class>/*.png and test/<class>/*.png: {error}"
+            f"{folder} is not a data set with pictures as train/<class>/*.png and test/<class>/*.png: {error}"
         ) from error
     train, test = parts
     if train.classes != test.classes:
@@ -162,7 +162,7 @@ def _load_folder(folder: Path) -> ImageSet:
 
 
 def read_picture(path: str | Path) -> Tensor:
-    """A picture, made grey.
+    """Read a picture and convert it to grey.
 
     Args:
         path: of any format that Pillow reads, 28 x 28 pixels, light on dark.
@@ -171,7 +171,7 @@ def read_picture(path: str | Path) -> Tensor:
         (28, 28) uint8.
 
     Raises:
-        DataError: it is not there, cannot be read, or is of another size.
+        DataError: it does not exist, cannot be read, or has another size.
     """
     try:
         with Image.open(path) as picture:
@@ -179,12 +179,12 @@ def read_picture(path: str | Path) -> Tensor:
     except FileNotFoundError as error:
         raise DataError(f"there is no picture {str(path)!r}") from error
     except (UnidentifiedImageError, OSError) as error:
-        raise DataError(f"{path} is no picture that can be read") from error
+        raise DataError(f"{path} cannot be read as a picture") from error
     if grey.size != (IMAGE_SIZE, IMAGE_SIZE):
         raise DataError(f"{path} has {grey.width} x {grey.height} pixels: scale it to {IMAGE_SIZE} x {IMAGE_SIZE}")
     return pil_to_tensor(grey)[0]
 
 
 def scaled(pixels: Tensor) -> Tensor:
-    """Pixels of any shape, uint8, as networks read them: float in [-1, 1], background -1."""
+    """Pixels of any shape, uint8, as the networks' input: float in [-1, 1], background -1."""
     return pixels.float() / 127.5 - 1

@@ -42,7 +42,7 @@ CLIENT_TIMEOUT_S = 300
 
 
 class DataError(Exception):
-    """Data is missing or damaged; the message says which, and what to do."""
+    """Data is missing or damaged. The message says which, and what to do."""
 
 
 def acquire(name: str, data_dir: Path, files: Sequence[str] = FILES) -> Path:
@@ -51,7 +51,7 @@ def acquire(name: str, data_dir: Path, files: Sequence[str] = FILES) -> Path:
     Args:
         name: "MNIST" or "FashionMNIST".
         data_dir: the folder that holds, or will hold, `<name>/raw`.
-        files: which; all four, or `TEST_FILES`. What else a source brings along is kept.
+        files: the files that are needed: all four, or `TEST_FILES`. A source may supply more, which are kept.
 
     Returns:
         `<data_dir>/<name>/raw`.
@@ -67,7 +67,7 @@ def acquire(name: str, data_dir: Path, files: Sequence[str] = FILES) -> Path:
         return raw
     failures = []
     for title, fetch in _SOURCES[name]:
-        rank_zero_info(f"{name}: not complete in {raw}; trying {title} ...")
+        rank_zero_info(f"{name}: files are missing in {raw}; trying {title} ...")
         try:
             raw.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=raw) as folder:
@@ -77,15 +77,16 @@ def acquire(name: str, data_dir: Path, files: Sequence[str] = FILES) -> Path:
                     _verify(name, found / file)
                 for file in came:
                     (found / file).replace(raw / file)
-            rank_zero_info(f"{name}: {len(came)} files from {title}, checksums right, now in {raw}")
+            rank_zero_info(f"{name}: {len(came)} files from {title}, checksums verified, now in {raw}")
             return raw
-        except Exception as error:  # every source fails in its own way; all of them are reported
+        except Exception as error:  # sources fail in different ways; all are reported
             failures.append(f"  - {title}: {_reason(error)}")
     raise DataError(
         f"{name} could not be found or fetched. Tried:\n  - {raw}: not all of {', '.join(files)} are there\n"
         + "\n".join(failures)
-        + "\nWays out: put the unpacked files into that folder; point --data.data_dir (or RNNX_DATA_DIR) at "
-        f"a folder that holds {name}/raw; or use --data.dataset=digits, which needs no network."
+        + "\nWhat you can do: put the unpacked files into that folder; set RNNX_DATA_DIR (or --data.data_dir) to "
+        f"a folder that holds {name}/raw; or use the digits, which need no network (--data.dataset=digits, or "
+        "--pretrained rlstm-digits)."
     )
 
 
@@ -98,7 +99,7 @@ def _verify(name: str, path: Path) -> None:
     if actual != expected:
         raise DataError(
             f"{path} is damaged or not the original {name} file (SHA-256 {actual[:12]}..., expected "
-            f"{expected[:12]}...). Delete it to have it fetched anew, or name another folder by --data.data_dir."
+            f"{expected[:12]}...). Delete it to fetch it again, or choose another folder with RNNX_DATA_DIR."
         )
 
 
@@ -109,14 +110,15 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-Fetch = Callable[[Path, Sequence[str]], Path]  # into a folder, these files at least; gives where they are then
+# Fetches at least these files into a folder, and returns the folder that they are in.
+Fetch = Callable[[Path, Sequence[str]], Path]
 
 
 def _torchvision(name: str) -> Fetch:
     def fetch(folder: Path, files: Sequence[str]) -> Path:
         original = getattr(datasets, name)
         wanted = [(archive, md5) for archive, md5 in original.resources if archive.removesuffix(".gz") in files]
-        # It reads what it has downloaded: not the training images, which need not be among it.
+        # `train=False`: it reads what it has downloaded, and training images need not be part of that.
         type(name, (original,), {"resources": wanted})(root=str(folder), train=False, download=True)
         return folder / name / "raw"
 

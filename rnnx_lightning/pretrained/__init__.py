@@ -1,7 +1,7 @@
-"""Trained networks that travel with the package: `load_pretrained("rlstm")`.
+"""Trained networks that come with the package: `load_pretrained("rlstm")`.
 
-A file NAME.safetensors holds weights as float16 and, as text, which network, which data, and what was measured
-with these very weights. `python -m rnnx_lightning.pretrained CHECKPOINT NAME` makes one.
+A file NAME.safetensors holds the weights as float16. Its metadata name the network, its data, and the scores that
+were measured with these weights. `python -m rnnx_lightning.pretrained CHECKPOINT NAME` writes one.
 """
 
 import json
@@ -20,12 +20,12 @@ DEFAULT_DATASET = "mnist"
 
 
 class Pretrained(NamedTuple):
-    """What a file says.
+    """A trained network, its data and its scores.
 
     Attributes:
         model: the classifier, in eval mode, on the CPU.
         data: arguments of the data module that it was trained on.
-        measured: scores on the test sequences, by name.
+        measured: scores on test sequences, by name.
     """
 
     model: SequenceClassifier
@@ -34,7 +34,7 @@ class Pretrained(NamedTuple):
 
 
 def pretrained_names() -> list[str]:
-    """NETWORK-DATASET of all."""
+    """All names, as NETWORK-DATASET."""
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
 
 
@@ -42,10 +42,10 @@ def load_pretrained(name: str) -> Pretrained:
     """A trained network.
 
     Args:
-        name: NETWORK-DATASET, as "evidence-fashion_mnist"; NETWORK alone is the one of MNIST.
+        name: NETWORK-DATASET, for example "evidence-fashion_mnist"; without DATASET, the one for MNIST.
 
     Raises:
-        ValueError: there is none of this name.
+        ValueError: there is no trained network of this name.
     """
     names = pretrained_names()
     chosen = name if name in names else f"{name}-{DEFAULT_DATASET}"
@@ -62,7 +62,7 @@ def load_pretrained(name: str) -> Pretrained:
 def load_trained(
     ckpt_path: str | None, pretrained: str | None, data_dir: str | None = None
 ) -> tuple[SequenceClassifier, MajoritySequences]:
-    """A network and its data, from a checkpoint or by name.
+    """A trained network and its data, from a checkpoint or by name.
 
     Args:
         ckpt_path: of a checkpoint that `rnnx fit` wrote.
@@ -70,16 +70,16 @@ def load_trained(
         data_dir: folder of the data set; default as for `rnnx fit`.
 
     Returns:
-        The classifier, in eval mode, on the CPU, and the data, not loaded yet.
+        The classifier, in eval mode, on the CPU; and the data module, before any data is loaded.
 
     Raises:
-        ValueError: not one of the two is given; or see `load_pretrained`.
+        ValueError: both or neither of the two are given; or see `load_pretrained`.
         CheckpointError: see `load_classifier`.
     """
     if (ckpt_path is None) == (pretrained is None):
         raise ValueError(
-            f"give either --ckpt_path, or --pretrained with one of {', '.join(pretrained_names())} (the first "
-            "part alone is the one of MNIST)"
+            f"give either --ckpt_path, or --pretrained with one of {', '.join(pretrained_names())} (without "
+            "the data set's name: MNIST)"
         )
     if ckpt_path is not None:
         return load_classifier(ckpt_path), load_data(ckpt_path, data_dir=data_dir)

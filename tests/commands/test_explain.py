@@ -107,7 +107,7 @@ def test_what_is_given_is_not_written_over(checkpoint, tmp_path):
     picture = tmp_path / "0.png"
     Image.fromarray(np.zeros((28, 28), dtype=np.uint8)).save(picture)
     given = picture.read_bytes()
-    with pytest.raises(ValueError, match=r"would write over .*0\.png, which is given: choose another name"):
+    with pytest.raises(ValueError, match=r"would overwrite .*0\.png, which is an input: choose another name"):
         main(["--ckpt_path", str(checkpoint), "--image", *3 * [str(picture)], "--out", str(tmp_path / "0")])
     assert picture.read_bytes() == given
     assert not (tmp_path / "0.json").exists()
@@ -161,7 +161,7 @@ def test_bad_requests_are_refused(checkpoint, tmp_path):
     for arguments, words in [
         (["--image", str(picture)], "30 x 28 pixels: scale it to 28 x 28"),
         (["--image", str(tmp_path / "none.png")], "there is no picture"),
-        (["--image", str(tmp_path / "text.png")], "no picture that can be read"),
+        (["--image", str(tmp_path / "text.png")], "cannot be read as a picture"),
         (["--index", "360"], "there is no sequence 360"),
         (["--index", "-1"], "there is no sequence -1"),
         (["--index", "1", "--image", str(picture)], "either --image or --index"),

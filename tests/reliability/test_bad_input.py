@@ -296,7 +296,7 @@ def test_checkpoint_of_another_network(trained, say):
 def test_fewer_epochs_than_there_were(trained, say, tmp_path):
     last = trained.with_name("last.ckpt")
     said = say([*FIT, "--model.network=Deep", f"--ckpt_path={last}", "--trainer.max_epochs=0"])
-    for word in ("has seen 1 epochs", "trainer.max_epochs=0", "ask for more than 1"):
+    for word in ("was trained for 1 epochs", "trainer.max_epochs=0", "to more than 1"):
         assert word in said
     assert not list(tmp_path.rglob("config*.yaml"))
 
@@ -334,7 +334,7 @@ EXPLAIN = {
     "sequence that is not there": (["--index=99999"], ["99999", "0 to 359"]),
     "negative sequence": (["--index=-1"], ["-1"]),
     "picture that is not there": (["--image", "a.png"], ["a.png"]),
-    "picture that is none": (["--image", "text.png"], ["text.png", "no picture"]),
+    "picture that is none": (["--image", "text.png"], ["text.png", "cannot be read as a picture"]),
     "picture of another size": (["--image", "large.png"], ["large.png", "30 x 28", "28 x 28"]),
     "both": (["--image", "large.png", "--index=1"], ["--image", "--index", "not both"]),
 }
@@ -376,7 +376,7 @@ PICTURES = {
     "no pictures in a class": ({"train/a": 28, "train/b": None, "test/a": 28, "test/b": 28}, ["train", "b"]),
     "other classes": ({"train/a": 28, "train/b": 28, "test/a": 28, "test/c": 28}, ["differ", "b, c"]),
     "another size": ({"train/a": 28, "test/a": 30}, ["test/a/0.png", "30 x 30", "28 x 28"]),
-    "text": ({"train/a": 28, "test/a": "text"}, ["test/a/0.png", "no picture"]),
+    "text": ({"train/a": 28, "test/a": "text"}, ["test/a/0.png", "cannot be read as a picture"]),
     "too few": (
         {"train/a": 28, "train/b": 28, "test/a": 28, "test/b": 28},
         ["has 1 images in the train split of letters", "majority_size=2"],

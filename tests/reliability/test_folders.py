@@ -219,7 +219,7 @@ def test_the_checkpoints_of_another_run_are_not_written_over(start, rnnx, tmp_pa
     with pytest.raises(SystemExit):
         rnnx(*FIT, "--checkpoint.dirpath=kept", "--trainer.max_epochs=2", *start)
     said = capsys.readouterr().err
-    assert "kept holds the checkpoints of another run, which would be written over" in said
+    assert "kept holds the checkpoints of another run, which would be overwritten" in said
     assert f"--ckpt_path {tmp_path}/kept/last.ckpt" in said
     assert {path.name: path.read_bytes() for path in (tmp_path / "kept").iterdir()} == before
     assert not (tmp_path / "logs/deep/version_1/config.yaml").exists()

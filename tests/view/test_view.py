@@ -220,7 +220,7 @@ def test_the_command_takes_methods_and_a_name(out, tmp_path, capsys):
 def test_bad_requests_are_refused(tmp_path):
     for arguments, words in [
         ([], "give either --ckpt_path, or --pretrained"),
-        (["--pretrained", "rlstm-digits", "evidence"], "different dataset: digits, mnist"),
+        (["--pretrained", "rlstm-digits", "evidence"], "trained with different dataset: digits, mnist"),
         (["--pretrained", "rlstm-digits", "--sequences", "0"], "sequences=0 must be at least 1"),
         (["--pretrained", "rlstm-digits", "--index", "360"], "there is no sequence 360"),
     ]:
