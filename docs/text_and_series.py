@@ -1,10 +1,10 @@
-"""Relevance of words and of a multivariate series, with small networks trained on what installed packages bring.
+"""Relevance of words and of a multivariate series, with small networks trained on data from installed packages.
 
     python docs/text_and_series.py [FOLDER]
 
-writes words.svg, words.html and series.png into FOLDER (default: docs/pictures), and prints the words. Words: of
-which of scikit-learn's data sets is a passage? Series: is a stretch of matplotlib's sample recording of four EEG
-channels from its first or its second half? Accuracies are those on what was learnt.
+writes words.svg, words.html and series.png into FOLDER (default: docs/pictures), and prints the words. Words:
+which of scikit-learn's data sets does a passage describe? Series: does a section of matplotlib's sample recording
+of four EEG channels come from its first or its second half? Accuracies are those on the training data.
 """
 
 import re

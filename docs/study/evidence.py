@@ -1,14 +1,14 @@
-"""Trains variants of a network and writes what they reach to a table: one row a run.
+"""Trains variants of a network and writes their scores to a table: one row per run.
 
     python docs/study/evidence.py NAME [option=value ...]
     python docs/study/evidence.py CHECKPOINT.pt [split=test] [count=2000]
 
-NAME is a network of the package or of variants.py; options are those of RECIPE, DATA and MEASURE below, and the
-network's own. Rows go to $EVIDENCE_OUT (default: docs/study/evidence.csv), checkpoints into $EVIDENCE_CHECKPOINTS
-(default: logs/evidence); given one, it is measured once more. Explanations are only measured, never trained on.
-Variants are compared on validation sequences; `split=test` is for the final networks. Columns "X without fake" say
-what a score would be if samples that are not of the majority class had no relevance: the rest of what is missing
-to 1 is that the majority samples have unequal relevance. "held": gates are constants; GB always, "GB free" not.
+NAME is a network of the package or of variants.py. Options are those of RECIPE, DATA and MEASURE below, and those
+of the network. Rows go to $EVIDENCE_OUT (default: docs/study/evidence.csv), checkpoints to $EVIDENCE_CHECKPOINTS
+(default: logs/evidence). A given checkpoint is only measured. Explanations are measured, never trained on.
+Variants are compared on validation sequences; `split=test` is for the final networks. Columns "X without fake" are
+the scores if samples of other classes had no relevance; what they lack to 1 comes from unequal relevance of the
+majority samples. "held": gates are constants, as they always are in "GB", and not in "GB free".
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Draws the way of a sequence from pixels to a logit, and of relevance back.
+"""Draws the way of a sequence from pixels to a logit, and the way of relevance back.
 
 python docs/study/idea.py docs/pictures/idea.png
 """

@@ -1,4 +1,4 @@
-"""Other readings of the study's methods, scored on the test sequences of finished runs; rows of readings.csv.
+"""Scores the test sequences of finished runs by the study's methods with other options; writes readings.csv.
 
 python docs/study/readings.py logs/compare/runs/*-fold-of-*
 """
@@ -23,7 +23,7 @@ AT_ONCE = 500
 
 
 def score(run: Path, scored: str = "last") -> pd.DataFrame:
-    """One row a reading."""
+    """One row per reading."""
     named = FOLDER.fullmatch(run.name)
     assert named is not None, run.name
     checkpoint = run / "checkpoints" / f"{scored}.ckpt"

@@ -1,4 +1,4 @@
-"""A task that is no sum of evidence: which class is the first to be seen twice in a row?"""
+"""A task that is not a sum of evidence: which class is the first to appear twice in a row?"""
 
 import itertools
 
@@ -10,7 +10,7 @@ from rnnx_lightning.seeding import seeded_generator
 
 
 def _patterns(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Orders of two classes whose first pair is of class 1, as (P, S) bool, and where that pair stands."""
+    """Orders of two classes whose first pair is of class 1, as (P, S) bool, and the position of that pair."""
     orders, pairs = [], []
     for order in itertools.product((False, True), repeat=samples):
         first = next((i for i in range(samples - 1) if order[i] == order[i + 1]), None)
@@ -21,7 +21,7 @@ def _patterns(samples: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 class FirstPair(MajoritySequences):
-    """Sequences of two classes; the label is the class that is the first to stand twice in a row.
+    """Sequences of two classes; the label is the class that is the first to appear twice in a row.
 
     All orders are equally likely, so that the class that is seen more often is the label in most sequences only.
     `Plan.majority` marks the two samples of the pair.
@@ -47,7 +47,7 @@ class FirstPair(MajoritySequences):
 
 
 def most_frequent_is_right(samples: int) -> float:
-    """Accuracy of naming the class that is seen more often, with samples odd: the most that a sum can reach."""
+    """Accuracy of naming the class that appears more often, for an odd number of samples: the best for a sum."""
     orders, _ = _patterns(samples)
     return float((orders.sum(1) > samples / 2).float().mean())
 

@@ -43,7 +43,7 @@ class Composite:
     Raises:
         ValueError: an option has an unknown value.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from rnnx_lightning.explain import LRP, Epsilon, Flat, ZPlus

@@ -96,7 +96,7 @@ class GradientMethod(Attributor):
 class Sensitivity(GradientMethod):
     """Sensitivity analysis: R = (d z_y / d x)^2 [SVZ13].
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> model = nn.Linear(2, 1, bias=False)
@@ -112,7 +112,7 @@ class Sensitivity(GradientMethod):
 class GradientTimesInput(GradientMethod):
     """R = x * d z_y / d x. For a ReLU network without biases, it adds up to z_y.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> model = nn.Linear(2, 1, bias=False)

@@ -23,7 +23,7 @@ class NoReLUWarning(UserWarning):
 class GuidedBackprop(GradientMethod):
     """The squared guided gradient: a ReLU passes only positive gradients of active units [SDBR15].
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))

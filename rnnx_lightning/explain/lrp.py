@@ -62,7 +62,7 @@ class LRP(Attributor):
     Raises:
         ValueError: both `rules` and `alpha` are given, or alpha - beta is not 1.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from rnnx_lightning.explain import Epsilon
@@ -127,7 +127,7 @@ class LRP(Attributor):
             ValueError: a layer does not exist or was not called; or see `Attributor.__call__`.
             UnexplainableError: see `Attributor.__call__`.
 
-        Example:
+        Examples:
             >>> import torch
             >>> from torch import nn
             >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
@@ -242,7 +242,7 @@ class DeepTaylor(LRP):
         high: the largest possible value, by default 1; see `ZBox`.
         create_graph: see `LRP`.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))

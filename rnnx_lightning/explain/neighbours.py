@@ -34,7 +34,7 @@ class Captum(Attributor):
         UnexplainableError: (when called) the method keeps one input per module, and a module is called several
             times.
 
-    Example:
+    Examples:
         Occlude one time step of seven pixel columns at a time:
 
         `Captum("Occlusion", {"sliding_window_shapes": (1, 28, 7), "strides": (1, 28, 7), "baselines": -1})`

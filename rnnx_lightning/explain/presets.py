@@ -37,7 +37,7 @@ def EpsilonPlusFlat(epsilon: float = 1e-6, stabilizer: float = 1e-6) -> Composit
         epsilon: stabiliser of the epsilon rule.
         stabilizer: the same for average pooling; the other rules need none.
 
-    Example:
+    Examples:
         >>> from rnnx_lightning.explain import LRP
         >>> method = LRP(EpsilonPlusFlat())
         >>> method.composite.pixels

@@ -60,7 +60,7 @@ class ZPlus(Rule):
 
     A positive bias gets its share of the relevance; a negative one is ignored.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from rnnx_lightning.explain import LRP
@@ -87,7 +87,7 @@ class AlphaBeta(Rule):
     Raises:
         ValueError: alpha - beta is not 1, or beta is negative.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from rnnx_lightning.explain import LRP
@@ -117,7 +117,7 @@ class Epsilon(Rule):
     Attributes:
         epsilon: stabiliser >= 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from rnnx_lightning.explain import LRP
@@ -144,7 +144,7 @@ class Gamma(Rule):
     Attributes:
         gamma: how much contributions with the sign of the net input are favoured, >= 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from rnnx_lightning.explain import LRP
@@ -177,7 +177,7 @@ class ZBox(Rule):
     Raises:
         ValueError: low is not below high.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from rnnx_lightning.explain import LRP, Composite
@@ -256,7 +256,7 @@ class ZBox(Rule):
 class WSquare(Rule):
     """w^2: R_i = sum_j w_ij^2 / sum_i' w_i'j^2 R_j, independent of the inputs [MLB+17]; biases are ignored.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from rnnx_lightning.explain import LRP
@@ -282,7 +282,7 @@ class Flat(Rule):
 
     A weight of exactly 0 (pruned, masked) is not a connection.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from torch import nn
         >>> from rnnx_lightning.explain import LRP

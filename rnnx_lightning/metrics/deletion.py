@@ -42,7 +42,7 @@ def patches(shape: tuple[int, ...], size: tuple[int, ...]) -> Tensor:
     Raises:
         ValueError: the shape cannot be divided into such parts.
 
-    Example:
+    Examples:
         >>> patches((2, 4), (1, 2))
         tensor([[0, 0, 1, 1],
                 [2, 2, 3, 3]])

@@ -32,7 +32,7 @@ def majority_cosine_similarity(relevance: Tensor, majority: Tensor) -> Tensor:
         (B,) in [-1, 1]. It is 1 if relevance is spread evenly over the two majority samples, 0.816 if it is spread
         evenly over all three.
 
-    Example:
+    Examples:
         >>> relevance = torch.tensor([2.0, 1.0, 0.0]).repeat_interleave(28).expand(1, 1, 28, 84)
         >>> majority_cosine_similarity(relevance, torch.tensor([[True, True, False]]))
         tensor([0.9487])
@@ -62,7 +62,7 @@ def relevance_mass_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
     Returns:
         (B,) in [0, 1]; 0 if no relevance is positive.
 
-    Example:
+    Examples:
         >>> relevance = torch.tensor([3.0, 1.0, 1.0]).repeat_interleave(28).expand(1, 1, 28, 84)
         >>> relevance_mass_accuracy(relevance, torch.tensor([[True, True, False]]))
         tensor([0.8000])
@@ -85,7 +85,7 @@ def relevance_rank_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
     Returns:
         (B,) in [0, 1].
 
-    Example:
+    Examples:
         >>> relevance = torch.tensor([3.0, 1.0, 2.0]).repeat_interleave(28).expand(1, 1, 28, 84)
         >>> relevance_rank_accuracy(relevance, torch.tensor([[True, True, False]]))
         tensor([0.5000])
@@ -107,7 +107,7 @@ def conservation_error(relevance: Tensor, explained: Tensor) -> Tensor:
     Returns:
         (B,) >= 0. If R is 0, the absolute error |sum of R_i|.
 
-    Example:
+    Examples:
         >>> conservation_error(torch.tensor([[1.0, 2.0, 0.5]]), torch.tensor([4.0]))
         tensor([0.1250])
     """

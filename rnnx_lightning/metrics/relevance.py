@@ -41,7 +41,7 @@ class SequenceMean(Metric):
 class MajorityCosineSimilarity(SequenceMean):
     """Mean of `functional.majority_cosine_similarity`.
 
-    Example:
+    Examples:
         >>> score = MajorityCosineSimilarity()
         >>> relevance = torch.tensor([2.0, 1.0, 0.0]).repeat_interleave(28).expand(1, 1, 28, 84)
         >>> score.update(relevance, torch.tensor([[True, True, False]]))

@@ -27,7 +27,7 @@ def colour_relevance(relevance: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) in [0, 1]: red for positive, blue for negative, white for zero relevance.
 
-    Example:
+    Examples:
         >>> colour_relevance(torch.tensor([[[[1.0, 0.0, -1.0]]]]))[0, :, 0].T
         tensor([[0.7000, 0.0900, 0.1700],
                 [1.0000, 1.0000, 1.0000],

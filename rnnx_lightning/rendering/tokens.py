@@ -24,7 +24,7 @@ def token_colours(relevance: Tensor) -> list[Colour]:
     Raises:
         ValueError: relevance is not one finite number per token.
 
-    Example:
+    Examples:
         >>> import torch
         >>> token_colours(torch.tensor([0.0, 1.0, -2.0]))
         [(255, 255, 255), (217, 139, 149), (33, 102, 171)]
@@ -65,7 +65,7 @@ def tokens_as_html(tokens: Sequence[str], relevance: Tensor, separator: str = " 
     Raises:
         ValueError: tokens and relevance do not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> print(tokens_as_html(["good"], torch.tensor([1.0])))
         <p><span style="background:#b2172b;color:#ffffff" title="1">good</span></p>
@@ -89,7 +89,7 @@ def tokens_as_text(tokens: Sequence[str], relevance: Tensor, separator: str = " 
     Raises:
         ValueError: tokens and relevance do not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> text = tokens_as_text(["good", "film"], torch.tensor([1.0, 0.0]))
         >>> text.plain

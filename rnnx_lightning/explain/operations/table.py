@@ -23,7 +23,7 @@ def register(operation: Any, recorder: Recorder) -> None:
             result. `activation()`, `gate(None)` and `moving(undo)` from `rnnx_lightning.explain.operations` make
             one.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from rnnx_lightning.explain import LRP
         >>> from rnnx_lightning.explain.operations import activation

@@ -129,7 +129,7 @@ function layers(panel) {
       const x = Math.min(layer.units - 1, Math.floor(((event.clientX - box.left) / box.width) * layer.units));
       const y = Math.min(layer.steps - 1, Math.floor(((event.clientY - box.top) / box.height) * layer.steps));
       if (x < 0 || y < 0) return;
-      panel.unit.textContent = `${layer.name}, step ${y + 1}: ${shown(layer.sums[y])} in all; column ${x + 1}: ` +
+      panel.unit.textContent = `${layer.name}, step ${y + 1}: ${shown(layer.sums[y])} in total; column ${x + 1}: ` +
         shown(layer.scale * integers[y * layer.units + x]);
     });
     return [title, canvas];
@@ -143,7 +143,7 @@ function refresh(panel) {
   panel.methodChoice.value = panel.method;
   const {prediction, logits} = row(panel);
   const {label} = data.sequences[state.sequence];
-  panel.guess.textContent = `says ${data.classes[prediction]} (logit of ${data.classes[label]}: ${shown(logits[label])})`;
+  panel.guess.textContent = `predicts ${data.classes[prediction]} (logit of ${data.classes[label]}: ${shown(logits[label])})`;
   panel.guess.className = prediction === label ? "guess" : "guess wrong";
   const grey = bytes(data.sequences[state.sequence].image, Uint8Array);
   frames(enlarged(panel.input, width, height, Array.from(grey, (v) => [255 - v, 255 - v, 255 - v]), 8), 8, "#222222");
