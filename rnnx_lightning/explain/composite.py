@@ -35,7 +35,8 @@ class Composite:
         sums: "merged": terms that are linear maps (W x + U h, a residual sum) are one linear map; "closed": each
             of them gets a share first, and shares it then.
         products: what a product of two signals is: "refuse": not explained; "half": either takes half (LRP-half);
-            "left" or "right": the one of that side takes all.
+            "left" or "right": the one of that side takes all. With "half" and "left" the divisor of a signal is a
+            constant.
         softmax: "constant": attention weights take no relevance [Ali et al., 2022]; "signal": a softmax hands its
             relevance on by its Taylor expansion at the input (AttnLRP) [Achtibat et al., 2024]; `products="half"`
             goes with it.

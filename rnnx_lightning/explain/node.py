@@ -28,6 +28,7 @@ class Node:
         call: what the row needs to know.
         nonnegative: all entries that are no pixels are known to be >= 0.
         pixels: which entries are pixels.
+        pair: of a complex value, its real and imaginary part (..., 2), which are on the tape.
         present: False where an entry is padding; None for nowhere.
         gate: a factor that takes no relevance (a sigmoid's output, or 1 - it, a standard deviation).
         gated: a gate scales it, or a term of it: a memory.
@@ -48,8 +49,8 @@ class Node:
 
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated",
-        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pixels", "present", "reason",
-        "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value",
+        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pair", "pixels", "present",
+        "reason",        "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +72,7 @@ class Node:
         self.gate = gate
         self.gated = False
         self.present: Tensor | None = None
+        self.pair: Tensor | None = None
         self.lost = self.magnitude = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
@@ -118,4 +120,4 @@ class Node:
     def free(self) -> None:
         """Let go of all that the walk needed; it has passed."""
         self.sources, self.call, self.value, self.tape, self.logits = (), None, None, None, None
-        self.inbox, self.totals, self.pixels, self.present = [], [], None, None
+        self.inbox, self.totals, self.pixels, self.present, self.pair = [], [], None, None, None
