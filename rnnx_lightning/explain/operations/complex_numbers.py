@@ -81,14 +81,14 @@ def copy(tape: Tape, func: Any, value: Tensor, **kwargs: Any) -> Tensor:
 
 
 @records_complex(
-    "view.default _unsafe_view.default reshape.default _reshape_alias.default unsqueeze.default squeeze.default "
-    "squeeze.dim squeeze.dims clone.default alias.default contiguous.default permute.default t.default "
-    "flip.default transpose.int gather.default expand.default select.int slice.Tensor diagonal.default "
-    "narrow.default roll.default repeat.default unfold.default index.Tensor index_select.default "
-    "constant_pad_nd.default cat.default stack.default sum.default sum.dim_IntList mean.default mean.dim cumsum.default add.Tensor "
-    "sub.Tensor rsub.Scalar add.Scalar sub.Scalar neg.default where.self masked_fill.Scalar split.Tensor "
-    "split_with_sizes.default unbind.int slice_scatter.default select_scatter.default tril.default triu.default "
-    "mul.Scalar div.Scalar"
+    "view.default _unsafe_view.default reshape.default _reshape_alias.default unsqueeze.default "
+    "squeeze.default squeeze.dim squeeze.dims clone.default alias.default contiguous.default permute.default "
+    "t.default flip.default transpose.int gather.default expand.default select.int slice.Tensor "
+    "diagonal.default narrow.default roll.default repeat.default unfold.default index.Tensor "
+    "index_select.default constant_pad_nd.default cat.default stack.default sum.default sum.dim_IntList "
+    "mean.default mean.dim cumsum.default add.Tensor sub.Tensor rsub.Scalar add.Scalar sub.Scalar neg.default "
+    "where.self masked_fill.Scalar split.Tensor split_with_sizes.default unbind.int slice_scatter.default "
+    "select_scatter.default tril.default triu.default mul.Scalar div.Scalar"
 )
 def on_parts(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Moves, sums and the like: of the real and the imaginary part alike."""

@@ -67,7 +67,10 @@ class SincNet(nn.Module):
 
 
 @network(
-    "Fourier neural operator", real(8, 2), "rfft, the lowest modes by complex einsum, written into zeros, irfft"
+    "Fourier neural operator",
+    real(8, 2),
+    "rfft, the lowest modes by complex einsum, written into zeros, irfft",
+    constant=True,
 )
 class FourierOperator(nn.Module):
     def __init__(self) -> None:
