@@ -205,6 +205,32 @@ def test_tokens_used_as_numbers_have_relevance(rule):
     torch.testing.assert_close(relevance, method(number, tokens.double() / 9, 1))
 
 
+class Masked(nn.Module):
+    """The mean of the tokens' vectors that a mask of whole numbers keeps; attention with the mask added."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.out = nn.Embedding(9, 4).double(), nn.Linear(4, 2).double()
+
+    def forward(self, tokens, mask):
+        vectors = self.table(tokens)
+        kept = mask.unsqueeze(-1).double()
+        weights = (vectors @ vectors.mT + (1 - mask[:, None].double()) * -1e9).softmax(-1)
+        mean = (vectors * kept).sum(1) / kept.sum(1).clamp(min=1e-9)
+        return self.out(mean + (weights @ vectors)[:, 0])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=names.get)
+def test_a_mask_of_whole_numbers_takes_nothing(rule):
+    """Whether it is explained beside the tokens or an argument."""
+    tokens, mask = torch.randint(1, 9, (3, 5)), torch.tensor([[1, 1, 1, 0, 0], [1] * 5, [1, 1, 1, 1, 0]])
+    model, method = Masked(), LRP(Composite(rule), start="logit")
+    both = method(model, {"tokens": tokens, "mask": mask}, 1)
+    assert not both["mask"].any()
+    torch.testing.assert_close(both["tokens"], method(model, tokens, 1, mask=mask))
+
+
 class AsNumbers(nn.Module):
     def forward(self, tokens):
         return tokens.double() / 9
