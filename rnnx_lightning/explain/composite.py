@@ -35,7 +35,8 @@ class Composite:
         sums: "merged": a sum of linear maps (W x + U h, a residual sum) is one linear map; "closed": relevance is
             first divided among the terms, and then within each term.
         products: how the relevance of a product of two signals is divided. "refuse": an error; "half": each factor
-            gets half (LRP-half); "left" or "right": that factor gets all.
+            gets half (LRP-half); "left" or "right": that factor gets all. With "half" and "left", the divisor of a
+            signal is a constant.
         softmax: "constant": attention weights get no relevance [Ali et al., 2022]; "signal": relevance goes
             through a softmax by its Taylor expansion at the input (AttnLRP [Achtibat et al., 2024]); use it with
             `products="half"`.

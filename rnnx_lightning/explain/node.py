@@ -28,6 +28,7 @@ class Node:
         call: data that the row needs.
         nonnegative: all entries that are not pixels are known to be >= 0.
         pixels: which entries are pixels.
+        pair: of a complex value, its real and imaginary parts (..., 2), which are on the tape.
         present: False where an entry is padding; None if there is no padding.
         gate: a factor that gets no relevance (the output of a sigmoid, 1 - gate, a standard deviation).
         gated: the value, or a term of it, is scaled by a gate, as in a memory cell.
@@ -48,8 +49,8 @@ class Node:
 
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated",
-        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pixels", "present", "reason",
-        "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value",
+        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pair", "pixels", "present",
+        "reason",        "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value",
     )  # fmt: skip
 
     def __init__(
@@ -71,6 +72,7 @@ class Node:
         self.gate = gate
         self.gated = False
         self.present: Tensor | None = None
+        self.pair: Tensor | None = None
         self.lost = self.magnitude = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
@@ -118,4 +120,4 @@ class Node:
     def free(self) -> None:
         """Free everything that the walk no longer needs."""
         self.sources, self.call, self.value, self.tape, self.logits = (), None, None, None, None
-        self.inbox, self.totals, self.pixels, self.present = [], [], None, None
+        self.inbox, self.totals, self.pixels, self.present, self.pair = [], [], None, None, None

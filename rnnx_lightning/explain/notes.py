@@ -35,6 +35,8 @@ class Notes(TorchDispatchMode):
         """Record an input, whose relevance has the given dtype."""
         node = Node(LEAF, (), tensor)
         node.pixels = Pixels() if tensor.is_floating_point() else None
+        if node.pixels is None:  # tokens, or a mask of whole numbers: where it scales vectors, these take all
+            node.gate = node.magnitude = True
         node.dtype = dtype
         self.note(tensor, node)
         return node

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.linear import held
+from rnnx_lightning.explain.pairs import geometry_of_pair, pair_of, paired
 from rnnx_lightning.explain.refusals import UnexplainableError, name_of
 from rnnx_lightning.explain.rows import Joining
 
@@ -112,6 +113,8 @@ def laid_out(tape: "Tape", value: Tensor, stride: tuple[int, ...]) -> Tensor:
 def written(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
     """The base of a view after `value` was written to the view's entries."""
     below, above = tape.find(base), tape.find(value)
+    if base.is_complex() and not (below is None and above is None):
+        return _written_pair(tape, base, value, *geometry)
     shape, inner, layout = base.shape, value.shape, (base.stride(), base.storage_offset())
     index = cache(partial(places, held(base), *geometry))
 
@@ -140,6 +143,14 @@ def written(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor
     if below is None and above is None:
         return whole
     return tape.join(whole, [below, above], [base, value], Joining(apply, undo), apply)
+
+
+def _written_pair(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
+    """The same of complex numbers."""
+    pair, whole = pair_of(tape, base), torch.as_strided_scatter(held(base), held(value), *geometry)
+    if not (base.is_contiguous() and pair.is_contiguous()):
+        raise UnexplainableError(f"Complex numbers are overwritten{tape.path} that are not contiguous in memory.")
+    return paired(tape, whole, written(tape, pair, pair_of(tape, value), *geometry_of_pair(*geometry)))
 
 
 def places(base: Tensor, size: torch.Size, stride: tuple[int, ...], offset: int) -> Tensor:

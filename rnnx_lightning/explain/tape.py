@@ -36,6 +36,7 @@ from rnnx_lightning.explain.rows import (
 )
 from rnnx_lightning.explain.rules import PROPORTIONAL, Rule
 
+COMPLEX = "complex"  # (operation, COMPLEX): the key in the table of what is done to complex numbers
 Recorder = Callable[..., Any]  # (tape, func, *args, **kwargs) -> the result of the operation
 
 
@@ -86,7 +87,7 @@ class Tape(Notes):
             known = [part for part in known if part.is_floating_point() or part.is_complex()] or known
         if func._schema.is_mutable:
             return overwrite(self, func, first, args, kwargs)
-        recorder = self._table.get(func)
+        recorder = self._table.get((func, COMPLEX) if _reads_complex(args) else func)
         if recorder not in self._scales and any(self.has_no_way_back(part) for part in known):
             return self.refused(func, func(*args, **kwargs), "", *known)
         if recorder is None:
@@ -257,7 +258,7 @@ class Tape(Notes):
         if len(nodes) > 1 and new.reason is None:
             new.reason = (
                 f"A product of two gates{self.path} is used as a signal: it is undefined which of them gets the "
-                "relevance."
+                'relevance. Choose: Composite(..., products="half"), "left" or "right".'
             )
         if new.reason is not None:
             new.row, new.sources = OPAQUE, ()
@@ -351,6 +352,15 @@ class Tape(Notes):
         assert node.rule is not None  # it is a sum
         self.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, node.depth, node.scaled
+
+
+def _reads_complex(args: Any) -> bool:
+    """Whether an argument, or an entry of a list of tensors, is complex."""
+    for argument in args:
+        for part in argument if isinstance(argument, list | tuple) else (argument,):
+            if part.is_complex() if isinstance(part, Tensor) else isinstance(part, complex):
+                return True
+    return False
 
 
 def replace_map(layer: LinearMap, where: Tensor, bias: bool) -> LinearMap:

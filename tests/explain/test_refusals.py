@@ -51,7 +51,7 @@ REFUSED = {
         Function(lambda m, x: m.layer(x.sigmoid() * m.layer(x).sigmoid()), **LINEAR), "two gates"),
     "matrix product of signals": (Function(lambda m, x: x @ (x.t() @ x), **LINEAR), "two signals"),
     "detached": (Function(lambda m, x: m.layer(x).detach(), **LINEAR), "'detach'"),
-    "clamped away from 0": (Function(lambda m, x: m.layer(x).clamp(min=1), **LINEAR), "contains 0"),
+    "clamped by a signal": (Function(lambda m, x: m.layer(x).clamp(min=x.tanh()), **LINEAR), "first argument"),
     "cumulative product": (Function(lambda m, x: m.layer(x).cumprod(1), **LINEAR), "'cumprod'"),
     "batch norm in train mode": (
         Function(lambda m, x: m.norm(m.layer(x)), norm=nn.BatchNorm1d(4), **LINEAR), "model.eval"),

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Epsilon, Gamma, ZPlus
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Epsilon, Gamma, GradientTimesInput, ZPlus
 
 RULES = [ZPlus(), Epsilon(1e-12), AlphaBeta(2, 1), Gamma(0.25)]
 names = {rule: type(rule).__name__ for rule in RULES}
@@ -83,6 +83,11 @@ def by_matrix(h):
     return h.flatten(2) @ F.interpolate(pixels, size=(4, 4), mode="bicubic").view(36, 16)
 
 
+def cosines(h):
+    steps = torch.arange(6, dtype=h.dtype)
+    return torch.cos(2 * torch.pi * steps[:, None] * steps[:4] / 6)
+
+
 def read(h, way):
     """A look-up of a number that is rounded."""
     table = torch.linspace(-1, 1, 33, dtype=h.dtype).view(11, 3) ** 3
@@ -126,6 +131,14 @@ SPELLINGS = {
     "squared ReLU": (lambda h: h.relu() ** 2, lambda h: h.relu() * h.relu()),
     "a square": (lambda h: h.square(), lambda h: h * h),
     "a norm": (lambda h: (h - 1).relu().norm(dim=2), lambda h: (h - 1).relu().square().sum(2).sqrt()),
+    "a deviation": (lambda h: torch.std_mean(h, 2)[0], lambda h: h.var(2).sqrt()),
+    "a bound above 0": (lambda h: h.clamp(min=0.1), lambda h: torch.maximum(h, torch.tensor(0.1, dtype=h.dtype))),
+    "a threshold": (lambda h: F.threshold(h, 0.1, -1), lambda h: torch.where(h > 0.1, h, -1.0)),
+    "a mean to the third power": (
+        lambda h: F.avg_pool2d(h.relu().pow(3), 2).pow(1 / 3),
+        lambda h: F.avg_pool2d(h.relu() ** torch.tensor(3.0, dtype=h.dtype), 2) ** (1 / 3),
+    ),
+    "a Fourier transform": (lambda h: torch.fft.rfft(h.relu()).real, lambda h: h.relu() @ cosines(h)),
     "a root mean square": (
         lambda h: h * (h.pow(2).mean(1, keepdim=True) + 1e-6) ** -0.5,
         lambda h: F.rms_norm(h.movedim(1, -1), (3,), eps=1e-6).movedim(-1, 1),
@@ -192,6 +205,66 @@ def test_tokens_used_as_numbers_have_relevance(rule):
     torch.testing.assert_close(relevance, method(number, tokens.double() / 9, 1))
 
 
+class Masked(nn.Module):
+    """The mean of the tokens' vectors that a mask of whole numbers keeps; attention with the mask added."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.out = nn.Embedding(9, 4).double(), nn.Linear(4, 2).double()
+
+    def forward(self, tokens, mask):
+        vectors = self.table(tokens)
+        kept = mask.unsqueeze(-1).double()
+        weights = (vectors @ vectors.mT + (1 - mask[:, None].double()) * -1e9).softmax(-1)
+        mean = (vectors * kept).sum(1) / kept.sum(1).clamp(min=1e-9)
+        return self.out(mean + (weights @ vectors)[:, 0])
+
+
+@pytest.mark.parametrize("rule", RULES, ids=names.get)
+def test_a_mask_of_whole_numbers_takes_nothing(rule):
+    """Whether it is explained beside the tokens or an argument."""
+    tokens, mask = torch.randint(1, 9, (3, 5)), torch.tensor([[1, 1, 1, 0, 0], [1] * 5, [1, 1, 1, 1, 0]])
+    model, method = Masked(), LRP(Composite(rule), start="logit")
+    both = method(model, {"tokens": tokens, "mask": mask}, 1)
+    assert not both["mask"].any()
+    torch.testing.assert_close(both["tokens"], method(model, tokens, 1, mask=mask))
+
+
 class AsNumbers(nn.Module):
     def forward(self, tokens):
         return tokens.double() / 9
+
+
+class Spectra(nn.Module):
+    """Signals through Fourier transforms, products and slices of complex numbers, then a linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.before, self.out = nn.Linear(8, 8).double(), nn.Linear(8, 2).double()
+        self.filter = nn.Parameter(torch.randn(5, 2, dtype=torch.float64))
+
+    def forward(self, x):
+        h = self.before(x)
+        spectrum = torch.fft.rfft(h, norm="ortho") * torch.view_as_complex(self.filter)
+        kept = torch.zeros_like(spectrum)
+        kept[:, :3] = spectrum[:, :3]
+        turned = torch.complex(h, 2 * h) * torch.exp(torch.tensor(0.3j)) / (1 - 2j)
+        turned = torch.fft.ifft(torch.fft.fft(turned.conj().unsqueeze(1), dim=2)).squeeze(1)
+        power = torch.stft(h, 4, 2, window=torch.hann_window(4).double(), return_complex=True).abs().sum(1)
+        real = torch.fft.irfft(kept, n=8, norm="ortho") + turned.imag
+        return self.out(real + torch.cat([power, power[:, :3]], 1))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_complex_numbers_are_explained_as_linear_maps(create_graph):
+    """All is homogeneous of degree 1 but for biases: LRP-0 is the gradient times the input where these are 0."""
+    model = Spectra()
+    nn.init.zeros_(model.before.bias)
+    nn.init.zeros_(model.out.bias)
+    x = torch.randn(3, 8, dtype=torch.float64)
+    explanation = LRP(Composite(Epsilon(1e-14)), create_graph=create_graph).explain(model, x, 1)
+    expected = GradientTimesInput()(model, x, 1)
+    torch.testing.assert_close(explanation.relevance.detach(), expected, rtol=1e-6, atol=1e-9)
+    torch.testing.assert_close(explanation.logits.detach(), model(x).detach(), rtol=1e-12, atol=1e-12)

@@ -3,6 +3,7 @@
 from rnnx_lightning.explain.operations import (
     activations,
     arithmetic,
+    complex_numbers,
     linear_maps,
     norms,
     scatters,
@@ -22,6 +23,7 @@ __all__ = [
     "activation",
     "activations",
     "arithmetic",
+    "complex_numbers",
     "gate",
     "linear_maps",
     "moving",

@@ -13,6 +13,7 @@ HEADINGS = {
     "shapes": "Moving, choosing and joining",
     "scatters": "Adding where an index says: messages of graphs",
     "writes": "Writing into tensors",
+    "complex_numbers": "Complex numbers and Fourier transforms",
     "tokens": "Tokens and packed sequences",
 }
 INTRODUCTION = """# Operations that are explained
@@ -30,6 +31,7 @@ def page() -> str:
     """The page, in Markdown."""
     rooms: dict[str, dict[str, set[str]]] = {room: {} for room in HEADINGS}
     for operation, recorder in TABLE.items():
+        operation = operation[0] if isinstance(operation, tuple) else operation
         if operation.namespace != "aten":  # a user's own
             continue
         room = rooms[recorder.__module__.rpartition(".")[2]]

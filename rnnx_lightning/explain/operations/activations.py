@@ -104,13 +104,24 @@ def clamp(tape: Tape, func: Any, tensor: Tensor, low: Any = None, high: Any = No
         return tape.gate_of(value, node)
     if (func is aten.threshold.default and (low, high) == (0, 0)) or (low == 0 and high is None):
         return relu(tape, aten.relu.default, tensor)
-    if func is not aten.threshold.default and (low is None or low <= 0) and (high is None or high >= 0):
+    if func is aten.threshold.default:
+        return tape.record(aten.where.ScalarOther, (tensor > low, tensor, high), {})
+    if (low is None or low <= 0) and (high is None or high >= 0):
         return (
             activation(nonnegative=low == 0)(tape, func, tensor, low, high)
             if func is not aten.clamp_min.default
             else activation()(tape, func, tensor, low)
         )
-    return tape.refused(func, value, "Only clamping to a range that contains 0 has a rule.", tensor)
+    return bounded(tape, tensor, low, high)
+
+
+def bounded(tape: Tape, tensor: Tensor, low: float | None, high: float | None) -> Tensor:
+    """The larger of a tensor and a bound, the smaller of it and another: the winner takes all."""
+    if low is not None:
+        tensor = tape.record(aten.where.ScalarSelf, (tensor < low, low, tensor), {})
+    if high is not None:
+        tensor = tape.record(aten.where.ScalarSelf, (tensor > high, high, tensor), {})
+    return tensor
 
 
 @records("clamp.Tensor clamp_min.Tensor clamp_max.Tensor")
@@ -131,7 +142,10 @@ def clamp_by_tensors(
         return relu(tape, aten.relu.default, tensor)
     if (low is None or bool((low <= 0).all())) and (high is None or bool((high >= 0).all())):
         return activation()(tape, func, tensor, *bounds)
-    return tape.refused(func, value, "Only clamping to a range that contains 0 has a rule.", tensor)
+    for bound, name in ((low, aten.maximum.default), (high, aten.minimum.default)):
+        if bound is not None:
+            tensor = tape.record(name, (tensor, bound.to(tensor.dtype)), {})
+    return tensor
 
 
 @records("clamp_max.default")
@@ -141,7 +155,7 @@ def clamp_above(tape: Tape, func: Any, tensor: Tensor, high: float) -> Tensor:
         return whole_numbers(tape, func, tensor, high)
     if high >= 0:
         return activation()(tape, func, tensor, high)
-    return tape.refused(func, func(tensor, high), "Only clamping to a range that contains 0 has a rule.", tensor)
+    return bounded(tape, tensor, None, high)
 
 
 def gate(as_signal: str | None, squashes: bool = False, nonnegative: bool = True) -> Recorder:
@@ -179,7 +193,7 @@ for _operation in (aten.sign.default, aten.sgn.default):
     register(_operation, gate(None, nonnegative=False))
 for _operation in (
     aten.exp.default, aten.exp2.default, aten.pow.Scalar, aten.cosh.default,
-    aten.var.correction, aten.std.correction, aten.affine_grid_generator.default,
+    aten.affine_grid_generator.default,
 ):  # fmt: skip
     register(_operation, gate(AS_SIGNAL))
 for _operation in (aten.cos.default, aten.logcumsumexp.default, aten.logsumexp.default, aten.cumprod.default):

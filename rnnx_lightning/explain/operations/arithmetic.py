@@ -86,7 +86,13 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         assert node is not None  # one of them depends on the input
         return scaled(tape, value, node, tensor, constant, None)
     if first.gate and second.gate and first.magnitude == second.magnitude and first is not second:
-        return tape.gate_of(value, first, second)
+        if tape.composite.products == "refuse" or first.reason or second.reason:
+            return tape.gate_of(value, first, second)
+        tape.product_of_signals(func, value, (first, one), (second, two), func)
+        made = tape.find(value)
+        assert made is not None  # just noted
+        made.gate, made.nonnegative = True, first.nonnegative and second.nonnegative
+        return value
     if first is second:  # a square: all is the one's
         return tape.note(value, Node(PASS, (first,), value, nonnegative=True, gate=first.gate))
     if not first.gate and not second.gate:
@@ -113,8 +119,12 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     if second is None:
         assert first is not None  # one of them depends on the input
         return scaled(tape, value, first, one, 1 / two, None)
-    if not second.gate:
-        return tape.refused(func, value, "Only division by a constant or by a scale (such as a norm) has a rule.")
+    if not second.gate and (first is None or tape.composite.products in ("refuse", "right")):
+        advice = (
+            "Only division by a constant or by a scale (such as a norm) has a rule. To treat the divisor of a "
+            'signal as a constant: Composite(..., products="left") or "half".'
+        )
+        return tape.refused(func, value, advice, one, two)
     if first is None:
         return tape.gate_of(value, second, refusal=AS_SIGNAL.format(f"torch.ops.{func}"), func=func)
     if first.gate and not first.magnitude:
@@ -169,17 +179,26 @@ def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
         return tape.record(aten.mul.Scalar, (tensor, 1), {})
     if node.gate and not node.magnitude:
         return tape.gate_of(value, node)
-    if exponent < 1 and exponent != 0.5:
+    if exponent <= 0:
         return tape.gate_of(
             value, node, nonnegative=True, refusal=AS_SIGNAL.format(f"torch.ops.{func}"), func=func
         )
-    positive = exponent % 2 == 0 or exponent == 0.5 or (node.nonnegative and node.pixels is None)
-    made = Node(PASS, (node,), value, nonnegative=positive, gate=exponent == 0.5 or node.gate)
+    positive = exponent % 2 == 0 or exponent < 1 or (node.nonnegative and node.pixels is None)
+    made = Node(PASS, (node,), value, nonnegative=positive, gate=exponent < 1 or node.gate)
     made.magnitude = made.gate
     return tape.note(value, made)
 
 
-SCALES.add(power)
+@records("pow.Tensor_Tensor")
+def power_of_tensor(tape: Tape, func: Any, tensor: Tensor, exponent: Tensor) -> Tensor:
+    """A power with one exponent, a parameter."""
+    if tape.find(exponent) is not None or exponent.numel() != 1:
+        value = func(tensor, exponent)
+        return tape.refused(func, value, "Only a power with one constant exponent has a rule.", tensor, exponent)
+    return tape.record(aten.pow.Tensor_Scalar, (tensor, exponent.item()), {})
+
+
+SCALES.update((power, power_of_tensor))
 
 
 def is_whole(value: Tensor) -> bool:

@@ -158,7 +158,7 @@ def convolution(
     "upsample_nearest2d.default upsample_nearest3d.default _upsample_nearest_exact1d.default "
     "_upsample_nearest_exact2d.default upsample_linear1d.default upsample_bilinear2d.default "
     "upsample_trilinear3d.default upsample_nearest2d.vec "
-    "upsample_bilinear2d.vec im2col.default col2im.default trace.default"
+    "upsample_bilinear2d.vec unfold_backward.default im2col.default col2im.default trace.default"
 )
 def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Sums, means, average pooling, interpolation: linear maps with weights >= 0."""

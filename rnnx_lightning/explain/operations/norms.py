@@ -1,5 +1,6 @@
 """Normalisation: batch norm scales and shifts; others centre, and divide by a value that counts as constant."""
 
+import math
 from typing import Any
 
 import torch
@@ -143,6 +144,28 @@ def rms_norm(
     return result if isinstance(value, Tensor) else (result, *value[1:])
 
 
+@records("var.correction std.correction")
+def deviation(
+    tape: Tape, func: Any, x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False
+) -> Tensor:
+    """What it scales takes no relevance from it; as a signal it is the norm of what is centred."""
+    value, node = func(x, dim, correction=correction, keepdim=keepdim), tape.find(x)
+    assert node is not None  # recorded
+    if node.refusal is not None or node.reason is not None:
+        return tape.gate_of(value, node, nonnegative=True)
+    dims = list(dim) if dim else list(range(x.dim()))
+    centre = centred(tape, func, x, dims)
+    made = tape.record(aten.linalg_vector_norm.default, (centre, 2, dims, keepdim), {})
+    freedom = math.prod(x.shape[d] for d in dims) - (1 if correction is None else correction)
+    made = tape.record(aten.mul.Scalar, (made, freedom**-0.5 if freedom > 0 else math.nan), {})
+    if func is aten.var.correction:
+        made = tape.record(aten.pow.Tensor_Scalar, (made, 2), {})
+    if torch.is_grad_enabled():  # what was made has the graph
+        return made
+    tape.mark(value, tape.find(made))
+    return value
+
+
 @records("var_mean.correction std_mean.correction")
 def moments(tape: Tape, func: Any, x: Tensor, dim: Any = None, *, keepdim: bool = False, **kwargs: Any) -> Any:
     """The deviation scales signals; the mean is a linear map."""
@@ -195,4 +218,4 @@ def distances(tape: Tape, func: Any, one: Tensor, two: Tensor, order: float = 2,
     return tape.record(aten.linalg_vector_norm.default, (difference, order, [-1]), {})
 
 
-SCALES.add(vector_norm)
+SCALES.update((vector_norm, deviation))

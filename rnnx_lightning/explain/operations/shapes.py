@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import Recorder, aten, overloads, records, register
+from rnnx_lightning.explain.pairs import pair_of, paired
 from rnnx_lightning.explain.rows import PASS, Joining, Movement, transposed
 from rnnx_lightning.explain.tape import Tape
 
@@ -125,10 +126,11 @@ def copy(tape: Tape, func: Any, tensor: Tensor, **kwargs: Any) -> Tensor:
     node = tape.find(tensor)
     if node is None or value.dtype == torch.bool:
         return value
-    if value.is_complex() != tensor.is_complex():
-        return tape.refused(func, value, "Complex numbers have no rule: write the network in real ones.", tensor)
+    if value.is_complex():
+        return paired(tape, value, pair_of(tape, tensor))
     if not value.is_floating_point() or not tensor.is_floating_point():
-        new = Node(PASS, (node,), value)
+        new = Node(PASS, (node,), value, gate=node.gate)
+        new.magnitude = node.magnitude
         new.dtype = value.dtype if value.is_floating_point() else node.dtype
         return tape.note(value, new)
     dtype = kwargs.get("dtype") or tensor.dtype

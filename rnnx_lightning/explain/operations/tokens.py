@@ -24,8 +24,8 @@ def whole_numbers(
     if len(nodes) > 1 or value.is_floating_point():
         advice = "It is explained for tokens, one of which may be made of the input."
         return tape.refused(func, value, advice, one, two)
-    new = Node(PASS, nodes, value)
-    new.dtype = nodes[0].dtype
+    new = Node(PASS, nodes, value, gate=nodes[0].gate)
+    new.dtype, new.magnitude = nodes[0].dtype, nodes[0].magnitude
     return tape.note(value, new)
 
 

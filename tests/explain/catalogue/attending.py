@@ -213,7 +213,7 @@ class LinearAttention(nn.Module):
         return self.fc(torch.einsum("bnd,bde,bn->bne", q, kv, z).mean(1))
 
 
-@network("FNet", real(8, 6), "Fourier transform in place of attention", refused="fft")
+@network("FNet", real(8, 6), "Fourier transform in place of attention", constant=True)
 class FNet(nn.Module):
     def __init__(self):
         super().__init__()

@@ -177,7 +177,7 @@ class MinGRU(nn.Module):
         return self.fc(h)
 
 
-@network("minLSTM, parallel", real(9, 4), "normalised gates, scan by cumprod and cumsum", refused="cumprod")
+@network("minLSTM, parallel", real(9, 4), "normalised gates, scan by cumprod and cumsum")
 class MinLSTM(nn.Module):
     def __init__(self):
         super().__init__()
@@ -191,7 +191,7 @@ class MinLSTM(nn.Module):
         return self.fc(h[:, -1])
 
 
-@network("minGRU in log space", real(9, 4), "softplus, logcumsumexp, exp", refused="logcumsumexp")
+@network("minGRU in log space", real(9, 4), "softplus, logcumsumexp, exp", refused="exp")
 class LogMinGRU(nn.Module):
     def __init__(self):
         super().__init__()

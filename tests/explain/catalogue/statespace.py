@@ -47,7 +47,7 @@ class Mamba(nn.Module):
         return self.fc((u + self.out_proj(y)).mean(1))
 
 
-@network("S4D", real(10, 4), "diagonal complex state space as a long convolution by FFT, GELU, GLU", refused="fft")
+@network("S4D", real(10, 4), "diagonal complex state space as a long convolution by FFT, GELU, GLU")
 class S4D(nn.Module):
     def __init__(self):
         super().__init__()
@@ -83,7 +83,6 @@ class S4D(nn.Module):
     real(9, 4),
     "complex diagonal recurrence, the real part read",
     target=1,
-    refused="does not depend on its input",
 )
 class LRU(nn.Module):
     def __init__(self):
