@@ -4,12 +4,12 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_METHODS = ("LRP", "Captum", "DeepTaylor", "GuidedBackprop", "Sensitivity")
+__all__ = ["LRP", "Captum", "DeepTaylor", "GuidedBackprop", "Sensitivity", "__version__"]  # noqa: F822 (see below)
 
 
 def __getattr__(name: str) -> Any:
     """The most used methods, also from here; torch is imported for them alone."""
-    if name in _METHODS:
+    if name in __all__:
         from rnnx_lightning import explain
 
         return getattr(explain, name)
