@@ -4,7 +4,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-__all__ = ["LRP", "Captum", "DeepTaylor", "GuidedBackprop", "Sensitivity", "__version__"]  # noqa: F822 (see below)
+__all__ = ["LRP", "Captum", "DeepTaylor", "GuidedBackprop", "Sensitivity", "__version__"]
 
 
 def __getattr__(name: str) -> Any:
