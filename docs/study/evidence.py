@@ -104,8 +104,8 @@ def train(network: nn.Module, data: MajoritySequences, recipe: dict) -> float:
     network.train()
     for epoch in range(recipe["epochs"]):
         loader.sampler.set_epoch(epoch)
-        for batch in loader:
-            batch = data.gather(batch)
+        for planned in loader:
+            batch = data.gather(planned)
             shown = batch.distinct
             if recipe["noise"]:
                 shown = shown + recipe["noise"] * torch.randn_like(shown)
@@ -125,8 +125,8 @@ def measure(network: nn.Module, data: MajoritySequences, split: str, count: int)
     right = total = 0
     sums: dict[str, list[Tensor]] = {}
     loader = data.val_dataloader() if split == "validation" else data.test_dataloader()
-    for batch in loader:
-        batch = data.gather(batch)
+    for planned in loader:
+        batch = data.gather(planned)
         with torch.no_grad():
             right += int((network(batch.distinct, batch.order).argmax(1) == batch.label).sum())
         if total < count:

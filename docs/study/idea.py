@@ -6,6 +6,7 @@ python docs/study/idea.py docs/pictures/idea.png
 import sys
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.datasets import load_digits
 
@@ -25,13 +26,13 @@ def main(out: str) -> None:
         axes.plot([x, x], [0, 3.2], color="0.6", lw=0.5)
     box = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": BLUE}
     for step in range(STEPS):
-        x = step + 0.5
-        axes.text(x, 5, f"$h_{{{step + 1}}}$", ha="center", va="center", color=BLUE, bbox=box)
-        arrow(axes, (x - 0.12, 3.3), (x - 0.12, 4.45), BLUE)
-        arrow(axes, (x + 0.12, 4.45), (x + 0.12, 3.3), RED)
+        middle = step + 0.5
+        axes.text(middle, 5, f"$h_{{{step + 1}}}$", ha="center", va="center", color=BLUE, bbox=box)
+        arrow(axes, (middle - 0.12, 3.3), (middle - 0.12, 4.45), BLUE)
+        arrow(axes, (middle + 0.12, 4.45), (middle + 0.12, 3.3), RED)
         if step + 1 < STEPS:
-            arrow(axes, (x + 0.3, 5.2), (x + 0.7, 5.2), BLUE)
-            arrow(axes, (x + 0.7, 4.8), (x + 0.3, 4.8), RED)
+            arrow(axes, (middle + 0.3, 5.2), (middle + 0.7, 5.2), BLUE)
+            arrow(axes, (middle + 0.7, 4.8), (middle + 0.3, 4.8), RED)
     axes.text(STEPS + 0.9, 5, "logit\nof 3", ha="center", va="center", bbox={**box, "ec": "black"})
     arrow(axes, (STEPS - 0.2, 5.2), (STEPS + 0.4, 5.2), BLUE)
     arrow(axes, (STEPS + 0.4, 4.8), (STEPS - 0.2, 4.8), RED)
@@ -45,7 +46,7 @@ def main(out: str) -> None:
     figure.savefig(out, dpi=130)
 
 
-def arrow(axes, start, end, color) -> None:
+def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:
     """From one point to another."""
     axes.annotate(
         "", end, start, arrowprops={"arrowstyle": "-|>", "color": color, "lw": 1.2, "shrinkA": 0, "shrinkB": 0}

@@ -10,8 +10,10 @@ import sys
 
 import torch
 from evidence import DATA, METHODS, RECIPE, build, data_of
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from torch import Tensor
 
 from rnnx_lightning.metrics.functional import majority_cosine_similarity
 from rnnx_lightning.rendering.heatmaps import colour_relevance
@@ -20,7 +22,7 @@ from rnnx_lightning.rendering.sequences import MAJORITY_COLOUR
 OTHER_COLOUR = "#999999"
 
 
-def frame(axis, majority, width, height):
+def frame(axis: Axes, majority: Tensor, width: int, height: int) -> None:
     """Frame the majority samples."""
     for position in majority.nonzero().flatten().tolist():
         corner = (position * width - 0.5, -0.5)

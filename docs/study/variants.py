@@ -1,5 +1,7 @@
 """Variants of the evidence network, for the study alone: what carries the effect, and what would help."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -110,6 +112,7 @@ class VariantCell(nn.Module):
         self.evidence_input = (PositiveLinear if positive else bias_free_linear)(hidden, width * several)
         self.several = several
         if shift:
+            assert isinstance(self.evidence_input, nn.Linear)
             self.evidence_input.weight.data.add_(shift / hidden**0.5)
         self.bias = NonPositiveBias(width, -3.0) if threshold else nn.Identity()
         self.evidence = nn.ReLU()
@@ -119,7 +122,7 @@ class VariantCell(nn.Module):
             self.gates_input = gate_linear(hidden, width, fan_in=hidden + width)
             nn.init.constant_(self.gates_input.bias, gate_bias)
         if gate == "memory":
-            self.gates_memory = bias_free_linear(width, width, fan_in=hidden + width)
+            self.gates_memory: nn.Module = bias_free_linear(width, width, fan_in=hidden + width)
         if gate == "own":
             self.gates_memory = Diagonal(width, 0.0)
         if tied:
@@ -228,8 +231,8 @@ class Variant(CellNetwork):
         dropout: float = 0.1,
         stationary: bool = False,
         conv: bool = False,
-        **options,
+        **options: Any,
     ) -> None:
         front = (conv_front if conv else linear_front)(28, columns, features)
-        cell = VariantCell(features, hidden, classes, window, **options)
+        cell: Any = VariantCell(features, hidden, classes, window, **options)  # none of the package's
         super().__init__(columns, front, SequenceDropout(dropout, stationary), cell, nn.Identity())

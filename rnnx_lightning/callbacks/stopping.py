@@ -52,9 +52,9 @@ class GracefulStop(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop between two steps."""
-        if _validation_follows(trainer, batch_idx) or (trainer.world_size > 1 and batch_idx % self.every):
+        if trainer.world_size > 1 and batch_idx % self.every:
             return
-        if self._saved_if_asked(trainer):
+        if self._saved_if_asked(trainer, unless=_epoch_ends_or_validation_follows(trainer)):
             raise self._stopped(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -72,8 +72,8 @@ class GracefulStop(Callback):
         if self._epoch_saved:
             raise self._stopped(trainer)
 
-    def _saved_if_asked(self, trainer: Trainer) -> bool:
-        asked = self._received is not None
+    def _saved_if_asked(self, trainer: Trainer, unless: bool = False) -> bool:
+        asked = self._received is not None and not unless  # a clock may say so on one rank, and not on another
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
@@ -99,9 +99,8 @@ class GracefulStop(Callback):
         self._before = {}
 
 
-def _validation_follows(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether a training batch is the last before a validation, or of its epoch; not where a clock decides."""
-    whole_run = trainer.check_val_every_n_epoch is None
-    number = trainer.fit_loop.total_batch_idx if whole_run else batch_idx
-    every = trainer.val_check_batch
-    return trainer.is_last_batch or (isinstance(every, int) and (number + 1) % every == 0)
+def _epoch_ends_or_validation_follows(trainer: Trainer) -> bool:
+    """After a training batch; Lightning is asked as it will ask itself, which it offers no public way to do."""
+    loop = trainer.fit_loop
+    assert loop._data_fetcher is not None  # there was a batch
+    return trainer.is_last_batch or loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
