@@ -24,7 +24,7 @@ def check_gradient(x: Inputs) -> None:
     """
     if not all(tensor.is_floating_point() for tensor in tensors_of(x)):
         raise UnexplainableError(
-            "Tokens have no gradient: explain by LRP, or explain the part of the network after its embedding."
+            "Tokens have no gradient: use LRP, or explain the part of the network after its embedding."
         )
 
 
