@@ -111,6 +111,7 @@ class CfC(nn.Module):
     "semi-implicit Euler steps, division by a gate",
     constant=True,
     second_way=False,
+    refused="product of two gates",
 )
 class LTC(nn.Module):
     def __init__(self):
