@@ -105,6 +105,34 @@ def _name(row: pd.Series) -> str:
     )
 
 
+def compared(results: pd.DataFrame) -> str:
+    """Runs of `rnnx compare`, one line per data set and network: means over seeds."""
+    lines = [
+        f"| data set | network | epochs | runs | accuracy | {' | '.join(METHODS.values())} |",
+        "|---|---|---|---|---|" + "---|" * len(METHODS),
+    ]
+    for (dataset, network), group in results.groupby(["dataset", "network"], sort=False):
+        by_method = group.groupby("method")
+        cells = " | ".join(f"{by_method['cosine'].mean()[method]:.3f}" for method in METHODS.values())
+        runs = group["repetition"].nunique()
+        accuracy = 100 * group["accuracy"].mean()
+        lines.append(f"| {dataset} | {network} | {group['epochs'].iloc[0]} | {runs} | {accuracy:.2f} | {cells} |")
+    return "\n".join(lines)
+
+
+def every_score(measured: pd.DataFrame) -> str:
+    """One line per data set, score and network."""
+    lines = [
+        f"| data set | score | network | {' | '.join(METHODS.values())} |",
+        "|---|---|---|" + "---|" * len(METHODS),
+    ]
+    for (dataset, score, network), group in measured.groupby(["dataset", "score", "network"], sort=False):
+        values = group.set_index("method")["value"]
+        cells = " | ".join(f"{values[m]:.3f}" if m in values else "" for m in METHODS.values())
+        lines.append(f"| {dataset} | {score} | {network} | {cells} |")
+    return "\n".join(lines)
+
+
 def page(rows: pd.DataFrame) -> str:
     """The page, in Markdown."""
     tested = rows["split"] == "test"
