@@ -1,4 +1,4 @@
-"""Writes docs/results_evidence.md: numbers from evidence.csv, text from results_evidence.md.j2.
+"""Writes docs/results_evidence.md: numbers from the tables beside it, text from results_evidence.md.j2.
 
 python docs/study/tables.py
 """
@@ -147,6 +147,8 @@ def page(rows: pd.DataFrame) -> str:
         "single": each(rows[~tested & ~shown]),
         "elsewhere": each(rows[tested & ~usual]),
         "others": each(rows[tested & usual & ~chosen]),
+        "scores": every_score(pd.read_csv(HERE / "scores.csv")),
+        "relevance_loss": compared(pd.read_csv(HERE / "relevance_loss.csv")),
     }
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True)
     return environment.get_template("results_evidence.md.j2").render(parts)
