@@ -354,18 +354,18 @@ def test_what_cannot_be_explained(name, trained, say, tmp_path):
 
 
 def test_a_network_that_cannot_be_explained(say, tmp_path, monkeypatch):
-    (tmp_path / "squares.py").write_text(
+    (tmp_path / "products.py").write_text(
         "from torch import nn\n\n"
-        "class Squares(nn.Module):\n"
+        "class Products(nn.Module):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
         "        self.front, self.out = nn.LazyLinear(16), nn.Linear(16, 10)\n"
         "    def forward(self, x):\n"
         "        hidden = self.front(x.flatten(1))\n"
-        "        return self.out(hidden * hidden)\n"
+        "        return self.out(hidden * hidden.flip(1))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    config = json.dumps({"class_path": "squares.Squares"})
+    config = json.dumps({"class_path": "products.Products"})
     said = say(["fit", "--data.dataset=digits", "--trainer.max_epochs=1", f"--model.network={config}"])
     for word in ("mul.Tensor", "multiplies two signals", 'products="half"', "--trainer.callbacks null"):
         assert word in said

@@ -199,8 +199,8 @@ for _operation in (
 for _operation in (aten.cos.default, aten.logcumsumexp.default, aten.logsumexp.default, aten.cumprod.default):
     register(_operation, gate(AS_SIGNAL, nonnegative=False))
 weighs = gate(
-    "It is explained where it weighs signals (attention). Explain the logits: leave the softmax out of the "
-    'network. Or, after [Achtibat et al., 2024]: Composite(..., softmax="signal").',
+    "It can weight signals (attention), but has no rule as a signal. Explain the logits: remove the softmax from "
+    'the network. Or use the rule of [Achtibat et al., 2024]: Composite(..., softmax="signal").',
     squashes=True,
 )
 register(aten._log_softmax.default, weighs)
