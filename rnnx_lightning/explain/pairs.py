@@ -1,4 +1,4 @@
-"""Complex numbers are pairs of real ones: a complex tensor that is made of the input has a real one (..., 2)."""
+"""Complex numbers are pairs of real ones: a complex tensor that depends on the input has a real one (..., 2)."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ NO_RULE = "A complex number is used where only real ones have a rule. Write it w
 
 
 def paired(tape: "Tape", value: Tensor, pair: Tensor) -> Tensor:
-    """A complex value that is made of the input, with its real and imaginary part (..., 2)."""
+    """Record a complex value that depends on the input, with its real and imaginary parts (..., 2)."""
     node = Node(OPAQUE, (), value)
     node.pair, node.reason = pair, NO_RULE
     return tape.note(value, node)

@@ -42,7 +42,7 @@ def without_squash(tape: Tape, output: Any) -> Any:
         value = node.call.apply(given[0] if node.row is MOVE else given)
         found = [tape.find(part) for part in given]
         if node.row is MOVE:
-            assert found[0] is not None  # made of the input
+            assert found[0] is not None  # depends on the input
             logits[id(node)] = tape.move(value, found[0], node.call)
         else:
             logits[id(node)] = tape.join(value, found, given, node.call, node.call.apply)

@@ -109,7 +109,7 @@ def resized(tape: Tape, func: Any, x: Tensor, *args: Any) -> Tensor:
 
 @records("grid_sampler_2d.default grid_sampler_3d.default")
 def sampled(tape: Tape, func: Any, x: Tensor, grid: Tensor, mode: int, *args: Any) -> Tensor:
-    """Interpolation at the places of a grid, which take no relevance, as the weights of attention do not."""
+    """Interpolation at the points of a grid; the grid gets no relevance, like attention weights."""
     places = held(grid)
     if tape.find(x) is None or mode == 2:
         value = func(x, grid, mode, *args)

@@ -148,7 +148,7 @@ def rms_norm(
 def deviation(
     tape: Tape, func: Any, x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False
 ) -> Tensor:
-    """What it scales takes no relevance from it; as a signal it is the norm of what is centred."""
+    """As a scale, it gets no relevance; as a signal, it is the norm of the centred input."""
     value, node = func(x, dim, correction=correction, keepdim=keepdim), tape.find(x)
     assert node is not None  # recorded
     if node.refusal is not None or node.reason is not None:
@@ -185,7 +185,7 @@ def vector_norm(
     keepdim: bool = False,
     **kwargs: Any,
 ) -> Tensor:
-    """What it scales takes no relevance from it; as a signal, a distance, it is a sum weighted by its gradient."""
+    """As a scale, it gets no relevance; as a signal (a distance), it is a sum weighted by its gradient."""
     value = func(x, order, dim, keepdim, **kwargs) if func is not aten.norm.Scalar else func(x, order)
     order = 2 if order is None else float(order)
     node = tape.find(x)

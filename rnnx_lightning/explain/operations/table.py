@@ -77,8 +77,8 @@ HARMLESS = frozenset(
 )
 
 AS_SIGNAL = (
-    "It is explained where it scales a signal. As a signal it is refused, as f(0) is not 0; to hand relevance on "
-    "as an activation does: register({}, gate(None)), both of rnnx_lightning.explain.operations."
+    "It can scale a signal, but has no rule as a signal, because f(0) is not 0. To pass relevance on as an "
+    "activation does: register({}, gate(None)), both from rnnx_lightning.explain.operations."
 )
 
 ADVICE = {

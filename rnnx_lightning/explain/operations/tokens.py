@@ -22,7 +22,7 @@ def whole_numbers(
     value = func(one, two, *args, **kwargs) if value is None else value
     nodes = [node for node in map(tape.find, (one, two)) if node is not None]
     if len(nodes) > 1 or value.is_floating_point():
-        advice = "It is explained for tokens, one of which may be made of the input."
+        advice = "It has a rule for tokens only, one of which may depend on the input."
         return tape.refused(func, value, advice, one, two)
     new = Node(PASS, nodes, value, gate=nodes[0].gate)
     new.dtype, new.magnitude = nodes[0].dtype, nodes[0].magnitude
