@@ -166,6 +166,7 @@ def pages() -> dict[str, str]:
             if not {finding.better, finding.worse} <= set(last["network"])
         ),
         "change": markdown(change(over_time)),
+        "short": markdown(by_network(pd.read_csv(HERE / "short.csv"))),
         "through_gates": through_gates(cosines, readings),
         **agreement(cosines),
     }
@@ -178,6 +179,14 @@ def pages() -> dict[str, str]:
     )
     names = ("results.md", "findings.md")
     return {name: environment.get_template(f"{name}.j2").render(parts) for name in names}
+
+
+def by_network(results: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and similarity by each method, means over runs; one row per data set and network."""
+    index = ["dataset", "network"]
+    table = results.pivot_table(index=index, columns="method", values="cosine", sort=False)[list(METHODS)]
+    table.insert(0, "accuracy", results.groupby(index)["accuracy"].mean())
+    return table.reset_index()
 
 
 def tukey(results: pd.DataFrame) -> str:
