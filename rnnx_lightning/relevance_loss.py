@@ -38,12 +38,12 @@ class RelevanceLoss:
         """The loss of a batch, a scalar; relevance is that of the network in eval mode, without dropout.
 
         Args:
-            network: in any mode, which it keeps.
+            network: each of its modules in any mode, which it keeps.
             image: (B, 1, H, W).
             label: (B,) the explained class.
             majority: (B, S) bool.
         """
-        training = network.training
+        modes = [(module, module.training) for module in network.modules()]
         network.eval()
         try:
             with warnings.catch_warnings():
@@ -51,5 +51,6 @@ class RelevanceLoss:
                 warnings.simplefilter("ignore", NothingToExplainWarning)
                 relevance = self.method(network, image, label)
         finally:
-            network.train(training)
+            for module, training in modes:  # a part may be frozen
+                module.training = training
         return self.weight * (1 - majority_cosine_similarity(relevance, majority).mean())

@@ -36,9 +36,11 @@ def some_sequences(count=4, dtype=torch.float64):
 @pytest.mark.parametrize("name", METHODS)
 def test_it_is_one_minus_the_cosine_of_the_relevance_without_dropout(name):
     network, (image, label, majority) = Deep(dropout=0.5).double().train(), some_sequences()
+    network.output.eval()  # frozen
     loss = RelevanceLoss(METHODS[name](create_graph=True), weight=3.0)(network, image, label, majority)
     assert network.training
     assert network.front.training
+    assert not network.output.training
     relevance = METHODS[name]()(network.eval(), image, label)
     per_sample = torch.stack([part.flatten(1).sum(1) for part in relevance.chunk(3, dim=3)], 1)
     cosine = F.cosine_similarity(per_sample, majority.double(), dim=1)

@@ -22,6 +22,7 @@ from rnnx_lightning.compare.plots import COLOURS
 from rnnx_lightning.compare.published import FINDINGS, METHODS
 from rnnx_lightning.compare.study import Run
 from rnnx_lightning.compare.tables import (
+    by_network,
     check_findings,
     collect,
     significance,
@@ -179,14 +180,6 @@ def pages() -> dict[str, str]:
     )
     names = ("results.md", "findings.md")
     return {name: environment.get_template(f"{name}.j2").render(parts) for name in names}
-
-
-def by_network(results: pd.DataFrame) -> pd.DataFrame:
-    """Accuracy and similarity by each method, means over runs; one row per data set and network."""
-    index = ["dataset", "network"]
-    table = results.pivot_table(index=index, columns="method", values="cosine", sort=False)[list(METHODS)]
-    table.insert(0, "accuracy", results.groupby(index)["accuracy"].mean())
-    return table.reset_index()
 
 
 def tukey(results: pd.DataFrame) -> str:

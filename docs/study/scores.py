@@ -42,8 +42,7 @@ AT_ONCE = 200
 def measure(network: str, dataset: str, count: int) -> list[dict[str, object]]:
     """The rows of one trained network."""
     classifier, data = load_trained(None, f"{network}-{dataset}")
-    data.prepare_data()
-    data.setup()
+    data.prepare_test()
     scored = ScoredMethods(published_methods(), SCORES)
     for start in range(0, count, AT_ONCE):
         image, label, majority = data.sequences("test", range(start, min(start + AT_ONCE, count)))

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from rnnx_lightning.compare.tables import significance, summarise_accuracies, summarise_cosines
+from rnnx_lightning.compare.tables import by_network, significance, summarise_accuracies, summarise_cosines
 
 HERE = Path(__file__).parent
 METHODS = {"SA": "Sensitivity", "GB": "GuidedBackprop", "DTD": "DeepTaylor", "LRP": "LRP"}
@@ -105,21 +105,6 @@ def _name(row: pd.Series) -> str:
     )
 
 
-def compared(results: pd.DataFrame) -> str:
-    """Runs of `rnnx compare`, one line per data set and network: means over seeds."""
-    lines = [
-        f"| data set | network | epochs | runs | accuracy | {' | '.join(METHODS.values())} |",
-        "|---|---|---|---|---|" + "---|" * len(METHODS),
-    ]
-    for (dataset, network), group in results.groupby(["dataset", "network"], sort=False):
-        by_method = group.groupby("method")
-        cells = " | ".join(f"{by_method['cosine'].mean()[method]:.3f}" for method in METHODS.values())
-        runs = group["repetition"].nunique()
-        accuracy = 100 * group["accuracy"].mean()
-        lines.append(f"| {dataset} | {network} | {group['epochs'].iloc[0]} | {runs} | {accuracy:.2f} | {cells} |")
-    return "\n".join(lines)
-
-
 def every_score(measured: pd.DataFrame) -> str:
     """One line per data set, score and network."""
     lines = [
@@ -141,6 +126,7 @@ def page(rows: pd.DataFrame) -> str:
     names = rows.apply(_name, axis=1)
     repeated = names.groupby([names, rows["epochs"], tested]).transform("size") > 1
     shown = repeated | names.isin(["Variant", "Variant gate=none"])
+    told = pd.read_csv(HERE / "relevance_loss.csv")
     parts: dict[str, Any] = {
         "final": final(rows[tested & usual]),
         "ablation": each(rows[~tested & shown]),
@@ -148,7 +134,7 @@ def page(rows: pd.DataFrame) -> str:
         "elsewhere": each(rows[tested & ~usual]),
         "others": each(rows[tested & usual & ~chosen]),
         "scores": every_score(pd.read_csv(HERE / "scores.csv")),
-        "relevance_loss": compared(pd.read_csv(HERE / "relevance_loss.csv")),
+        "relevance_loss": by_network(told).to_markdown(index=False, floatfmt=".3f"),
     }
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True)
     return environment.get_template("results_evidence.md.j2").render(parts)

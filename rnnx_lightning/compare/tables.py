@@ -80,6 +80,17 @@ def summarise_accuracies(results: pd.DataFrame) -> pd.DataFrame:
     return summary.merge(extra, on=keys)
 
 
+def by_network(results: pd.DataFrame) -> pd.DataFrame:
+    """Runs, mean accuracy, and mean similarity by each method in a column; one row per data set and network."""
+    keys = ["dataset", "network"]
+    table = results.pivot_table(index=keys, columns="method", values="cosine", sort=False)
+    table = table[list(results["method"].unique())]
+    grouped = results.groupby(keys)
+    table.insert(0, "runs", grouped["repetition"].nunique())
+    table.insert(1, "accuracy", grouped["accuracy"].mean())
+    return table.rename_axis(columns=None).reset_index()
+
+
 def significance(results: pd.DataFrame) -> pd.DataFrame:
     """ANOVA over the networks for each data set and method, and Tukey's HSD for each pair of networks.
 

@@ -61,6 +61,22 @@ class Notes(TorchDispatchMode):
         node: Node | None = getattr(tensor, NOTE, None)
         return node if node is not None and node.tape is self else None
 
+    def node(self, tensor: Any) -> Node:
+        """The node of a tensor that is known to have one: it was just recorded, or its operation was for it."""
+        node = self.find(tensor)
+        assert node is not None
+        return node
+
+    def stand_in(self, value: Tensor, made: Tensor) -> Tensor:
+        """What the network goes on with: `value`, as it computed it, with the node of the equal `made`.
+
+        With a graph it is `made`, which has the graph.
+        """
+        if torch.is_grad_enabled():
+            return made
+        self.mark(value, self.find(made))
+        return value
+
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """False: compilation is off anyway (`isolated`), and the check costs more than most operations."""

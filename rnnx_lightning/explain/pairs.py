@@ -15,6 +15,11 @@ aten = torch.ops.aten
 NO_RULE = "A complex number is used where only real ones have a rule. Write it with its real and imaginary part."
 
 
+def is_complex(value: Any) -> bool:
+    """Whether a tensor or a number is complex."""
+    return value.is_complex() if isinstance(value, Tensor) else isinstance(value, complex)
+
+
 def paired(tape: "Tape", value: Tensor, pair: Tensor) -> Tensor:
     """Record a complex value that depends on the input, with its real and imaginary parts (..., 2)."""
     node = Node(OPAQUE, (), value)

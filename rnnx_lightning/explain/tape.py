@@ -18,6 +18,7 @@ from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.notes import Notes
 from rnnx_lightning.explain.overwriting import current, overwrite
+from rnnx_lightning.explain.pairs import is_complex
 from rnnx_lightning.explain.pixels import Pixels, joined
 from rnnx_lightning.explain.refusals import UnexplainableError
 from rnnx_lightning.explain.rows import (
@@ -76,18 +77,15 @@ class Tape(Notes):
         first: Any = args[0] if args else None
         if self.retired:
             args = tuple(current(self, a) for a in args)
-        known: list[Tensor] = []
-        for argument in args:
-            for part in argument if isinstance(argument, list | tuple) else (argument,):
-                if isinstance(part, Tensor) and self.find(part) is not None:
-                    known.append(part)
+        parts = [part for a in args for part in (a if isinstance(a, list | tuple) else (a,))]
+        known = [part for part in parts if isinstance(part, Tensor) and self.find(part) is not None]
         if not known or func in self._harmless:
             return func(*args, **kwargs)
         if len(known) > 1:  # where entries are is a choice: what is chosen has the relevance
             known = [part for part in known if part.is_floating_point() or part.is_complex()] or known
         if func._schema.is_mutable:
             return overwrite(self, func, first, args, kwargs)
-        recorder = self._table.get((func, COMPLEX) if _reads_complex(args) else func)
+        recorder = self._table.get((func, COMPLEX) if any(map(is_complex, parts)) else func)
         if recorder not in self._scales and any(self.has_no_way_back(part) for part in known):
             return self.refused(func, func(*args, **kwargs), "", *known)
         if recorder is None:
@@ -352,15 +350,6 @@ class Tape(Notes):
         assert node.rule is not None  # it is a sum
         self.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, node.depth, node.scaled
-
-
-def _reads_complex(args: Any) -> bool:
-    """Whether an argument, or an entry of a list of tensors, is complex."""
-    for argument in args:
-        for part in argument if isinstance(argument, list | tuple) else (argument,):
-            if part.is_complex() if isinstance(part, Tensor) else isinstance(part, complex):
-                return True
-    return False
 
 
 def replace_map(layer: LinearMap, where: Tensor, bias: bool) -> LinearMap:

@@ -51,6 +51,16 @@ def test_a_single_run_has_no_interval_and_no_significance(results):
     assert tables.significance(one).empty
 
 
+def test_a_row_a_network(results):
+    table = tables.by_network(results)
+    for row in table.to_dict("records"):
+        own = results[(results["network"] == row["network"]) & (results["dataset"] == row["dataset"])]
+        assert row["runs"] == own["run"].nunique()
+        assert row["accuracy"] == pytest.approx(own["accuracy"].mean())
+        for method, group in own.groupby("method"):
+            assert row[method] == pytest.approx(group["cosine"].mean())
+
+
 def test_significance_is_scipys(results):
     table = tables.significance(results).set_index("method")
     groups = [g["cosine"].to_numpy() for _, g in results[results.method == "LRP"].groupby("network", sort=False)]

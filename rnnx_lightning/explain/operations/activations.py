@@ -86,8 +86,7 @@ def rounded(tape: Tape, func: Any, tensor: Tensor, *args: Any) -> Any:
 def relu(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     """ReLU."""
     value = func(tensor)
-    node = tape.find(tensor)
-    assert node is not None  # only recorded if it has a node
+    node = tape.node(tensor)
     if node.gate:
         return tape.gate_of(value, node)
     return tape.note(value, Node(RELU, (node,), value, nonnegative=True))
@@ -229,8 +228,7 @@ def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) ->
         return tape.refused(func, value, advice, *args)
     tape.gate_of(value, node, nonnegative=True, refusal=advice, func=func)
     if func is aten.log.default and node.logits is not None:
-        made = tape.find(value)
-        assert made is not None  # recorded just now
+        made = tape.node(value)
         made.logits = node.logits
     return value
 
@@ -247,8 +245,7 @@ for _operation in (
 
 def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Max pooling, a maximum over time, sorting: the winner takes all."""
-    value, node = func(tensor, *args, **kwargs), tape.find(tensor)
-    assert node is not None  # only recorded if it has a node
+    value, node = func(tensor, *args, **kwargs), tape.node(tensor)
     first = value[0] if isinstance(value, tuple | list) else value
     if node.gate and node.reason is not None:
         tape.gate_of(first, node)
@@ -320,11 +317,9 @@ def dropout(tape: Tape, func: Any, tensor: Tensor, p: float, train: bool | None)
 def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
     """Skipped at the output of a network; refused as a signal elsewhere."""
     value = func(tensor)
-    node = tape.find(tensor)
-    assert node is not None  # only recorded if it has a node
+    node = tape.node(tensor)
     tape.gate_of(value[0], node, refusal="It can only be the last operation of a network.", func=func)
-    made = tape.find(value[0])
-    assert made is not None  # recorded just now
+    made = tape.node(value[0])
     made.logits = tensor
     return value
 

@@ -40,13 +40,11 @@ def add(
     if first.lost or second.lost:  # a gate times a constant is a constant
         node, tensor, constant = (second, two, one) if first.lost else (first, one, two)
         plus_constant(tape, value, node, tensor, held(constant))
-        found = tape.find(value)
-        assert found is not None  # recorded just now
+        found = tape.node(value)
         found.gated = True
         return value
     result = tape.add(value, (first, one), (second, two))
-    found = tape.find(result)
-    assert found is not None  # recorded just now
+    found = tape.node(result)
     found.gate = first.gate and second.gate
     found.gated = first.gated or second.gated
     return result
@@ -89,8 +87,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         if tape.composite.products == "refuse" or first.reason or second.reason:
             return tape.gate_of(value, first, second)
         tape.product_of_signals(func, value, (first, one), (second, two), func)
-        made = tape.find(value)
-        assert made is not None  # just noted
+        made = tape.node(value)
         made.gate, made.nonnegative = True, first.nonnegative and second.nonnegative
         return value
     if first is second:  # a square: all is the one's
@@ -105,8 +102,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and known.nonnegative))
     else:
         scaled(tape, value, node, tensor, held(gate), sign)
-    made = tape.find(value)
-    assert made is not None  # recorded just now
+    made = tape.node(value)
     made.gated = True
     return value
 
@@ -136,8 +132,7 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
 def negate(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     """Multiplication by -1."""
     value = func(tensor)
-    node = tape.find(tensor)
-    assert node is not None  # only recorded if it has a node
+    node = tape.node(tensor)
     return scaled(tape, value, node, tensor, -1.0, False)
 
 
@@ -145,11 +140,9 @@ def negate(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
 def absolute(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     """Multiplication by the sign, a constant; as a scale (such as a norm), it gets no relevance."""
     value = func(tensor)
-    node = tape.find(tensor)
-    assert node is not None  # only recorded if it has a node
+    node = tape.node(tensor)
     scaled(tape, value, node, tensor, held(tensor.sign()), None)
-    made = tape.find(value)
-    assert made is not None  # recorded just now
+    made = tape.node(value)
     made.gate = made.magnitude = made.nonnegative = True
     return value
 
@@ -172,8 +165,7 @@ def interpolate(tape: Tape, func: Any, start: Tensor, end: Tensor, weight: Opera
 @records("pow.Tensor_Scalar")
 def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
     """An activation with f(0) = 0, as squared ReLU; of a gate, or with an exponent below 1, a scale (RMSNorm)."""
-    node = tape.find(tensor)
-    assert node is not None  # recorded
+    node = tape.node(tensor)
     value = func(tensor, exponent)
     if exponent == 1:
         return tape.record(aten.mul.Scalar, (tensor, 1), {})
@@ -212,13 +204,11 @@ def plus_constant(
     """Record a value that depends on the input, plus a constant; `bias`: the constant is a bias."""
     if is_whole(tensor):
         tensor = tape.record(aten._to_copy.default, (tensor,), {"dtype": value.dtype})
-        found = tape.find(tensor)
-        assert found is not None  # recorded just now
+        found = tape.node(tensor)
         node = found
     if node.magnitude:
         tape.add_constant(value, node, tensor, constant, bias)
-        made = tape.find(value)
-        assert made is not None  # recorded just now
+        made = tape.node(value)
         made.gate = made.magnitude = True
         made.nonnegative = bool((value >= 0).all())
         return value

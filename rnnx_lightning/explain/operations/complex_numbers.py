@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.operations.table import TABLE, R, aten, overloads, records
-from rnnx_lightning.explain.pairs import geometry_of_pair, pair_of, paired, part_of
+from rnnx_lightning.explain.pairs import geometry_of_pair, is_complex, pair_of, paired, part_of
 from rnnx_lightning.explain.tape import COMPLEX, Tape
 
 LONGEST = 4096  # a transform is a matrix here
@@ -37,33 +37,21 @@ def from_pair(tape: Tape, func: Any, pair: Tensor) -> Tensor:
 def from_parts(tape: Tape, func: Any, real: Tensor, imaginary: Tensor) -> Tensor:
     """Complex numbers from their parts."""
     value = func(real, imaginary)
-    real, imaginary = (
-        tape.record(aten.expand.default, (part, value.shape), {}) if tape.find(part) is not None
-        else part.expand(value.shape)
-        for part in (real, imaginary)
-    )  # fmt: skip
+    real, imaginary = (tape.record(aten.expand.default, (part, value.shape), {}) for part in (real, imaginary))
     return paired(tape, value, tape.record(aten.stack.default, ([real, imaginary], -1), {}))
 
 
 @records_complex("view_as_real.default")
 def to_pair(tape: Tape, func: Any, value: Tensor) -> Tensor:
     """Complex numbers as pairs."""
-    return _exact(tape, func(value), pair_of(tape, value))
+    return tape.stand_in(func(value), pair_of(tape, value))
 
 
 @records_complex("abs.default")
 def modulus(tape: Tape, func: Any, value: Tensor) -> Tensor:
     """The length of a pair."""
     length = tape.record(aten.linalg_vector_norm.default, (pair_of(tape, value), 2, [-1]), {})
-    return _exact(tape, func(value), length)
-
-
-def _exact(tape: Tape, value: Tensor, made: Tensor) -> Tensor:
-    """A value as the network has it, which is what was made of pairs but for rounding."""
-    if torch.is_grad_enabled():  # what was made has the graph
-        return made
-    tape.mark(value, tape.find(made))
-    return value
+    return tape.stand_in(func(value), length)
 
 
 @records_complex("_to_copy.default")
@@ -151,9 +139,9 @@ def multiply(tape: Tape, func: Any, one: Any, two: Any) -> Tensor:
     def times(x: Any, y: Any) -> Any:
         return tape.record(func, (x, y), {})
 
-    if not _is_complex(two):
+    if not is_complex(two):
         return _joined(tape, value, times(a, c), times(b, c))
-    if not _is_complex(one):
+    if not is_complex(one):
         return _joined(tape, value, times(a, c), times(a, d))
     real = tape.record(aten.sub.Tensor, (times(a, c), times(b, d)), {})
     return _joined(tape, value, real, tape.record(aten.add.Tensor, (times(a, d), times(b, c)), {}))
@@ -162,16 +150,12 @@ def multiply(tape: Tape, func: Any, one: Any, two: Any) -> Tensor:
 @records_complex("div.Tensor")
 def divide(tape: Tape, func: Any, one: Tensor, two: Any) -> Tensor:
     """By a constant, or by what is real and scales."""
-    if _is_complex(two):
+    if is_complex(two):
         if isinstance(two, Tensor) and tape.find(two) is not None:
             return tape.refused(func, func(one, two), "Only division by a constant has a rule.", two)
         return multiply(tape, aten.mul.Tensor, one, 1 / two)
     parts = [tape.record(func, (part_of(tape, one, k), two), {}) for k in (0, 1)]
     return _joined(tape, func(one, two), parts[0], parts[1])
-
-
-def _is_complex(value: Any) -> bool:
-    return value.is_complex() if isinstance(value, Tensor) else isinstance(value, complex)
 
 
 # -- Fourier transforms
@@ -254,4 +238,4 @@ def inverse_real_fft(tape: Tape, func: Any, z: Tensor, dims: list[int], norm: in
     steps = [(d, z.shape[d], BOTH, lambda unit: aten._fft_c2c(unit, [1], norm, False)) for d in dims[:-1]]
     last = dims[-1]
     steps.append((last, z.shape[last], (True, False), lambda unit: func(unit, [1], norm, length)))
-    return _exact(tape, value, _transformed(tape, func, value, pair_of(tape, z), steps))
+    return tape.stand_in(value, _transformed(tape, func, value, pair_of(tape, z), steps))

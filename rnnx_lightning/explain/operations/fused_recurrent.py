@@ -100,8 +100,7 @@ def _layer(
     tape: Tape, name: str, x: Tensor, start: list[Tensor], tensors: Sequence[Tensor], batch_first: bool
 ) -> tuple[Tensor, list[Tensor]]:
     """The output of a layer, in torch's layout, and its last states (W, B, H)."""
-    source = tape.find(x)
-    assert source is not None  # x depends on the input
+    source = tape.node(x)
     with no_dispatch():
         ways, batch = start[0].shape[:2]
         weights = _stacked(tensors, ways)
@@ -140,8 +139,7 @@ def _layer(
 
 def _moved(tape: Tape, source: Tensor, movement: Movement) -> Tensor:
     """Record a move, with the result in memory of its own, because the network may overwrite it."""
-    node = tape.find(source)
-    assert node is not None  # recorded just now
+    node = tape.node(source)
     value = movement.apply(source).clone(memory_format=torch.contiguous_format)
     return tape.move(value, node, movement)
 

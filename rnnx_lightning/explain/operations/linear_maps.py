@@ -91,7 +91,7 @@ def bilinear(tape: Tape, func: Any, one: Tensor, weight: Tensor, two: Tensor, *r
         return tape.refused(func, func(one, weight, two, *rest), "Write it with torch.einsum.", one, two)
     outputs, inputs, others = weight.shape
     matrix = weight.permute(1, 0, 2).reshape(inputs, -1)
-    mapped = tape.record(aten.mm.default, (one, matrix), {}) if tape.find(one) is not None else one @ matrix
+    mapped = tape.record(aten.mm.default, (one, matrix), {})
     mapped = tape.record(aten.view.default, (mapped, [-1, outputs, others]), {})
     factors = tape.record(aten.unsqueeze.default, (two, 1), {})
     return tape.record(aten.sum.dim_IntList, (tape.record(aten.mul.Tensor, (mapped, factors), {}), [2]), {})

@@ -149,8 +149,7 @@ def deviation(
     tape: Tape, func: Any, x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False
 ) -> Tensor:
     """As a scale, it gets no relevance; as a signal, it is the norm of the centred input."""
-    value, node = func(x, dim, correction=correction, keepdim=keepdim), tape.find(x)
-    assert node is not None  # recorded
+    value, node = func(x, dim, correction=correction, keepdim=keepdim), tape.node(x)
     if node.refusal is not None or node.reason is not None:
         return tape.gate_of(value, node, nonnegative=True)
     dims = list(dim) if dim else list(range(x.dim()))
@@ -160,10 +159,7 @@ def deviation(
     made = tape.record(aten.mul.Scalar, (made, freedom**-0.5 if freedom > 0 else math.nan), {})
     if func is aten.var.correction:
         made = tape.record(aten.pow.Tensor_Scalar, (made, 2), {})
-    if torch.is_grad_enabled():  # what was made has the graph
-        return made
-    tape.mark(value, tape.find(made))
-    return value
+    return tape.stand_in(value, made)
 
 
 @records("var_mean.correction std_mean.correction")
@@ -199,8 +195,7 @@ def vector_norm(
     whole = torch.linalg.vector_norm(now, order, dims, keepdim=True)
     weight = now.sign() * (now.abs() / whole.masked_fill(whole == 0, torch.inf)) ** (order - 1)
     made = tape.record(aten.sum.dim_IntList, (tape.record(aten.mul.Tensor, (x, weight), {}), dims, keepdim), {})
-    found = tape.find(made)
-    assert found is not None  # just noted
+    found = tape.node(made)
     found.gate = found.magnitude = found.nonnegative = True
     return made
 
@@ -208,12 +203,7 @@ def vector_norm(
 @records("_cdist_forward.default _euclidean_dist.default")
 def distances(tape: Tape, func: Any, one: Tensor, two: Tensor, order: float = 2, *_: Any) -> Tensor:
     """The norms of all differences."""
-    rows, columns = (
-        tape.record(aten.unsqueeze.default, pair, {})
-        if tape.find(pair[0]) is not None
-        else pair[0].unsqueeze(pair[1])
-        for pair in ((one, -2), (two, -3))
-    )
+    rows, columns = (tape.record(aten.unsqueeze.default, pair, {}) for pair in ((one, -2), (two, -3)))
     difference = tape.record(aten.sub.Tensor, (rows, columns), {})
     return tape.record(aten.linalg_vector_norm.default, (difference, order, [-1]), {})
 

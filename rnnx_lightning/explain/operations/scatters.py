@@ -24,21 +24,14 @@ def gathered(tape: Tape, func: Any, base: Tensor, source: Tensor, add_up: Any) -
     return tape.record(aten.add.Tensor, (base, result), {})
 
 
-@records("index_add.default")
-def index_add(
+@records("index_add.default scatter_add.default")
+def add_at(
     tape: Tape, func: Any, base: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
 ) -> Tensor:
     """Entries are added where an index says: a linear map."""
     zeros = torch.zeros_like(held(base))
     if alpha != 1:
         source = tape.record(aten.mul.Scalar, (source, alpha), {})
-    return gathered(tape, func, base, source, lambda part: func(zeros.to(part.dtype), dim, index, part))
-
-
-@records("scatter_add.default")
-def scatter_add(tape: Tape, func: Any, base: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
-    """Entries are added where an index says: a linear map."""
-    zeros = torch.zeros_like(held(base))
     return gathered(tape, func, base, source, lambda part: func(zeros.to(part.dtype), dim, index, part))
 
 

@@ -145,8 +145,7 @@ def copy(tape: Tape, func: Any, tensor: Tensor, **kwargs: Any) -> Tensor:
 def pad(tape: Tape, func: Any, tensor: Tensor, widths: list[int], value: float = 0) -> Tensor:
     """Padding: the added entries are neither pixels nor features."""
     result = func(tensor, widths, value)
-    node = tape.find(tensor)
-    assert node is not None  # only recorded if it has a node
+    node = tape.node(tensor)
 
     def apply(part: Tensor) -> Tensor:
         return func(part, widths, 0)
@@ -170,8 +169,7 @@ def masked_fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any)
 
 def fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any, result: Tensor, apply: Any) -> Tensor:
     """Record that the entries of a tensor under a mask are replaced by a constant."""
-    node = tape.find(tensor)
-    assert node is not None  # only recorded if it has a node
+    node = tape.node(tensor)
     constant = torch.full_like(result, 0.0).masked_fill(mask, value)
     shape = tensor.shape
 
@@ -225,16 +223,14 @@ def split(tape: Tape, func: Any, tensor: Tensor, sizes: Any, dim: int = 0) -> li
 
 
 def _shown(tape: Tape, tensor: Tensor, value: Tensor, dim: int, start: int) -> Tensor:
-    node, length = tape.find(tensor), value.shape[dim]
-    assert node is not None  # only recorded if it has a node
+    node, length = tape.node(tensor), value.shape[dim]
     return tape.move(value, node, Movement(lambda part: part.narrow(dim, start, length)))
 
 
 @records("unbind.int")
 def unbind(tape: Tape, func: Any, tensor: Tensor, dim: int = 0) -> list[Tensor]:
     """A tensor is split into several."""
-    node = tape.find(tensor)
-    assert node is not None  # only recorded if it has a node
+    node = tape.node(tensor)
     values = func(tensor, dim)
     return [tape.move(value, node, Movement(_selecting(dim, number))) for number, value in enumerate(values)]
 
@@ -268,8 +264,7 @@ def join(tape: Tape, func: Any, tensors: Sequence[Tensor], dim: int = 0) -> Tens
 @records("masked_select.default")
 def masked_select(tape: Tape, func: Any, tensor: Tensor, mask: Tensor) -> Tensor:
     """The entries under a mask."""
-    node = tape.find(tensor)
-    assert node is not None  # only recorded if it has a node
+    node = tape.node(tensor)
     return tape.move(
         func(tensor, mask), node, Movement(lambda part: func(part, mask), by_gradient(func, tensor, (mask,), {}))
     )

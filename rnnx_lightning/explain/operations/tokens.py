@@ -31,8 +31,7 @@ def whole_numbers(
 
 def looked_up(tape: Tape, value: Tensor, tokens: Tensor) -> Tensor:
     """The entries of a constant table at tokens (..., tokens, ...): all that a token's have is its relevance."""
-    node = tape.find(tokens)
-    assert node is not None  # recorded
+    node = tape.node(tokens)
     if tokens.dim() == 0:
         movement = Movement(lambda part: part, lambda part: part.sum())
     else:
@@ -129,8 +128,7 @@ def embedding_bag(
 def pack(tape: Tape, func: Any, padded: Tensor, lengths: Tensor, batch_first: bool) -> Any:
     """Packing: time steps of all examples, one after another, without padding."""
     value, sizes = func(padded, lengths, batch_first)
-    node = tape.find(padded)
-    assert node is not None  # only recorded if it has a node
+    node = tape.node(padded)
 
     def apply(part: Tensor) -> Tensor:
         return func(part, lengths, batch_first)[0]
@@ -145,8 +143,7 @@ def unpack(
 ) -> Any:
     """Unpacking: padding is added again."""
     value, lengths = func(packed, sizes, batch_first, padding, length)
-    node = tape.find(packed)
-    assert node is not None  # only recorded if it has a node
+    node = tape.node(packed)
 
     def apply(part: Tensor) -> Tensor:
         return func(part, sizes, batch_first, 0, length)[0]
