@@ -56,6 +56,8 @@ def added(h, way):
     messages, zeros = h[..., FROM, :], torch.zeros_like(h)
     if way == "index_add":
         return zeros.index_add(2, TO, messages)
+    if way == "index_add, three times":
+        return zeros.index_add(2, TO, messages, alpha=3)
     if way == "scatter_add_":
         return zeros.scatter_add_(2, places(h), messages)
     if way == "index_put":
@@ -111,6 +113,7 @@ SPELLINGS = {
         lambda h: (torch.where(h > 0, h, -h) + 0.5).relu(),
     ),
     "messages added by an index": (lambda h: added(h, "index_add"), lambda h: edges(h) @ h),
+    "messages added three times": (lambda h: added(h, "index_add, three times"), lambda h: 3 * (edges(h) @ h)),
     "messages scattered": (lambda h: added(h, "scatter_add_"), lambda h: edges(h) @ h),
     "messages accumulated": (lambda h: added(h, "index_put"), lambda h: edges(h) @ h),
     "mean of messages": (
