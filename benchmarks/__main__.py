@@ -18,7 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import explain, growth, recurrent, startup, train
+from benchmarks import explain, growth, long, recurrent, startup, train
 from rnnx_lightning.process import denormals_flushed, keep_freed_memory, look_for_no_driver
 
 PARTS = {
@@ -27,6 +27,7 @@ PARTS = {
     "recipe": train.published_recipe,
     "growth": growth.measure,
     "recurrent": recurrent.measure,
+    "long": long.measure,
     "startup": startup.measure,
 }
 OUT = Path("logs") / "benchmarks"

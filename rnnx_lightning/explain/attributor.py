@@ -45,6 +45,14 @@ class Attributor(ABC):
         with isolated(model, tensors_of(x)[0].device):
             return self._relevance(bound, mapped(lambda t: t.detach().clone(), x), target)
 
+    def in_segments(self, steps: int) -> "Attributor":
+        """A copy that needs less memory for long sequences, see `InChunks`.
+
+        Raises:
+            ValueError: the method cannot do that.
+        """
+        raise ValueError(f"steps: {type(self).__name__} cannot explain some time steps at a time; LRP can")
+
     @abstractmethod
     def _relevance(self, model: nn.Module, x: Any, target: Any) -> Any:
         """The method itself. `x` is a copy that may be changed; `model(x)` runs the network."""

@@ -7,23 +7,44 @@ from rnnx_lightning.explain.attributor import Attributor, Target, resolve_target
 
 
 class InChunks(Attributor):
-    """Another method, on so many examples at a time: the same relevance with the memory of one chunk.
+    """Another method, on a part of the batch or of the sequence at a time: the same relevance with less memory.
 
     Args:
         method: any attributor.
-        examples: at a time.
+        examples: at a time; None: all.
+        steps: time steps at a time; None: all. Only for `LRP` and `DeepTaylor` without a graph. The values inside
+            fused recurrent layers (`nn.LSTM`, `nn.GRU`, `nn.RNN`) are then in memory for so many steps only, and
+            computed twice or three times. About the square root of the sequence's length is best. Inputs and
+            outputs of the layers stay in memory.
 
     Raises:
-        ValueError: there are no examples in a chunk.
+        ValueError: a part is empty, less than two steps, or not possible with this method.
+
+    Examples:
+        >>> import torch
+        >>> from torch import nn
+        >>> from rnnx_lightning.explain import LRP, Epsilon
+        >>> lstm = nn.LSTM(3, 4, batch_first=True)
+        >>> x = torch.randn(2, 50, 3)
+        >>> def last(output):
+        ...     return output[0][:, -1, 0]
+        >>> whole = LRP(Epsilon(0.01))(lstm, x, last)
+        >>> torch.allclose(InChunks(LRP(Epsilon(0.01)), steps=7)(lstm, x, last), whole, atol=1e-5)
+        True
     """
 
-    def __init__(self, method: Attributor, examples: int) -> None:
-        if examples < 1:
+    def __init__(self, method: Attributor, examples: int | None = None, steps: int | None = None) -> None:
+        if examples is not None and examples < 1:
             raise ValueError(f"examples={examples} must be at least 1")
-        self.method = method
+        if steps is not None and steps < 2:
+            raise ValueError(f"steps={steps} must be at least 2")
+        self.method = method if steps is None else method.in_segments(steps)
         self.examples = examples
 
     def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
+        if self.examples is None:
+            whole: Tensor = self.method(model, x, target)
+            return whole
         if target is None:
             target = torch.cat([resolve_target(model, part, None) for part in x.split(self.examples)])
         if isinstance(target, list):

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from copy import copy
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -99,6 +100,19 @@ class LRP(Attributor):
         self.composite = rules if isinstance(rules, Composite) else Composite(rules)
         self.start = start or ("logit" if self.composite.default.sharing.signed else "positive")
         self.create_graph = create_graph
+        self._steps: int | None = None
+
+    def in_segments(self, steps: int) -> "LRP":
+        """A copy that has the values of so many time steps of a fused recurrent layer in memory at a time.
+
+        Raises:
+            ValueError: the relevance has a graph, which keeps the values of all steps.
+        """
+        if self.create_graph:
+            raise ValueError("steps: a relevance with a graph keeps the values of all time steps; leave steps out")
+        segmented = copy(self)
+        segmented._steps = steps
+        return segmented
 
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         return self._explain(model, x, target, ()).relevance
@@ -167,7 +181,7 @@ class LRP(Attributor):
 
         with torch.set_grad_enabled(self.create_graph):
             tape, inputs, logits, value = recorded(
-                model, x, composite, path if watched else nullcontext(path), choose, self.create_graph
+                model, x, composite, path if watched else nullcontext(path), choose, self.create_graph, self._steps
             )
             top = tape.find(value)
             if top is None:

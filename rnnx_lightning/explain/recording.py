@@ -41,6 +41,7 @@ def recorded(
     path: AbstractContextManager[ModulePath],
     choose: Callable[[Any], tuple[Any, Tensor]],
     create_graph: bool,
+    steps: int | None = None,
 ) -> Recording:
     """Run a network once and record it.
 
@@ -51,10 +52,11 @@ def recorded(
         path: a context that is entered while the network runs.
         choose: maps the network's output to its logits and the explained values.
         create_graph: keep an autograd graph of the values on the tape.
+        steps: see `Tape`.
     """
     network = network_of(model)
     with path as place, ExitStack() as stack:
-        tape = Tape(composite, place, TABLE, HARMLESS, SCALES, ADVICE)
+        tape = Tape(composite, place, TABLE, HARMLESS, SCALES, ADVICE, steps)
         replay = Replay(tape, place, network.parameters()) if create_graph else None
         parameter = next((p for p in network.parameters() if p.is_floating_point()), None)
         dtype = torch.get_default_dtype() if parameter is None else parameter.dtype

@@ -52,6 +52,7 @@ class Tape(Notes):
         scales: recorders of operations that compute scales. These may depend on values that relevance cannot go
             back from, because they get no relevance.
         advice: maps the name of an operation without a rule to what to do instead.
+        steps: of fused recurrent layers, the values of so many time steps are in memory at a time; None: of all.
     """
 
     def __init__(
@@ -62,9 +63,10 @@ class Tape(Notes):
         harmless: Iterable[Any],
         scales: Container[Recorder],
         advice: Mapping[str, str],
+        steps: int | None = None,
     ) -> None:
         super().__init__(composite, path, advice)
-        self.parts = WeightParts()
+        self.parts, self.steps = WeightParts(), steps
         self._table, self._harmless, self._scales = table, harmless, scales
         self.retired: dict[int, tuple[Tensor, Tensor]] = {}  # by replaced storage: its tensor, its old content
 

@@ -1,6 +1,6 @@
 """Totals of contributions, with separate exponents to avoid underflow."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,6 +24,10 @@ class Total(NamedTuple):
     def real(self) -> Tensor:
         """The total as one number."""
         return self.mantissa if self.exponent is None else self.mantissa * power(self.exponent, self.mantissa)
+
+    def view(self, of: Callable[[Tensor], Tensor]) -> "Total":
+        """The same view of mantissa and exponent."""
+        return Total(of(self.mantissa), None if self.exponent is None else of(self.exponent))
 
 
 def power(exponent: Tensor, like: Tensor) -> Tensor:
