@@ -34,10 +34,12 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     network, rows = Last().to(options.device).eval().requires_grad_(False), []
     for length in LENGTHS:
         x, steps = torch.randn(1, length, INPUTS, device=options.device), round(length**0.5)
-        candidates: dict[str, Callable[[], object]] = {"gradient": gradient(network, x, 1)}
+        target = int(network(x).argmax())
+        candidates: dict[str, Callable[[], object]] = {"gradient": gradient(network, x, target)}
         for name, method in METHODS.items():
-            candidates[name] = partial(method, network, x, 1)
-            candidates[f"{name}, {steps} steps at a time"] = partial(InChunks(method, steps=steps), network, x, 1)
+            candidates[name] = partial(method, network, x, target)
+            in_segments = InChunks(method, steps=steps)
+            candidates[f"{name}, {steps} steps at a time"] = partial(in_segments, network, x, target)
         seconds = median_seconds(candidates, options.device, max(options.repeats // 2, 1), warm_up=1)
         for name, run in candidates.items():
             rows.append(

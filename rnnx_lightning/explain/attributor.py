@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, mapped, tensors_of
 from rnnx_lightning.explain.isolation import isolated
+from rnnx_lightning.explain.lookups import WithVectors
 from rnnx_lightning.explain.outputs import Target as Target
 from rnnx_lightning.explain.outputs import explained_value
 
@@ -19,6 +20,10 @@ class Attributor(ABC):
     The model is any `nn.Module`, in eval or train mode. The call does not change it: weights, gradients, buffers,
     flags, hooks and any state it keeps are restored, and so is the random state.
     """
+
+    needs_gradient = (
+        False  # of the input; in place of tokens, the vectors that are looked up at them are explained
+    )
 
     def __call__(self, model: nn.Module, x: Inputs, target: Target = None, **arguments: Any) -> Inputs:
         """Compute the relevance of `x` for one output of each example.
@@ -43,7 +48,15 @@ class Attributor(ABC):
         takes_x = isinstance(x, Tensor) or isinstance(model, Bound)  # a method that another one calls has it bound
         bound = model if takes_x and not arguments else Bound(model, arguments)
         with isolated(model, tensors_of(x)[0].device):
-            return self._relevance(bound, mapped(lambda t: t.detach().clone(), x), target)
+            x = mapped(lambda t: t.detach().clone(), x)
+            if not self.needs_gradient or all(t.is_floating_point() for t in tensors_of(x)):
+                return self._relevance(bound, x, target)
+            vectors = self._with_vectors(bound, x)
+            return vectors.of_tokens(self._relevance(vectors, vectors.inputs, target))
+
+    def _with_vectors(self, model: nn.Module, x: Inputs) -> WithVectors:
+        """A network of tokens, as one of vectors."""
+        return WithVectors(model, x)
 
     def in_segments(self, steps: int) -> "Attributor":
         """A copy that needs less memory for long sequences, see `InChunks`.

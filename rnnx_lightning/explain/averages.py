@@ -5,16 +5,18 @@ from torch import Tensor, nn
 
 from rnnx_lightning.explain.attributor import Attributor, Target, resolve_target
 from rnnx_lightning.explain.gates import Gates
-from rnnx_lightning.explain.gradients import GradientMethod, Sensitivity, check_gradient
+from rnnx_lightning.explain.gradients import GradientMethod, Sensitivity
 from rnnx_lightning.explain.inputs import Inputs, filled, tensors_of
+from rnnx_lightning.explain.lookups import WithVectors
 
 
 class IntegratedGradients(GradientMethod):
     """(x - baseline) times the mean gradient on the line from `baseline` to x [Sundararajan et al., 2017].
 
     Args:
-        baseline: one value for all entries (background pixels are -1), or a tensor that can be expanded to the
-            shape of the input, for one example or for all.
+        baseline: one value for all entries, or a tensor that can be expanded to the shape of the input, for one
+            example or for all. None: -1, the background of pictures; for tokens, vectors of zeros.
+        baseline_token: for tokens, the one whose vectors are the baseline, such as padding.
         steps: number of points on the line; each is the midpoint of one of `steps` equal intervals.
         gates: see `GradientMethod`.
         create_graph: see `GradientMethod`.
@@ -25,22 +27,24 @@ class IntegratedGradients(GradientMethod):
 
     def __init__(
         self,
-        baseline: float | Tensor = -1.0,
+        baseline: float | Tensor | None = None,
         steps: int = 32,
         gates: Gates = "free",
         *,
+        baseline_token: int | None = None,
         create_graph: bool = False,
     ) -> None:
         super().__init__(gates, create_graph=create_graph)
         if steps < 1:
             raise ValueError(f"steps={steps} must be at least 1")
-        self.baseline = baseline
+        self.baseline, self.baseline_token = baseline, baseline_token
         self.steps = steps
 
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
-        check_gradient(x)
         parts = tensors_of(x)
         starts = [self._start(part) for part in parts]
+        if isinstance(model, WithVectors) and self.baseline is None:
+            starts[len(parts) - len(model.lookups) :] = [lookup.start for lookup in model.lookups]
         target = resolve_target(model, x, target)
         totals = [torch.zeros_like(part) for part in parts]
         for step in range(self.steps):  # one after the other: memory stays that of one explanation
@@ -51,9 +55,13 @@ class IntegratedGradients(GradientMethod):
         shares = zip(parts, starts, totals, strict=True)
         return filled(x, [(part - start) * total / self.steps for part, start, total in shares])
 
+    def _with_vectors(self, model: nn.Module, x: Inputs) -> WithVectors:
+        return WithVectors(model, x, self.baseline_token)
+
     def _start(self, part: Tensor) -> Tensor:
         """Where the way begins."""
-        start = torch.as_tensor(self.baseline, dtype=part.dtype, device=part.device).detach()
+        value = -1.0 if self.baseline is None else self.baseline
+        start = torch.as_tensor(value, dtype=part.dtype, device=part.device).detach()
         try:
             return start.expand_as(part)
         except RuntimeError as error:
@@ -70,12 +78,14 @@ class SmoothGrad(Attributor):
     Args:
         method: any attributor (in the paper, a gradient method); default: `Sensitivity()`.
         samples: number of noisy copies.
-        noise: standard deviation of the noise, in the unit of the input.
+        noise: standard deviation of the noise, in the unit of the input (for tokens: of their vectors).
         seed: seed of the noise.
 
     Raises:
         ValueError: `samples` is less than 1, or `noise` is negative.
     """
+
+    needs_gradient = True
 
     def __init__(
         self, method: Attributor | None = None, samples: int = 16, noise: float = 0.2, seed: int = 0
@@ -88,7 +98,6 @@ class SmoothGrad(Attributor):
         self.seed = seed
 
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
-        check_gradient(x)
         parts = tensors_of(x)
         target = resolve_target(model, x, target)
         generator = torch.Generator(parts[0].device).manual_seed(self.seed)

@@ -16,18 +16,6 @@ from rnnx_lightning.explain.refusals import UnexplainableError
 from rnnx_lightning.explain.spelling import PlainSpelling
 
 
-def check_gradient(x: Inputs) -> None:
-    """Refuse tokens.
-
-    Raises:
-        UnexplainableError: there are some.
-    """
-    if not all(tensor.is_floating_point() for tensor in tensors_of(x)):
-        raise UnexplainableError(
-            "Tokens have no gradient: use LRP, or explain the part of the network after its embedding."
-        )
-
-
 class GradientMethod(Attributor):
     """The base class of gradient methods.
 
@@ -35,11 +23,13 @@ class GradientMethod(Attributor):
         gates: "free": gradients flow through gates. "constant": gates are constants, as in LRP. A gate is the
             output of a sigmoid that scales a signal, or anything computed only from gates, such as `1 - gate`.
         create_graph: keep the autograd graph of the relevance, so that it can be differentiated with respect to
-            the parameters of the network.
+            the parameters of the network. The vectors that are looked up at tokens are constants.
 
     Raises:
         ValueError: `gates` is neither "free" nor "constant".
     """
+
+    needs_gradient = True
 
     def __init__(self, gates: Gates = "free", *, create_graph: bool = False) -> None:
         if gates not in get_args(Gates):
@@ -53,7 +43,6 @@ class GradientMethod(Attributor):
             return self._gradient_of_pass(model, x, target)
 
     def _gradient_of_pass(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
-        check_gradient(x)
         x = mapped(lambda tensor: tensor.detach().requires_grad_(), x)
         leaves = tensors_of(x)
         with PlainSpelling() if self._looks_at_graph else nullcontext():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from rnnx_lightning.explain import LRP, Epsilon, IntegratedGradients, SmoothGrad, UnexplainableError
+from rnnx_lightning.explain import LRP, Epsilon, IntegratedGradients, SmoothGrad
 
 
 @pytest.fixture
@@ -59,10 +59,3 @@ def test_several_inputs_have_the_relevance_of_one_that_holds_them(model, structu
 def test_noise_is_added_to_several_inputs(model, method):
     x = torch.randn(4, 2, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
     assert [part.shape for part in method(TwoParts(model), x)] == [part.shape for part in x]
-
-
-@pytest.mark.parametrize("method", [IntegratedGradients(), SmoothGrad()])
-def test_tokens_are_refused_as_by_the_gradient(method):
-    reader = nn.Sequential(nn.Embedding(9, 4), nn.Flatten(), nn.Linear(20, 2))
-    with pytest.raises(UnexplainableError, match="Tokens have no gradient"):
-        method(reader, torch.randint(9, (3, 5)))
