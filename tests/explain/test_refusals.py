@@ -50,7 +50,6 @@ REFUSED = {
     "product of gates": (
         Function(lambda m, x: m.layer(x.sigmoid() * m.layer(x).sigmoid()), **LINEAR), "two gates"),
     "matrix product of signals": (Function(lambda m, x: x @ (x.t() @ x), **LINEAR), "two signals"),
-    "detached": (Function(lambda m, x: m.layer(x).detach(), **LINEAR), "'detach'"),
     "clamped by a signal": (Function(lambda m, x: m.layer(x).clamp(min=x.tanh()), **LINEAR), "first argument"),
     "cumulative product": (Function(lambda m, x: m.layer(x).cumprod(1), **LINEAR), "'cumprod'"),
     "batch norm in train mode": (

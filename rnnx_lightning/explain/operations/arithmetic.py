@@ -46,6 +46,7 @@ def add(
     result = tape.add(value, (first, one), (second, two))
     found = tape.node(result)
     found.gate = first.gate and second.gate
+    found.magnitude = found.gate and (first.magnitude or second.magnitude)
     found.gated = first.gated or second.gated
     return result
 
@@ -84,14 +85,11 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         assert node is not None  # one of them depends on the input
         return scaled(tape, value, node, tensor, constant, None)
     if first.gate and second.gate and first.magnitude == second.magnitude and first is not second:
-        if tape.composite.products == "refuse" or first.reason or second.reason:
-            return tape.gate_of(value, first, second)
-        tape.product_of_signals(func, value, (first, one), (second, two), func)
-        made = tape.node(value)
-        made.gate, made.nonnegative = True, first.nonnegative and second.nonnegative
-        return value
+        return tape.product_of_gates(func, value, (first, one), (second, two), func)
     if first is second:  # a square: all is the one's
-        return tape.note(value, Node(PASS, (first,), value, nonnegative=True, gate=first.gate))
+        made = Node(PASS, (first,), value, nonnegative=True, gate=first.gate)
+        made.magnitude = first.magnitude
+        return tape.note(value, made)
     if not first.gate and not second.gate:
         return tape.product_of_signals(func, value, (first, one), (second, two), func)
     second_signals = first.gate and not (second.gate and first.magnitude)
@@ -226,7 +224,7 @@ def scaled(
     tape: Tape, value: Tensor, node: Node, tensor: Tensor, factor: Operand, nonnegative: bool | None
 ) -> Tensor:
     """Record `tensor * factor`; the factor gets no relevance."""
-    if node.gate:
+    if node.gate and (not node.magnitude or node.reason is not None):
         number = not isinstance(factor, Tensor)
         positive = node.nonnegative and (bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0)
         return tape.gate_of(value, node, lost=node.lost or not (number or node.magnitude), nonnegative=positive)
@@ -235,15 +233,12 @@ def scaled(
     if node.rule is not None:
         depth = node.depth + 1
         normalise = depth % EVERY == 0
-        new = Node(
-            SCALE, (node,), value, Scaling(factor, nonnegative, normalise), node.nonnegative and nonnegative
-        )
+        new = Node(SCALE, (node,), value, Scaling(factor, nonnegative, normalise), gate=node.gate)
         tape.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, depth, node.scaled or normalise
-        return tape.note(value, new)
-    pixels = None
-    if node.pixels is not None:
-        pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
-    return tape.note(
-        value, Node(PASS, (node,), value, nonnegative=node.nonnegative and nonnegative, pixels=pixels)
-    )
+    else:
+        new = Node(PASS, (node,), value, gate=node.gate)
+        if node.pixels is not None:
+            new.pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
+    new.nonnegative, new.magnitude = node.nonnegative and nonnegative, node.magnitude
+    return tape.note(value, new)

@@ -27,12 +27,12 @@ def dense(tensor: Tensor) -> Tensor:
 def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """Record one @ two + bias."""
     first, second = tape.find(one), tape.find(two)
-    if first is not None and second is not None and first.gate and second.gate:
-        return tape.gate_of(value, first, second)
-    for node in (first, second):
-        if node is not None and node.gate:
-            node.logits = None
-    if first is None or (second is not None and first.gate and not second.gate):
+    gates = [node for node in (first, second) if node is not None and node.gate]
+    if first is not None and second is not None and len(gates) == 2 and first.magnitude == second.magnitude:
+        return tape.product_of_gates(func, value, (first, one), (second, two), func_of(func))
+    for node in gates:
+        node.logits = None
+    if first is None or (second is not None and first.gate and (not second.gate or second.magnitude)):
         operation = Operation(
             lambda x, w: func_of(func)(w, x), lambda f, w, _: w.mT @ f if w.dim() > 1 else torch.outer(w, f)
         )
