@@ -43,7 +43,7 @@ REFUSED = {
     "power below 1": (Function(lambda m, x: m.layer(x) ** -0.5, **LINEAR), "'pow'"),
     "cosine": (Function(lambda m, x: m.layer(x).cos(), **LINEAR), "'cos'"),
     "cosine in a custom function": (Function(lambda m, x: m.layer(Cosine.apply(x)), **LINEAR), "'cos'"),
-    "exp": (Function(lambda m, x: m.layer(x).exp(), **LINEAR), "'exp'"),
+    "exp": (Function(lambda m, x: m.layer(m.layer(x).exp()), **LINEAR), "'exp'"),
     "division": (Function(lambda m, x: 1 / m.layer(x), **LINEAR), "'reciprocal'"),
     "softmax within": (nn.Sequential(nn.Linear(4, 3), nn.Softmax(1), nn.Linear(3, 3)), "remove the softmax"),
     "product of signals": (Function(lambda m, x: m.layer(x) * m.layer(x), **LINEAR), "neither of which is a gate"),

@@ -133,23 +133,31 @@ def convolution(
     outside: list[int],
     groups: int,
 ) -> Tensor:
-    """Convolutions and transposed convolutions of any dimension."""
+    """Convolutions and transposed convolutions of any dimension; weights that are scales get no relevance."""
     rest = (stride, padding, dilation, transposed, outside, groups)
+
+    def convolve(a: Tensor, w: Tensor) -> Tensor:
+        return func(a, w, None, *rest)
 
     def transpose(factors: Tensor, w: Tensor, shape: torch.Size) -> Tensor:
         like = _unread(shape, factors, w)
         return aten.convolution_backward(factors, like, w, None, *rest, [True, False, False])[0]
 
-    operation = Operation(
-        lambda a, w: func(a, w, None, *rest),
-        transpose,
-        beside=(1, 1) if groups == 1 and not transposed else None,
-    )
-    value = func(x, weight, bias, *rest)
-    if tape.find(x) is None:
-        return tape.refused(func, value, "Its weight must not depend on the input.", weight)
+    first, second = tape.find(x), tape.find(weight)
     shaped = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
-    return tape.linear(func, x, operation, weight, shaped, value)
+    if second is None or (first is not None and second.gate and not (first.gate and not first.magnitude)):
+        operation = Operation(convolve, transpose, beside=(1, 1) if groups == 1 and not transposed else None)
+        kept = weight if second is None else held(weight)
+        return tape.linear(func, x, operation, kept, shaped, func(x, weight, bias, *rest))
+    if shaped is not None:
+        return tape.record(aten.add.Tensor, (convolution(tape, func, x, weight, None, *rest), shaped), {})
+    value = convolve(x, weight)
+    if first is None or (first.gate and not second.gate):
+        return tape.linear(func, weight, Operation(lambda w, a: convolve(a, w)), held(x), None, value)
+    factors = ((first, x), (second, weight))
+    if first.gate:
+        return tape.product_of_gates(func, value, *factors, convolve)
+    return tape.product_of_signals(func, value, *factors, convolve)
 
 
 @records(
