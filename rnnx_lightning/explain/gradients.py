@@ -39,14 +39,27 @@ class GradientMethod(Attributor):
 
     def _gradient(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         """Gradient of the explained logit, in the structure of `x`. The state of the network is restored."""
-        with kept_state(network_of(model)):
+        try:
+            with kept_state(network_of(model)):
+                return self._gradient_of_pass(model, x, target)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            if self.create_graph:
+                raise UnexplainableError(
+                    "The network overwrites in place what its gradient needs (such as x /= s, s made of x). "
+                    f"Write x = x / s, or explain without create_graph. torch says: {error}"
+                ) from error
+        # Networks that are never differentiated by their input may do so. It costs a copy of what is overwritten.
+        with kept_state(network_of(model)), torch.autograd.graph.allow_mutation_on_saved_tensors():
             return self._gradient_of_pass(model, x, target)
 
     def _gradient_of_pass(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         x = mapped(lambda tensor: tensor.detach().requires_grad_(), x)
         leaves = tensors_of(x)
         with PlainSpelling() if self._looks_at_graph else nullcontext():
-            value, _ = explained_logit(model(x), x, target)
+            # A network may overwrite its input, but not a leaf of the graph.
+            value, _ = explained_logit(model(mapped(torch.clone, x)), x, target)
         if not value.requires_grad:
             raise UnexplainableError(
                 "The model's output has no gradient by its input: it is computed under torch.no_grad, detached, "

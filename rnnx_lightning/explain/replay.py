@@ -157,6 +157,8 @@ class Replay:
     def _note(self, result: Any, new: Any) -> None:
         for tensor, version in zip(tree_leaves(result), tree_leaves(new), strict=True):
             if isinstance(tensor, Tensor):
+                if tensor.is_contiguous() and not version.is_contiguous():  # a later view may need it
+                    version = laid_out(self._tape, version, tensor.stride())
                 self._put(tensor, version)
 
     def _put(self, tensor: Tensor, new: Tensor) -> None:

@@ -286,6 +286,18 @@ class Tape(Notes):
             operation = Operation(lambda x, w: function(w, x))
         return self.linear(func, signal, operation, factor, None, value)
 
+    def product_of_gates(
+        self, func: Any, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor], function: Any
+    ) -> Tensor:
+        """Record a product of two gates, which is a gate, and refused as a signal unless the composite chooses."""
+        (first, _), (second, _) = one, two
+        if self.composite.products == "refuse" or first.reason or second.reason:
+            return self.gate_of(value, first, second)
+        self.product_of_signals(func, value, one, two, function)
+        made = self.node(value)
+        made.gate, made.nonnegative = True, first.nonnegative and second.nonnegative
+        return value
+
     # -- moves -----------------------------------------------------------------------------------------------
 
     def move(self, value: Tensor, node: Node, movement: Movement, padding: bool = False) -> Tensor:
@@ -325,7 +337,8 @@ class Tape(Notes):
         new = Node(JOIN, nodes, value, joining)
         new.present = present_of(nodes, tensors, apply)
         new.gate = gate
-        new.lost = new.gate and any(node.lost for node in known)
+        new.lost = gate and any(node.lost for node in known)
+        new.magnitude = gate and any(node.magnitude for node in known)
         zero = [bool((t == 0).all()) if n is None else False for n, t in zip(nodes, tensors, strict=True)]
         sums = all(node.rule is not None for node in known)
         rules = [node.rule for node in known if node.rule is not None]

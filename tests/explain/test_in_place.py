@@ -7,7 +7,13 @@ from readers import assert_equal
 from torch import nn
 from two_layers import METHODS
 
-from rnnx_lightning.explain import UnexplainableError
+from rnnx_lightning.explain import (
+    GradientTimesInput,
+    GuidedBackprop,
+    IntegratedGradients,
+    Sensitivity,
+    UnexplainableError,
+)
 
 # In place, and the ordinary form of the same.
 ACTIVATIONS = {
@@ -137,3 +143,42 @@ def test_the_input_is_not_overwritten(name):
     assert torch.equal(x, kept)
     if relevance is not None:
         assert_equal(relevance, METHODS[name]()(nn.Sequential(nn.ReLU(), layer), x, 0), 1e-5)
+
+
+class Overwriting(nn.Module):
+    """Normalises its input in place, by a deviation that is computed from what is overwritten."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.out, self.in_place = nn.Linear(5, 4).double(), nn.Linear(4, 3).double(), in_place
+
+    def forward(self, x):
+        if self.in_place:
+            x -= x.mean(1, keepdim=True)
+            x /= torch.sqrt(x.var(1, keepdim=True) + 1e-5)
+        else:
+            x = x - x.mean(1, keepdim=True)
+            x = x / torch.sqrt(x.var(1, keepdim=True) + 1e-5)
+        return self.out(torch.relu(self.layer(x)))
+
+
+GRADIENTS = {
+    "sensitivity": Sensitivity,
+    "gradient x input, gates constant": lambda: GradientTimesInput(gates="constant"),
+    "guided": GuidedBackprop,
+    "integrated": IntegratedGradients,
+}
+
+
+@pytest.mark.parametrize("name", METHODS | GRADIENTS)
+@pytest.mark.filterwarnings("ignore")
+def test_the_input_may_be_overwritten(name):
+    method = (METHODS | GRADIENTS)[name]()
+    x, target = torch.randn(4, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 1])
+    assert_equal(method(Overwriting(True), x, target), method(Overwriting(False), x, target))
+
+
+def test_a_graph_of_what_is_overwritten_is_refused():
+    with pytest.raises(UnexplainableError, match="Write x = x / s"):
+        Sensitivity(create_graph=True)(Overwriting(True), torch.randn(4, 5, dtype=torch.float64), 0)

@@ -43,14 +43,13 @@ REFUSED = {
     "power below 1": (Function(lambda m, x: m.layer(x) ** -0.5, **LINEAR), "'pow'"),
     "cosine": (Function(lambda m, x: m.layer(x).cos(), **LINEAR), "'cos'"),
     "cosine in a custom function": (Function(lambda m, x: m.layer(Cosine.apply(x)), **LINEAR), "'cos'"),
-    "exp": (Function(lambda m, x: m.layer(x).exp(), **LINEAR), "'exp'"),
+    "exp": (Function(lambda m, x: m.layer(m.layer(x).exp()), **LINEAR), "'exp'"),
     "division": (Function(lambda m, x: 1 / m.layer(x), **LINEAR), "'reciprocal'"),
     "softmax within": (nn.Sequential(nn.Linear(4, 3), nn.Softmax(1), nn.Linear(3, 3)), "remove the softmax"),
     "product of signals": (Function(lambda m, x: m.layer(x) * m.layer(x), **LINEAR), "neither of which is a gate"),
     "product of gates": (
         Function(lambda m, x: m.layer(x.sigmoid() * m.layer(x).sigmoid()), **LINEAR), "two gates"),
     "matrix product of signals": (Function(lambda m, x: x @ (x.t() @ x), **LINEAR), "two signals"),
-    "detached": (Function(lambda m, x: m.layer(x).detach(), **LINEAR), "'detach'"),
     "clamped by a signal": (Function(lambda m, x: m.layer(x).clamp(min=x.tanh()), **LINEAR), "first argument"),
     "cumulative product": (Function(lambda m, x: m.layer(x).cumprod(1), **LINEAR), "'cumprod'"),
     "batch norm in train mode": (

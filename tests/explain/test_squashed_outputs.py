@@ -30,6 +30,7 @@ SQUASHED = {
     "sigmoid_": lambda z: z.sigmoid_(),
     "sigmoid of each": lambda z: torch.stack([column.sigmoid() for column in z.unbind(1)], 1),
     "log of softmax": lambda z: torch.softmax(z, 1).log(),
+    "exp": torch.exp,
 }
 
 

@@ -190,12 +190,10 @@ for _operation in (aten.softplus.default, aten.sqrt.default, aten.log1p.default)
     register(_operation, gate(None))
 for _operation in (aten.sign.default, aten.sgn.default):
     register(_operation, gate(None, nonnegative=False))
-for _operation in (
-    aten.exp.default, aten.exp2.default, aten.pow.Scalar, aten.cosh.default,
-    aten.affine_grid_generator.default,
-):  # fmt: skip
+register(aten.exp.default, gate(AS_SIGNAL, squashes=True))
+for _operation in (aten.exp2.default, aten.pow.Scalar, aten.cosh.default, aten.affine_grid_generator.default):
     register(_operation, gate(AS_SIGNAL))
-for _operation in (aten.cos.default, aten.logcumsumexp.default, aten.logsumexp.default, aten.cumprod.default):
+for _operation in (aten.cos.default, aten.logcumsumexp.default, aten.cumprod.default):
     register(_operation, gate(AS_SIGNAL, nonnegative=False))
 weighs = gate(
     "It can weight signals (attention), but has no rule as a signal. Explain the logits: remove the softmax from "
@@ -244,7 +242,7 @@ for _operation in (
 
 
 def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Max pooling, a maximum over time, sorting: the winner takes all."""
+    """Max pooling, a maximum over time, sorting: the winner takes all; by logsumexp, shares by the softmax."""
     value, node = func(tensor, *args, **kwargs), tape.node(tensor)
     first = value[0] if isinstance(value, tuple | list) else value
     if node.gate and node.reason is not None:
@@ -274,7 +272,7 @@ for _operation in (
     aten.adaptive_max_pool3d.default, aten.max.default, aten.max.dim, aten.amax.default, aten.topk.default,
     aten.sort.default, aten.sort.stable, aten.min.dim, aten.min.default, aten.amin.default, aten.kthvalue.default,
     aten.median.dim, aten.cummax.default, aten.cummin.default, aten.max_pool2d.default,
-    aten.fractional_max_pool2d.default,
+    aten.fractional_max_pool2d.default, aten.logsumexp.default,
 ):  # fmt: skip
     register(_operation, winner)
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.elementwise import written_out
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, aten, records
@@ -35,9 +36,8 @@ def add(
         node, tensor, constant = (second, two, one) if first is None else (first, one, two)
         assert node is not None  # one of them depends on the input
         return plus_constant(tape, value, node, tensor, constant)
-    if first.gate and second.gate and (first.lost or second.lost):
-        return tape.gate_of(value, first, second, lost=True)
-    if first.lost or second.lost:  # a gate times a constant is a constant
+    both = first.gate and second.gate
+    if not both and (first.lost or second.lost):  # a gate times a constant is a constant
         node, tensor, constant = (second, two, one) if first.lost else (first, one, two)
         plus_constant(tape, value, node, tensor, held(constant))
         found = tape.node(value)
@@ -45,7 +45,8 @@ def add(
         return value
     result = tape.add(value, (first, one), (second, two))
     found = tape.node(result)
-    found.gate = first.gate and second.gate
+    found.gate, found.lost = both, both and (first.lost or second.lost)
+    found.magnitude = both and (first.magnitude or second.magnitude)
     found.gated = first.gated or second.gated
     return result
 
@@ -84,15 +85,14 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         assert node is not None  # one of them depends on the input
         return scaled(tape, value, node, tensor, constant, None)
     if first.gate and second.gate and first.magnitude == second.magnitude and first is not second:
-        if tape.composite.products == "refuse" or first.reason or second.reason:
-            return tape.gate_of(value, first, second)
-        tape.product_of_signals(func, value, (first, one), (second, two), func)
-        made = tape.node(value)
-        made.gate, made.nonnegative = True, first.nonnegative and second.nonnegative
-        return value
+        return tape.product_of_gates(func, value, (first, one), (second, two), func)
     if first is second:  # a square: all is the one's
-        return tape.note(value, Node(PASS, (first,), value, nonnegative=True, gate=first.gate))
+        made = Node(PASS, (first,), value, nonnegative=True, gate=first.gate)
+        made.magnitude = first.magnitude
+        return tape.note(value, made)
     if not first.gate and not second.gate:
+        if first.shape == second.shape and (source := written_out(first, second)) is not None:
+            return tape.note(value, Node(PASS, (source,), value))
         return tape.product_of_signals(func, value, (first, one), (second, two), func)
     second_signals = first.gate and not (second.gate and first.magnitude)
     node, tensor, gate, known = (second, two, one, first) if second_signals else (first, one, two, second)
@@ -124,7 +124,9 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     if first is None:
         return tape.gate_of(value, second, refusal=AS_SIGNAL.format(f"torch.ops.{func}"), func=func)
     if first.gate and not first.magnitude:
-        return tape.gate_of(value, first, second)
+        return tape.gate_of(
+            value, *((first, second) if tape.composite.products in ("refuse", "right") else (first,))
+        )
     return scaled(tape, value, first, one, 1 / held(two), True if second.nonnegative else None)
 
 
@@ -183,11 +185,23 @@ def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
 
 @records("pow.Tensor_Tensor")
 def power_of_tensor(tape: Tape, func: Any, tensor: Tensor, exponent: Tensor) -> Tensor:
-    """A power with one exponent, a parameter."""
-    if tape.find(exponent) is not None or exponent.numel() != 1:
-        value = func(tensor, exponent)
-        return tape.refused(func, value, "Only a power with one constant exponent has a rule.", tensor, exponent)
-    return tape.record(aten.pow.Tensor_Scalar, (tensor, exponent.item()), {})
+    """As with a number; an exponent that depends on the input gets no relevance."""
+    node, above = tape.find(tensor), tape.find(exponent)
+    if above is None and exponent.numel() == 1:
+        return tape.record(aten.pow.Tensor_Scalar, (tensor, exponent.item()), {})
+    value = func(tensor, exponent)
+    if node is None or (above is not None and not above.gate) or value.shape != tensor.shape:
+        advice = "Its exponents must be constants, or scales (the output of a sigmoid or softplus)."
+        return tape.refused(func, value, advice, tensor, exponent)
+    if node.gate and not node.magnitude:
+        return tape.gate_of(value, node)
+    low = bool((exponent <= 0).any())
+    if low:
+        refusal = AS_SIGNAL.format(f"torch.ops.{func}")
+        return tape.gate_of(value, node, nonnegative=True, refusal=refusal, func=func)
+    made = Node(PASS, (node,), value, nonnegative=node.nonnegative and node.pixels is None, gate=node.gate)
+    made.magnitude = node.magnitude
+    return tape.note(value, made)
 
 
 SCALES.update((power, power_of_tensor))
@@ -226,7 +240,7 @@ def scaled(
     tape: Tape, value: Tensor, node: Node, tensor: Tensor, factor: Operand, nonnegative: bool | None
 ) -> Tensor:
     """Record `tensor * factor`; the factor gets no relevance."""
-    if node.gate:
+    if node.gate and (not node.magnitude or node.reason is not None):
         number = not isinstance(factor, Tensor)
         positive = node.nonnegative and (bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0)
         return tape.gate_of(value, node, lost=node.lost or not (number or node.magnitude), nonnegative=positive)
@@ -235,15 +249,12 @@ def scaled(
     if node.rule is not None:
         depth = node.depth + 1
         normalise = depth % EVERY == 0
-        new = Node(
-            SCALE, (node,), value, Scaling(factor, nonnegative, normalise), node.nonnegative and nonnegative
-        )
+        new = Node(SCALE, (node,), value, Scaling(factor, nonnegative, normalise), gate=node.gate)
         tape.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, depth, node.scaled or normalise
-        return tape.note(value, new)
-    pixels = None
-    if node.pixels is not None:
-        pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
-    return tape.note(
-        value, Node(PASS, (node,), value, nonnegative=node.nonnegative and nonnegative, pixels=pixels)
-    )
+    else:
+        new = Node(PASS, (node,), value, gate=node.gate)
+        if node.pixels is not None:
+            new.pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
+    new.nonnegative, new.magnitude = node.nonnegative and nonnegative, node.magnitude
+    return tape.note(value, new)

@@ -27,12 +27,12 @@ def dense(tensor: Tensor) -> Tensor:
 def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """Record one @ two + bias."""
     first, second = tape.find(one), tape.find(two)
-    if first is not None and second is not None and first.gate and second.gate:
-        return tape.gate_of(value, first, second)
-    for node in (first, second):
-        if node is not None and node.gate:
-            node.logits = None
-    if first is None or (second is not None and first.gate and not second.gate):
+    gates = [node for node in (first, second) if node is not None and node.gate]
+    if first is not None and second is not None and len(gates) == 2 and first.magnitude == second.magnitude:
+        return tape.product_of_gates(func, value, (first, one), (second, two), func_of(func))
+    for node in gates:
+        node.logits = None
+    if first is None or (second is not None and first.gate and (not second.gate or second.magnitude)):
         operation = Operation(
             lambda x, w: func_of(func)(w, x), lambda f, w, _: w.mT @ f if w.dim() > 1 else torch.outer(w, f)
         )
@@ -133,23 +133,31 @@ def convolution(
     outside: list[int],
     groups: int,
 ) -> Tensor:
-    """Convolutions and transposed convolutions of any dimension."""
+    """Convolutions and transposed convolutions of any dimension; weights that are scales get no relevance."""
     rest = (stride, padding, dilation, transposed, outside, groups)
+
+    def convolve(a: Tensor, w: Tensor) -> Tensor:
+        return func(a, w, None, *rest)
 
     def transpose(factors: Tensor, w: Tensor, shape: torch.Size) -> Tensor:
         like = _unread(shape, factors, w)
         return aten.convolution_backward(factors, like, w, None, *rest, [True, False, False])[0]
 
-    operation = Operation(
-        lambda a, w: func(a, w, None, *rest),
-        transpose,
-        beside=(1, 1) if groups == 1 and not transposed else None,
-    )
-    value = func(x, weight, bias, *rest)
-    if tape.find(x) is None:
-        return tape.refused(func, value, "Its weight must not depend on the input.", weight)
+    first, second = tape.find(x), tape.find(weight)
     shaped = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
-    return tape.linear(func, x, operation, weight, shaped, value)
+    if second is None or (first is not None and second.gate and not (first.gate and not first.magnitude)):
+        operation = Operation(convolve, transpose, beside=(1, 1) if groups == 1 and not transposed else None)
+        kept = weight if second is None else held(weight)
+        return tape.linear(func, x, operation, kept, shaped, func(x, weight, bias, *rest))
+    if shaped is not None:
+        return tape.record(aten.add.Tensor, (convolution(tape, func, x, weight, None, *rest), shaped), {})
+    value = convolve(x, weight)
+    if first is None or (first.gate and not second.gate):
+        return tape.linear(func, weight, Operation(lambda w, a: convolve(a, w)), held(x), None, value)
+    factors = ((first, x), (second, weight))
+    if first.gate:
+        return tape.product_of_gates(func, value, *factors, convolve)
+    return tape.product_of_signals(func, value, *factors, convolve)
 
 
 @records(

@@ -38,7 +38,7 @@ def batch_norm(
             result = tape.record(aten.mul.Tensor, (result, weight.view(shape)), {})
         if bias is not None:
             result = shifted(tape, result, bias.view(shape))
-        return (result, *value[1:])
+        return (tape.stand_in(value[0], result), *value[1:])
     if training or mean is None or variance is None:
         tape.refused(func, value[0], "In train mode it depends on other examples: call model.eval().", x)
         return value
@@ -46,7 +46,7 @@ def batch_norm(
     scale = scale if weight is None else scale * weight
     shift = -mean * scale if bias is None else bias - mean * scale
     result = scaled_and_shifted(tape, x, scale.view(shape), shift.view(shape))
-    return (result, *value[1:])
+    return (tape.stand_in(value[0], result), *value[1:])
 
 
 def scaled_and_shifted(tape: Tape, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
@@ -100,7 +100,7 @@ def layer_norm(
         result = tape.record(aten.mul.Tensor, (result, weight), {})
     if bias is not None:
         result = shifted(tape, result, bias)
-    return (result, *value[1:])
+    return (tape.stand_in(value[0], result), *value[1:])
 
 
 @records("native_group_norm.default")
@@ -118,7 +118,7 @@ def group_norm(
 ) -> Any:
     """Group norm: like layer norm, over the channels of a group and all positions."""
     value = func(x, weight, bias, n, c, hw, groups, epsilon)
-    grouped = tape.record(aten.view.default, (x.contiguous() if tape.find(x) is None else x, [n, groups, -1]), {})
+    grouped = tape.record(aten.reshape.default, (x, [n, groups, -1]), {})
     scale = inverse_deviation(held(grouped), [-1], epsilon) if torch.is_grad_enabled() else value[2].unsqueeze(-1)
     result = tape.record(aten.mul.Tensor, (centred(tape, func, grouped, [-1]), scale), {})
     result = tape.record(aten.view.default, (result, list(x.shape)), {})
@@ -127,7 +127,7 @@ def group_norm(
         result = tape.record(aten.mul.Tensor, (result, weight.view(shape)), {})
     if bias is not None:
         result = shifted(tape, result, bias.view(shape))
-    return (result, *value[1:])
+    return (tape.stand_in(value[0], result), *value[1:])
 
 
 @records("_fused_rms_norm.default rms_norm.default")
@@ -141,7 +141,9 @@ def rms_norm(
     result = tape.record(aten.mul.Tensor, (x, scale), {})
     if weight is not None:
         result = tape.record(aten.mul.Tensor, (result, weight), {})
-    return result if isinstance(value, Tensor) else (result, *value[1:])
+    if isinstance(value, Tensor):
+        return tape.stand_in(value, result)
+    return (tape.stand_in(value[0], result), *value[1:])
 
 
 @records("var.correction std.correction")

@@ -119,6 +119,17 @@ for _undo, _names in (
         register(_operation, moving(_undo))
 
 
+@records("detach.default")
+def detach(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
+    """Relevance passes unchanged; a detached value that scales another signal gets none, as a constant does."""
+    value, node = func(tensor), tape.node(tensor)
+    tape.move(value, node, Movement(lambda part: part, lambda part: part))
+    if not node.gate and node.pixels is None:
+        made = tape.node(value)
+        made.gate = made.magnitude = True
+    return value
+
+
 @records("_to_copy.default")
 def copy(tape: Tape, func: Any, tensor: Tensor, **kwargs: Any) -> Tensor:
     """A change of memory layout, device or dtype; a rounded number, or a token, passes relevance unchanged."""

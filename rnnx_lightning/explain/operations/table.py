@@ -83,7 +83,6 @@ AS_SIGNAL = (
 
 ADVICE = {
     "mkldnn_rnn_layer": "Call nn.LSTM from Python, not from TorchScript or an extension.",
-    "detach": "It hides what its result depends on: remove it for explanations.",
     "_softmax": "Explain the logits: remove the softmax from the network.",
     "softmax": "Explain the logits: remove the softmax from the network.",
     "_log_softmax": "Explain the logits: remove the softmax from the network.",

@@ -72,8 +72,6 @@ class DLinear(nn.Module):
     real(12, 2),
     "mean and deviation taken off the input, put back on the output",
     target=(1, 0),
-    options={"products": "half"},
-    refused="detach",
 )
 class RevIN(nn.Module):
     def __init__(self):

@@ -21,7 +21,8 @@ def names(text: str) -> frozenset[str]:
 
 
 CHORDS = names(
-    "relu relu6 tanh gelu silu mish hardswish elu selu celu leaky_relu prelu hardtanh abs softsign tanhshrink"
+    "relu relu6 tanh gelu silu mish hardswish elu selu celu leaky_relu prelu hardtanh abs softsign tanhshrink "
+    "softshrink"
 )
 CONSTANTS = names("sigmoid hardsigmoid softmax softplus exp rsqrt sqrt std var norm reciprocal cumprod")
 AFFINE = names("add sub mul div __add__ __radd__ __sub__ __rsub__ __mul__ __rmul__ __truediv__ rsub batch_norm")
@@ -87,6 +88,8 @@ class Linearised(Plain):
             return CELLS[name.removesuffix("_cell")](*args)
         if name in REPLACED:
             return REPLACED[name](*args, **kwargs)
+        if name == "detach":  # a value is what it is: relevance does not ask for its gradient
+            return args[0]
         if name == "log_softmax":  # as the last operation, it is left out of what is explained
             return args[0]
         if name in CHORDS:

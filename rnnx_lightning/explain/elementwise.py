@@ -1,0 +1,52 @@
+"""Activations that are written out: a product such as x * (1 + tanh(x)) is a function of one value, x."""
+
+from rnnx_lightning.explain.linear import IDENTITY
+from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.rows import CONSTANT, LINEAR, PASS, RELU, SCALE, SUM
+
+STEPS = 32  # an activation is written in fewer operations
+
+
+def written_out(one: Node, two: Node) -> Node | None:
+    """The value x if a product of two signals is an activation f(x) with f(0) = 0; else None."""
+    for x in _reached(one):
+        first, second = _vanishes(one, x), _vanishes(two, x)
+        if first is not None and second is not None:
+            return x if first or second else None
+    return None
+
+
+def _sources(node: Node) -> list[Node]:
+    """What each entry is computed from, if it is computed from the same entries of other values alone."""
+    if node.row is LINEAR:
+        alone = len(node.call.maps) == 1 and node.call.maps[0].layer.operation is IDENTITY
+        sources = node.sources if alone else ()
+    else:
+        sources = node.sources if node.row in (PASS, RELU, SCALE, SUM) else ()
+    known = [source for source in sources if source is not None]
+    return known if all(source.row is CONSTANT or source.shape == node.shape for source in known) else []
+
+
+def _reached(node: Node) -> list[Node]:
+    """The values that a value is computed from entry by entry, itself among them, the nearest first."""
+    reached = [node]
+    for each in reached:
+        if len(reached) < STEPS:
+            reached += [s for s in _sources(each) if s.row is not CONSTANT and all(s is not r for r in reached)]
+    return reached
+
+
+def _vanishes(node: Node, x: Node) -> bool | None:
+    """Whether a function of x is 0 where x is 0, as far as one sees; None: it is not a function of x alone."""
+    ahead, seen, vanishes = [node], 0, True
+    while ahead:
+        each = ahead.pop()
+        if each is x:
+            continue
+        sources, seen = _sources(each), seen + 1
+        if each.row is CONSTANT or (each.gate and not each.magnitude):  # as 1 + x, or a sigmoid
+            vanishes = False
+        if (not sources and each.row is not CONSTANT) or seen > STEPS:
+            return None
+        ahead += sources
+    return vanishes

@@ -1,0 +1,101 @@
+"""What a network detaches keeps its relevance: LRP explains the value, which is the same without `detach`."""
+
+import pytest
+import torch
+from torch import nn
+
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, DeepTaylor, Epsilon, Gamma, ZBox, ZPlus
+
+METHODS = {
+    "epsilon": LRP(Epsilon(1e-9)),
+    "z+": LRP(ZPlus()),
+    "alpha-beta": LRP(AlphaBeta(2, 1)),
+    "gamma": LRP(Gamma(0.25)),
+    "z^B": LRP(Composite(ZPlus(), pixels=ZBox(-5, 5))),
+    "deep Taylor": DeepTaylor(-5, 5),
+}
+
+
+class Network(nn.Module):
+    def __init__(self, forward, detached=True):
+        super().__init__()
+        torch.manual_seed(0)
+        self.how, self.detached = forward, detached
+        self.read, self.gate, self.state, self.out = (nn.Linear(4, 4) for _ in range(4))
+
+    def held(self, x):
+        return x.detach() if self.detached else x
+
+    def forward(self, x):
+        return self.how(self, x)
+
+
+def reversible(m, x):
+    """Mean and deviation are taken off the input and put back on the output."""
+    mean = m.held(x.mean(1, keepdim=True))
+    deviation = m.held(torch.sqrt(x.var(1, keepdim=True, unbiased=False) + 1e-5))
+    return m.out((x - mean) / deviation) * deviation + mean
+
+
+def last_taken_off(m, x):
+    last = m.held(x[:, -1:])
+    return m.out(x - last) + last
+
+
+def truncated(m, x):
+    """A recurrent state is cut off from the steps before."""
+    state = torch.zeros_like(x)
+    for _ in range(3):
+        state = torch.tanh(m.read(x) + m.state(m.held(state)))
+    return m.out(state)
+
+
+def gated(m, x):
+    """A detached state is a signal beside a gate."""
+    gate = torch.sigmoid(m.gate(x))
+    state = torch.tanh(m.read(x))
+    for _ in range(2):
+        state = gate * m.held(state) + (1 - gate) * torch.tanh(m.state(x))
+    return m.out(state)
+
+
+def straight_through(m, x):
+    h = torch.tanh(m.read(x))
+    return m.out(h + m.held(h.round() - h))
+
+
+def in_place(m, x):
+    h = torch.relu(m.read(x))
+    return m.out(h.detach_() if m.detached else h)
+
+
+def attention(m, x):
+    """Weights times a detached memory."""
+    memory = m.held(m.read(x)).unsqueeze(2)
+    weights = torch.softmax(m.gate(x).unsqueeze(1) * torch.arange(4.0, dtype=x.dtype)[:, None], -1)
+    return m.out((weights @ memory).squeeze(2))
+
+
+WAYS = {
+    f.__name__: f for f in (reversible, last_taken_off, truncated, gated, straight_through, in_place, attention)
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("way", WAYS)
+def test_relevance_is_as_without_detach(way, method):
+    x = torch.randn(5, 4, dtype=torch.float64)
+    ours, plain = (METHODS[method](Network(WAYS[way], d).double(), x) for d in (True, False))
+    assert bool((plain != 0).any())
+    torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-12)
+
+
+def test_what_is_detached_as_a_factor_is_a_constant():
+    """The author of a network says by `detach` which factor of a product is no signal."""
+    x = torch.randn(5, 4, dtype=torch.float64)
+    model = Network(lambda m, x: m.out(torch.tanh(m.read(x)) * torch.tanh(m.gate(x)).detach())).double()
+    leaf = x.clone().requires_grad_()
+    h = model.read(leaf)
+    chord = (torch.tanh(h) / h).detach() * h * torch.tanh(model.gate(leaf)).detach()
+    (gradient,) = torch.autograd.grad(model.out(chord)[:, 2].sum(), leaf)
+    torch.testing.assert_close(LRP(Epsilon(1e-12))(model, x, 2), gradient * x, rtol=1e-6, atol=1e-9)

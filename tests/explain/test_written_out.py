@@ -1,0 +1,154 @@
+"""An activation is explained alike whether torch has it or the network writes it out."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from readers import assert_equal
+from torch import nn
+from two_layers import METHODS, data, network
+
+from rnnx_lightning.explain import LRP, Composite, Epsilon, UnexplainableError
+
+# Written out, and as torch has it.
+ACTIVATIONS = {
+    "GELU by tanh": (
+        lambda x: 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0)))),
+        lambda x: F.gelu(x, approximate="tanh"),
+    ),
+    "GELU by tanh, cube as a product": (
+        lambda x: x * (0.5 * (torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)) + 1)),
+        lambda x: F.gelu(x, approximate="tanh"),
+    ),
+    "GELU by erf": (lambda x: x * 0.5 * (1.0 + torch.erf(x / math.sqrt(2.0))), F.gelu),
+    "squared ReLU": (lambda x: F.relu(x) * torch.relu(x), lambda x: F.relu(x) ** 2),
+    "softsign": (lambda x: x / (1 + x.abs()), F.softsign),
+    "one exponent a unit": (
+        lambda x: F.relu(x) ** torch.linspace(1, 3, 7, dtype=x.dtype),
+        lambda x: F.relu(x) ** 2,
+    ),
+}
+
+
+class Between(nn.Module):
+    def __init__(self, activation):
+        super().__init__()
+        self.model, self.activation = network(nn.Identity), activation
+
+    def forward(self, x):
+        first, _, last = self.model
+        return last(self.activation(first(x)))
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore")
+def test_an_activation_written_out_is_the_activation(name, activation):
+    written, known = ACTIVATIONS[activation]
+    x, target = data()
+    if activation == "one exponent a unit":  # at the values of the one, by hand
+        with torch.no_grad():
+            h = Between(known).model[0](x)
+            scale = torch.where(h > 0, written(h) / known(h), 0)
+        known = lambda x, known=known, scale=scale: known(x) * scale  # noqa: E731
+    model, plain = Between(written), Between(known)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), plain(x))
+    assert_equal(METHODS[name]()(model, x, target), METHODS[name]()(plain, x, target))
+
+
+PRODUCTS = {
+    "of two layers": lambda h: torch.tanh(h) * torch.tanh(h.flip(1)),
+    "that is not 0 at 0": lambda h: (h + 1) * (torch.tanh(h) + 2),
+    "of a unit with all": lambda h: h * torch.tanh(h.sum(1, keepdim=True)).expand_as(h),
+}
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_other_products_are_refused(product):
+    x, target = data()
+    with pytest.raises(UnexplainableError, match="multiplies two signals"):
+        LRP(Epsilon())(Between(PRODUCTS[product]), x, target)
+
+
+def test_a_gate_as_exponent_gets_nothing():
+    """The sharpened attention of a neural Turing machine, w^g / sum w^g, is attention."""
+    x, target = data()
+    sharp = {}
+
+    def attend(h):
+        weights = h.softmax(1) ** (1 + F.softplus(h[:, :1]))
+        sharp["w"] = weights / (weights.sum(1, keepdim=True) + 1e-16)
+        return sharp["w"] * h
+
+    relevance = LRP(Epsilon(0.0))(Between(attend), x, target)
+    constant = sharp["w"].detach()
+    assert_equal(relevance, LRP(Epsilon(0.0))(Between(lambda h: constant * h), x, target))
+
+
+def test_logsumexp_is_a_soft_maximum():
+    x, target = data()
+    steps = {}
+
+    def pooled(h):
+        parts = steps["h"] = torch.stack([h, h.flip(1), -h], 1)
+        return torch.logsumexp(4 * parts, 1) / 4
+
+    model = Between(pooled)
+    relevance = LRP(Epsilon(0.0))(model, x, target)
+    weight, bias = model.model[0].weight.detach(), model.model[0].bias.detach()
+    h = x @ weight.T + bias
+    parts, share = torch.stack([h, h.flip(1), -h], 1), torch.softmax(4 * torch.stack([h, h.flip(1), -h], 1), 1)
+    above = model.model[2].weight.detach()[target] * (torch.logsumexp(4 * parts, 1) / 4)  # relevance of each unit
+    at = share * above.unsqueeze(1)
+    at = at[:, 0] + at[:, 1].flip(1) + at[:, 2]
+    torch.testing.assert_close(relevance, (at / h) @ weight * x)
+
+
+def test_weights_made_of_the_input():
+    """A convolution whose weights are gates is attention; whose weights are signals, a product."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 3, 8, dtype=torch.float64)
+
+    class Dynamic(nn.Module):
+        def __init__(self, squash):
+            super().__init__()
+            torch.manual_seed(1)
+            self.value, self.make, self.out = nn.Linear(8, 8), nn.Linear(8, 3), nn.Linear(8, 2)
+            self.squash, self.constant = squash, None
+            self.double()
+
+        def forward(self, x):
+            made = self.squash(self.make(x))
+            weight = made.view(3, 1, 3) if self.constant is None else self.constant
+            return self.out(F.conv1d(self.value(x), weight, padding=1, groups=3).sum(1))
+
+    model, same = Dynamic(lambda w: w.softmax(-1)), Dynamic(lambda w: w)
+    same.constant = model.make(x).softmax(-1).view(3, 1, 3).detach()
+    torch.testing.assert_close(LRP(Epsilon(0.0))(model, x, 0), LRP(Epsilon(0.0))(same, x, 0))
+    with pytest.raises(UnexplainableError, match="multiplies two signals"):
+        LRP(Epsilon(0.0))(Dynamic(torch.tanh), x, 0)
+    model = Dynamic(torch.tanh)
+    by_value = LRP(Composite(Epsilon(0.0), products="left"))(model, x, 0)
+    same.constant = torch.tanh(model.make(x)).view(3, 1, 3).detach()
+    torch.testing.assert_close(by_value, LRP(Epsilon(0.0))(same, x, 0))
+    spread = LRP(Composite(Epsilon(0.0), products="half", bias="spread"))(model, x, 0)
+    torch.testing.assert_close(spread.sum(), model(x)[0, 0].detach())
+
+
+def test_a_sum_of_gates_times_constants_is_a_signal():
+    x, target = data()
+    one, two = torch.linspace(-1, 1, 7, dtype=x.dtype), torch.linspace(1, 3, 7, dtype=x.dtype)
+    model = Between(lambda h: torch.sigmoid(h) * one + torch.sigmoid(h.flip(1)) * two)
+    relevance = LRP(Composite(Epsilon(0.0), bias="spread"))(model, x, target)
+    torch.testing.assert_close(relevance.sum(1), model(x).detach().gather(1, target[:, None])[:, 0])
+
+
+def test_a_quotient_of_gates_is_explained_where_one_is_told_to():
+    x, target = data()
+    model = Between(lambda h: torch.sigmoid(h) / torch.sigmoid(h.flip(1)))
+    with pytest.raises(UnexplainableError, match="two gates"):
+        LRP(Epsilon(0.0))(model, x, target)
+    relevance = LRP(Composite(Epsilon(0.0), products="half", bias="spread"))(model, x, target)
+    torch.testing.assert_close(relevance.sum(1), model(x).detach().gather(1, target[:, None])[:, 0])
