@@ -20,10 +20,10 @@ class CheckpointError(Exception):
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its place and moves it there when it is whole.
+    """Writes a checkpoint to a temporary file, and moves it to its place when it is complete.
 
-    A crash or a full disk while writing leaves the previous checkpoint as it was; what a crash has left
-    half-written is removed by the next one that is written to the same folder.
+    If writing fails or the process is killed, the previous checkpoint is unchanged. A file that was left
+    unfinished is removed when the next checkpoint is written to the same folder.
     """
 
     UNFINISHED = ".{}.part"
@@ -50,7 +50,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             kept = f"; the previous {path.name} is kept" if path.exists() else ""
             raise CheckpointError(
                 f"the checkpoint {path} cannot be written ({error}){kept}. Make room or choose another place "
-                "by --trainer.logger, then go on with --ckpt_path last"
+                "with --trainer.logger, then resume with --ckpt_path last"
             ) from error
 
 
@@ -84,11 +84,11 @@ def check_same_network(path: str | Path, configured: dict[str, Any]) -> None:
 
 
 def _defaults(class_path: str) -> dict[str, Any]:
-    """A network's arguments where none are given: it may have got more of them since a checkpoint was saved."""
+    """The default arguments of a network: it may have more of them than when a checkpoint was saved."""
     parser = ArgumentParser()
     try:
         parser.add_class_arguments(pkgutil.resolve_name(class_path), fail_untyped=False)
-    except (ImportError, AttributeError, ValueError):  # its code is no longer there
+    except (ImportError, AttributeError, ValueError):  # the code does not exist any more
         return {}
     return parser.get_defaults().as_dict()
 
@@ -135,7 +135,7 @@ def load_classifier(path: str | Path) -> SequenceClassifier:
             f"{path} does not say which network it holds (`rnnx fit` did not make it): load its weights in Python"
         )
     _check_version(path, checkpoint)
-    saved = checkpoint["hyper_parameters"]  # of these, how it was trained has changed its names since 0.1
+    saved = checkpoint["hyper_parameters"]  # names of other hyperparameters have changed since
     try:
         model = instantiate_module(
             SequenceClassifier, {key: saved[key] for key in ("network", "classes") if key in saved}
@@ -156,7 +156,7 @@ def load_data(path: str | Path, **changes: Any) -> MajoritySequences:
     """The data module that the checkpoint was trained on, with some arguments changed.
 
     Raises:
-        CheckpointError: see `read_checkpoint`; or its data are described by what this version does not know.
+        CheckpointError: see `read_checkpoint`; or this version does not know an argument of its data.
     """
     arguments = dict(read_checkpoint(path).get("datamodule_hyper_parameters", {}))
     arguments.pop("_instantiator", None)

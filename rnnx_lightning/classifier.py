@@ -24,15 +24,15 @@ from rnnx_lightning.schedule import (
     ADAM,
     ONE_CYCLE,
     advance,
+    changes_each_step,
     class_of,
-    follows_steps,
-    go_on_measuring,
-    make,
-    measures_the_same,
+    copy_settings,
+    keep_measurements,
+    lacks_total_steps,
+    make_optimizer,
+    monitor_the_same,
     same_class,
-    steps_in_all,
-    take_settings,
-    wants_steps,
+    total_steps_of,
 )
 
 
@@ -53,7 +53,7 @@ def rejection_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 def _metrics(stage: str, classes: int) -> MetricCollection:
     metrics: dict[str, Metric | MetricCollection] = {
-        "loss": MeanMetric(nan_strategy="disable"),  # `FiniteLoss` looks, without waiting for the device
+        "loss": MeanMetric(nan_strategy="disable"),  # looking for NaN waits for the device; `FiniteLoss` does it
         "accuracy": MulticlassAccuracy(num_classes=classes, average="micro", validate_args=False),
     }
     return MetricCollection(metrics, prefix=f"{stage}/", compute_groups=False)
@@ -65,15 +65,15 @@ class SequenceClassifier(L.LightningModule):
     Args:
         network: maps pictures (B, 1, 28, W) in [-1, 1] to logits (B, classes). A `RecurrentNetwork` encodes each
             distinct image of a batch once; any other module is given the assembled pictures.
-        optimizer: `class_path` and `init_args` of any of torch's, or of the user's own.
-        lr_scheduler: the same of its schedule; one that takes `total_steps` is laid over the whole run where they
-            are left out. None: the learning rate is constant, as published.
+        optimizer: `class_path` and `init_args` of the optimiser, one of torch's or your own.
+        lr_scheduler: the same for its schedule. If the schedule has an argument `total_steps` that is left out, it
+            is set to the steps of the whole run. None: the learning rate is constant, as published.
         classes: number of classes.
-        relevance_loss: added to the classification loss while training, and not logged as part of `train/loss`.
+        relevance_loss: added to the classification loss in training; `train/loss` is logged without it.
 
     Raises:
-        ValueError: learning rate or number of classes is out of range; later, if the data have another number of
-            classes, or the network gives something else than (B, classes) logits.
+        ValueError: the learning rate or the number of classes is out of range; later: the data have another number
+            of classes, or the network does not return logits (B, classes).
     """
 
     def __init__(
@@ -86,13 +86,13 @@ class SequenceClassifier(L.LightningModule):
     ) -> None:
         super().__init__()
         if not optimizer:
-            raise ValueError("optimizer: none is named; leave it out for Adam")
+            raise ValueError("optimizer: no class is given; leave the option out for Adam")
         rate = optimizer.get("init_args", {}).get("lr", 1.0)
         if not 0 < rate < math.inf:
             raise ValueError(f"optimizer.lr={rate} must be positive and finite")
         if classes < 2:
             raise ValueError(f"classes={classes} must be at least 2")
-        # From the command line these are class paths and numbers; a module given in Python is not stored.
+        # On the command line, arguments are class paths and numbers. Modules given in Python are not stored.
         with warnings.catch_warnings(action="ignore"):
             self.save_hyperparameters(logger=False)
         for name, made in (("network", nn.Module), ("relevance_loss", RelevanceLoss)):
@@ -101,22 +101,23 @@ class SequenceClassifier(L.LightningModule):
         self.network = network
         self.optimizer = optimizer
         self.lr_scheduler = lr_scheduler
-        self.rate_before: float | None = None  # the highest, where a schedule goes on with what was measured
+        # Of the run that is resumed: the learning rate, if its ReduceLROnPlateau continues, and `total_steps`.
+        self.rate_before: float | None = None
         self.steps_before: int | None = None
         self.classes = classes
         self.relevance_loss = relevance_loss
         self.train_metrics = _metrics("train", classes)
         self.val_metrics = _metrics("val", classes)
         self.test_metrics = _metrics("test", classes)
-        self.train_metrics.persistent(True)  # what a run that is resumed has counted in its epoch so far
+        self.train_metrics.persistent(True)  # a run may be resumed in the middle of an epoch
 
     def setup(self, stage: str) -> None:
-        """Refuse data of another number of classes; learn what the summary is to count operations for."""
+        """Refuse data with another number of classes; set the example for which the summary counts operations."""
         data = getattr(self.trainer, "datamodule", None)
         names = getattr(data, "class_names", None)
         if names is not None and len(names) != self.classes:
             raise ValueError(
-                f"model.classes={self.classes}, but the data have {len(names)} classes: let model.classes be that"
+                f"model.classes={self.classes}, but the data have {len(names)} classes: set model.classes to that"
             )
         if isinstance(data, MajoritySequences):
             self.example_input_array = torch.zeros(1, *data.picture_shape)
@@ -126,7 +127,7 @@ class SequenceClassifier(L.LightningModule):
         return self.network(image)
 
     def logits(self, batch: SequenceBatch) -> Tensor:
-        """(B, classes) of a batch; each distinct image is encoded once where the network can."""
+        """Logits (B, classes) of a batch; a `RecurrentNetwork` encodes each distinct image once."""
         network = self.network
         if isinstance(network, RecurrentNetwork) and batch.distinct.shape[-1] % network.columns == 0:
             return network(batch.distinct, batch.order)
@@ -138,35 +139,36 @@ class SequenceClassifier(L.LightningModule):
             raise ValueError(
                 f"{type(self.network).__name__} gives {tuple(logits.shape)} for a batch of {len(batch.label)} "
                 f"sequences of {self.classes} classes: it must give logits (batch, classes); "
-                "look at model.network.init_args"
+                "check model.network.init_args"
             )
         loss = rejection_cross_entropy(logits, batch.label)
-        # Repeated, not weighted: torchmetrics 1.9 drops the weights where it does not look for NaN.
+        # Repeated, not weighted: torchmetrics 1.9 drops the weights if nan_strategy is "disable".
         metrics["loss"].update(loss.detach().expand(len(batch.label)))
         metrics["accuracy"].update(logits.detach(), batch.label)
         return loss, logits
 
     def _log(self, metrics: MetricCollection) -> None:
-        """Log them for the epoch; doing so at each step would take a tenth of a small network's time."""
+        """Log metrics once per epoch. At each step, it would take a tenth of a small network's training time."""
         self.log_dict(metrics, on_step=False, on_epoch=True, prog_bar=True, batch_size=1)
 
     def on_train_batch_start(self, batch: SequenceBatch, batch_idx: int) -> None:
-        """Count from zero in each epoch; a run that is resumed in the middle of one goes on with another batch."""
+        """Reset the metrics at the first batch of an epoch. A run that is resumed later in an epoch keeps them."""
         if batch_idx == 0:
             self.train_metrics.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep what all ranks have counted in this epoch, not the first one alone."""
+        """Save the training metrics of all ranks, added up; Lightning would save those of rank 0."""
         with ExitStack() as synchronised:
             for metric in self.train_metrics.values():
                 synchronised.enter_context(metric.sync_context())
             checkpoint["state_dict"] |= self.train_metrics.state_dict(prefix="train_metrics.")
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let Lightning restore what a run goes on with.
+        """Remove from the checkpoint what a resumed run must not restore.
 
-        The first rank goes on with the counts; others, and a checkpoint without any, begin at zero. Another
-        optimiser begins without moments. A schedule is laid out anew, unless it depends on what was measured.
+        Rank 0 restores the training metrics, which were added up over all ranks; the others start at zero. A
+        different optimiser starts without moments. A schedule is computed anew (`on_train_start`), except a
+        `ReduceLROnPlateau` that monitors the same value as before.
         """
         for key, value in self.train_metrics.state_dict(prefix="train_metrics.").items():
             if self.global_rank > 0 or key not in checkpoint["state_dict"]:
@@ -177,7 +179,7 @@ class SequenceClassifier(L.LightningModule):
         schedules = checkpoint.get("lr_schedulers", [])
         self.steps_before = next((state.get("total_steps") for state in schedules), None)
         self.rate_before = None
-        if schedules and measures_the_same(before.get("lr_scheduler"), self.lr_scheduler):
+        if schedules and monitor_the_same(before.get("lr_scheduler"), self.lr_scheduler):
             self.rate_before = before["optimizer"]["init_args"]["lr"]
         elif schedules:
             checkpoint["lr_schedulers"] = []
@@ -190,7 +192,7 @@ class SequenceClassifier(L.LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: SequenceBatch, batch_idx: int) -> None:
-        """Log the training metrics where an epoch ends, or the run."""
+        """Log the training metrics at the end of an epoch or of the run."""
         trainer = self.trainer
         if trainer.is_last_batch or trainer.should_stop or 0 < trainer.max_steps <= trainer.global_step:
             self._log(self.train_metrics)
@@ -217,35 +219,35 @@ class SequenceClassifier(L.LightningModule):
         return {"prediction": prediction, "probability": probability, "label": batch.label}
 
     def configure_optimizers(self) -> Any:
-        """The optimiser with its schedule, stepped after each batch (cycles) or epoch (all others).
+        """The optimiser and its schedule, which is updated after each batch (cycles) or epoch (all others).
 
-        One that depends on what is measured is stepped by `on_train_epoch_end`, not by Lightning, which does so
-        after checkpoints are written, and not at all at the end of an epoch that was resumed.
+        A `ReduceLROnPlateau` is updated by `on_train_epoch_end`. Lightning would do so after checkpoints are
+        written, and not at the end of an epoch that was resumed.
 
         Raises:
-            ValueError: it does not say what it depends on.
+            ValueError: a `ReduceLROnPlateau` has no `monitor`.
         """
-        optimizer, schedule = self._made_anew()
+        optimizer, schedule = self._make_optimizer()
         if schedule is None:
             return optimizer
         if isinstance(schedule, ReduceLROnPlateau) and not hasattr(schedule, "monitor"):
             raise ValueError(
-                "lr_scheduler: torch's ReduceLROnPlateau does not say what it follows, Lightning's does: "
+                "lr_scheduler: torch's ReduceLROnPlateau has no option for what it monitors, Lightning's has: "
                 "--lr_scheduler lightning.pytorch.cli.ReduceLROnPlateau --lr_scheduler.monitor val/loss"
             )
         scheduled = {
             "scheduler": schedule,
-            "interval": "step" if follows_steps(schedule) else "epoch",
+            "interval": "step" if changes_each_step(schedule) else "epoch",
             "monitor": getattr(schedule, "monitor", None),
             "frequency": sys.maxsize if isinstance(schedule, ReduceLROnPlateau) else 1,
         }
         return {"optimizer": optimizer, "lr_scheduler": scheduled}
 
     def on_train_epoch_end(self) -> None:
-        """Step a schedule that depends on what is measured, once there has been a validation.
+        """Update a `ReduceLROnPlateau`, if there has been a validation.
 
         Raises:
-            ValueError: there is no such value.
+            ValueError: the value that it monitors is not logged.
         """
         schedule: Any = self.lr_schedulers()
         if not isinstance(schedule, ReduceLROnPlateau):
@@ -257,48 +259,48 @@ class SequenceClassifier(L.LightningModule):
             raise ValueError(f"lr_scheduler.monitor={name} is not among {', '.join(sorted(measured))}")
 
     def on_train_start(self) -> None:
-        """A run that is resumed follows optimiser and schedule that are asked for now, from where it is.
+        """Give a resumed run the optimiser settings and the schedule of its configuration, at the step reached.
 
-        Lightning has restored the optimiser's settings as they were, along with its moments, which stay. Of a
-        schedule that depends on what is measured, what was measured stays, and by how much the rate was reduced.
+        Lightning has restored the optimiser's moments, which are kept, and its old settings, which are replaced. A
+        `ReduceLROnPlateau` keeps what it has measured, and by how much it has reduced the learning rate.
         """
         if self.trainer.global_step == 0:
             return
-        optimizer, schedule = self._made_anew()
+        optimizer, schedule = self._make_optimizer()
         running: Any = self.optimizers(use_pl_optimizer=False)
         reduced = [group["lr"] for group in running.param_groups]
         if schedule is not None:
             following: Any = self.lr_schedulers()
             if self.rate_before is None:
-                advance(schedule, self._times_stepped(schedule))
+                advance(schedule, self._updates_so_far(schedule))
                 following.load_state_dict(schedule.state_dict())
             else:
-                go_on_measuring(following, schedule)
-        take_settings(running, optimizer)
+                keep_measurements(following, schedule)
+        copy_settings(running, optimizer)
         for group, rate in zip(running.param_groups, reduced, strict=True) if self.rate_before else ():
             group["lr"] = rate if group["lr"] == self.rate_before else group["lr"] * rate / self.rate_before
 
-    def _times_stepped(self, schedule: LRScheduler) -> int:
-        """How often a schedule was stepped until here, as far as that can be told of one that begins only now."""
+    def _updates_so_far(self, schedule: LRScheduler) -> int:
+        """How many updates a schedule would have had so far; 0 if they depend on measured values."""
         loop: Any = self.trainer.fit_loop
         if isinstance(schedule, ReduceLROnPlateau):
             return 0
-        return self.trainer.global_step if follows_steps(schedule) else loop.epoch_progress.current.processed
+        return self.trainer.global_step if changes_each_step(schedule) else loop.epoch_progress.current.processed
 
-    def _made_anew(self) -> tuple[Optimizer, LRScheduler | None]:
-        return make(self.network.parameters(), self.optimizer, self.lr_scheduler, self.total_steps)
+    def _make_optimizer(self) -> tuple[Optimizer, LRScheduler | None]:
+        return make_optimizer(self.network.parameters(), self.optimizer, self.lr_scheduler, self.total_steps)
 
     @property
     def total_steps(self) -> int | None:
-        """Steps that the schedule is laid over, those before a resume included; None if it does not ask for them.
+        """Steps of the whole run, including those before a resume; None if the schedule does not need them.
 
         Raises:
             ValueError: the schedule needs an end, and the run has none.
         """
-        if self.lr_scheduler is None or not wants_steps(self.lr_scheduler):
+        if self.lr_scheduler is None or not lacks_total_steps(self.lr_scheduler):
             return None
         trainer = self.trainer
-        if (steps := steps_in_all(trainer)) is None:
+        if (steps := total_steps_of(trainer)) is None:
             raise ValueError(
                 f"lr_scheduler={class_of(self.lr_scheduler).__name__} needs an end, but "
                 f"trainer.max_epochs={trainer.max_epochs} and trainer.max_steps={trainer.max_steps} set none: set "

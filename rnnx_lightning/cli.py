@@ -51,6 +51,7 @@ class RnnxCLI(LightningCLI):
     """LightningCLI for `SequenceClassifier` and `MajoritySequences`."""
 
     def __init__(self, args: list[str]) -> None:
+        self._parsers: list[LightningArgumentParser] = []  # of the subcommands, in their order
         usage = {
             command: {"usage": f"rnnx {command} [--config FILE] [options]   (rnnx {command} --help)"}
             for command in self.subcommands()
@@ -70,6 +71,7 @@ class RnnxCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add options for the checkpoint callback, which every run has, the optimiser and its schedule."""
+        self._parsers.append(parser)
         parser.add_lightning_class_args(BestAndLast, "checkpoint")
         parser.add_optimizer_args()
         parser.add_lr_scheduler_args()
@@ -84,7 +86,7 @@ class RnnxCLI(LightningCLI):
                 "trainer.callbacks": [{"class_path": "rnnx_lightning.callbacks.Explainability"}],
             }
         )
-        # The model makes both itself, as a resumed run needs them anew, which Lightning does not provide for.
+        # The model creates both, because a resumed run creates them again, which LightningCLI does not support.
         for key in ("optimizer", "lr_scheduler"):
             parser.link_arguments(key, f"model.{key}", compute_fn=_described)
         parser.link_arguments("data.columns", "model.network.init_args.columns")
@@ -93,7 +95,8 @@ class RnnxCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse. Lightning's method would warn whenever `args` are given."""
         assert isinstance(args, list)
-        self.config = parse(parser, args, self._subcommand_parsers[args[0]])
+        parsers = dict(zip(self.subcommands(), self._parsers, strict=True))
+        self.config = parse(parser, args, parsers[args[0]])
         seed = self.config[self.config["subcommand"]].get("seed_everything")
         if isinstance(seed, int) and not isinstance(seed, bool) and not 0 <= seed < 2**32:
             raise ValueError(f"seed_everything={seed} must be between 0 and {2**32 - 1}")
@@ -101,7 +104,8 @@ class RnnxCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint for `--ckpt_path last`; refuse a damaged one, and one of another network.
 
-        Lightning would silently prefer the checkpoint's hyperparameters to the configuration.
+        This replaces a private method, as there is no public way to turn it off: Lightning would silently prefer
+        the checkpoint's hyperparameters to the configuration.
         """
         config = self.config[self.config["subcommand"]]
         if "weights_only" in config:
@@ -119,7 +123,7 @@ class RnnxCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Add the callbacks of every run; show a progress bar on a terminal, and one line per epoch elsewhere."""
-        config = self._get(self.config_init, "trainer")
+        config = self.config_init[self.subcommand].trainer
         callbacks: list[Callback] = [
             StepRandomness(),
             FiniteLoss(),
@@ -226,7 +230,7 @@ def _described(chosen: Namespace | None) -> dict[str, Any] | None:
 
 
 class _NoTips(logging.Filter):
-    """Removes Lightning's advertisements from the log."""
+    """Removes Lightning's tips from the log."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "Tip:" not in record.getMessage()

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Writing files completely or not at all."""
 
 import json
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ def with_suffixes(name: str, *suffixes: str) -> list[Path]:
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Where to write what is then moved to `path`, so that it is there whole or not at all."""
+    """A place to write a file that is moved to `path` at the end; after an error, nothing is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.part")
     try:
@@ -26,6 +26,6 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a file in one move, so that it is there whole or not at all."""
+    """Write a JSON file, completely or not at all."""
     with written_whole(path) as unfinished:
         unfinished.write_text(json.dumps(content, indent=2) + "\n")

@@ -63,7 +63,7 @@ def parse(parser: "ArgumentParser", arguments: list[str], command: "ArgumentPars
 def _message(said: str, parser: "ArgumentParser", arguments: list[str]) -> str:
     """The message of jsonargparse in short, with suggestions, and the config files that were read."""
     words = [word.partition("=")[0].strip("'\":,.") for word in said.split()]
-    options = parser._option_string_actions
+    options = _options(parser)
     lines = [
         f"{old} is now {new}"
         for old, new in RENAMED.items()
@@ -75,6 +75,12 @@ def _message(said: str, parser: "ArgumentParser", arguments: list[str]) -> str:
     if files := _configs(arguments):
         lines.append(f"config files, in this order: {', '.join(files)}")
     return "\n".join([*lines, f"({parser.prog.replace(' [options]', '')} --help shows all options)"])
+
+
+def _options(parser: "ArgumentParser") -> set[str]:
+    """The options of a parser, as they are written on the command line."""
+    keys = parser.get_defaults().keys(branches=True)
+    return {"--help", "--print_config", *(f"--{key.replace('.init_args', '')}" for key in keys)}
 
 
 def _nearest(words: list[str], options: Iterable[str]) -> list[str]:

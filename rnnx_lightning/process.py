@@ -26,7 +26,7 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """No garbage collection while modules are imported, nor of them later: they stay until the end."""
+    """Collect no garbage while modules are imported, and never scan the imported modules: they are not freed."""
     gc.disable()
     try:
         yield
@@ -37,10 +37,10 @@ def importing() -> Iterator[None]:
 
 @contextmanager
 def denormals_flushed() -> Iterator[None]:
-    """Let numbers below 1e-38 be 0 on the CPU, in the threads that torch starts meanwhile, too.
+    """Flush denormal numbers (below 1e-38) to 0 on the CPU, also in threads that torch starts in the meantime.
 
-    Gradients that vanish on their way through hundreds of time steps become such numbers, and a matrix product of
-    them takes five times as long.
+    Gradients that vanish over hundreds of time steps become such numbers, and a matrix product with them takes
+    five times as long.
     """
     import torch
 
@@ -52,9 +52,10 @@ def denormals_flushed() -> Iterator[None]:
 
 
 def look_for_no_driver() -> None:
-    """Where there is no GPU, let torch's optimisers not look for NVIDIA's driver at every step.
+    """Without a GPU, keep torch's optimisers from looking for NVIDIA's driver at every step.
 
-    Lightning has them look in a way after which a process can still be forked. Without a driver it takes 0.3 ms.
+    Lightning sets a variable that makes them ask the driver, so that processes can be forked later. Without a
+    driver, this takes 0.3 ms per step.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Training on relevance itself: what is else only measured becomes part of the loss."""
+"""Training on relevance: the score of an explanation becomes part of the loss."""
 
 import math
 import warnings
@@ -12,12 +12,12 @@ from rnnx_lightning.metrics.functional import majority_cosine_similarity
 class RelevanceLoss:
     """weight * (1 - cosine similarity of the majority mask and the relevance per sample).
 
-    It tells the network where to look. A network that was trained with it cannot be compared with one that found
-    that out by itself, so its results belong into a table of their own.
+    It tells the network where to look. So do not compare a network that was trained with it with one that was
+    trained on labels only; its results belong in a table of their own.
 
     Args:
-        method: whose relevance is trained; made with `create_graph=True`.
-        weight: of this loss beside the classification loss, positive.
+        method: the method whose relevance is trained, with `create_graph=True`.
+        weight: factor of this loss in the sum with the classification loss, positive.
 
     Raises:
         ValueError: the weight is out of range, or the method's relevance cannot be trained.
@@ -35,10 +35,10 @@ class RelevanceLoss:
         self.weight = weight
 
     def __call__(self, network: nn.Module, image: Tensor, label: Tensor, majority: Tensor) -> Tensor:
-        """The loss of a batch, a scalar; relevance is that of the network in eval mode, without dropout.
+        """The loss of a batch, a scalar. Relevance is computed in eval mode, without dropout.
 
         Args:
-            network: each of its modules in any mode, which it keeps.
+            network: its modules may be in any mode, and are in the same mode afterwards.
             image: (B, 1, H, W).
             label: (B,) the explained class.
             majority: (B, S) bool.
@@ -47,7 +47,7 @@ class RelevanceLoss:
         network.eval()
         try:
             with warnings.catch_warnings():
-                # Before it is trained, many logits are not positive: such an example gives no gradient.
+                # At the start of training, many logits are not positive; such examples give no gradient.
                 warnings.simplefilter("ignore", NothingToExplainWarning)
                 relevance = self.method(network, image, label)
         finally:

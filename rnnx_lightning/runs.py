@@ -31,7 +31,7 @@ def run_name(configs: list[str]) -> str:
 
 
 def several(given: Any) -> list[Any]:
-    """As a list, what may also be given as None or as a single item."""
+    """A list of what may be None, a single item or a list."""
     return given if isinstance(given, list) else [] if given is None else [given]
 
 

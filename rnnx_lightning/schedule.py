@@ -1,4 +1,4 @@
-"""The optimiser and its schedule, how far a schedule reaches, and how a run that is resumed follows them.
+"""The optimiser and its schedule, the number of steps of a run, and what both keep when a run is resumed.
 
 Both are described as in YAML, `{"class_path": ..., "init_args": {...}}`: plain data that a checkpoint can hold.
 """
@@ -19,7 +19,7 @@ Described = dict[str, Any]
 
 
 def adam(lr: float) -> Described:
-    """Adam at a learning rate, with one kernel for all parameters."""
+    """Adam with a learning rate, fused: one kernel updates all parameters."""
     return {"class_path": "torch.optim.Adam", "init_args": {"lr": lr, "fused": True}}
 
 
@@ -30,14 +30,14 @@ ONE_CYCLE: Described = {"class_path": "rnnx_lightning.schedule.OneCycle"}
 class OneCycle(OneCycleLR):
     """Warms up to the optimiser's learning rate, then anneals to nearly 0 [Smith & Topin 2018].
 
-    Momentum, where the optimiser has any, goes the other way, from 0.95 to 0.85 and back.
+    Momentum, if the optimiser has it, changes in the opposite direction, from 0.95 to 0.85 and back.
 
     Args:
-        optimizer: with its highest learning rate.
-        total_steps: of the cycle; null: those of the run.
-        pct_start: part of them that warms up.
-        div_factor: the first learning rate is so many times smaller than the highest.
-        final_div_factor: the last one is so many times smaller than the first.
+        optimizer: its learning rate is the highest one of the cycle.
+        total_steps: number of steps of the cycle; null: the steps of the run.
+        pct_start: share of the steps that warm up, between 0 and 1.
+        div_factor: the first learning rate is the highest one divided by this.
+        final_div_factor: the last learning rate is the first one divided by this.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ def class_of(described: Described) -> Any:
 
 
 def same_class(one: Described | None, other: Described | None) -> bool:
-    """Whether both name the same class; one that cannot be found any more is another."""
+    """Whether both name the same class. A class that cannot be imported is not the same as any other."""
     if one is None or other is None:
         return one is other
     try:
@@ -76,34 +76,34 @@ def same_class(one: Described | None, other: Described | None) -> bool:
         return False
 
 
-def wants_steps(schedule: Described) -> bool:
-    """Whether a schedule takes the number of the run's steps, `total_steps`, and it is left out."""
+def lacks_total_steps(schedule: Described) -> bool:
+    """Whether a schedule has an argument `total_steps`, and it is left out."""
     if "total_steps" not in inspect.signature(class_of(schedule)).parameters:
         return False
     arguments = schedule.get("init_args", {})
     return arguments.get("total_steps") is None and arguments.get("epochs") is None
 
 
-def make(
+def make_optimizer(
     parameters: Iterable[nn.Parameter], optimizer: Described, schedule: Described | None, steps: int | None
 ) -> tuple[Optimizer, LRScheduler | None]:
-    """An optimiser of parameters, and its schedule over so many steps."""
+    """Create an optimiser of parameters, and its schedule over a number of steps."""
     made: Optimizer = class_of(optimizer)(parameters, **optimizer.get("init_args", {}))
     if schedule is None:
         return made, None
     arguments = dict(schedule.get("init_args", {}))
-    if wants_steps(schedule):
+    if lacks_total_steps(schedule):
         arguments["total_steps"] = steps
     return made, class_of(schedule)(made, **arguments)
 
 
-def follows_steps(schedule: LRScheduler) -> bool:
+def changes_each_step(schedule: LRScheduler) -> bool:
     """Whether a schedule changes after each step, as cycles do; others change after each epoch."""
     return isinstance(schedule, OneCycleLR | CyclicLR)
 
 
-def measures_the_same(one: Described | None, other: Described | None) -> bool:
-    """Whether both are a schedule that depends on what is measured, of the same value."""
+def monitor_the_same(one: Described | None, other: Described | None) -> bool:
+    """Whether both are a `ReduceLROnPlateau` that monitors the same value."""
     if (
         one is None
         or other is None
@@ -115,8 +115,8 @@ def measures_the_same(one: Described | None, other: Described | None) -> bool:
     return all(first.get(key) == second.get(key) for key in ("monitor", "mode"))
 
 
-def go_on_measuring(schedule: ReduceLROnPlateau, asked: LRScheduler) -> None:
-    """Give a schedule the options of another one; what it has measured stays."""
+def keep_measurements(schedule: ReduceLROnPlateau, asked: LRScheduler) -> None:
+    """Give a schedule the options of another one; it keeps what it has measured."""
     measured = {
         key: getattr(schedule, key) for key in ("best", "num_bad_epochs", "cooldown_counter", "last_epoch")
     }
@@ -124,26 +124,27 @@ def go_on_measuring(schedule: ReduceLROnPlateau, asked: LRScheduler) -> None:
 
 
 def advance(schedule: LRScheduler, times: int) -> None:
-    """Bring a schedule, and its optimiser's learning rate, to where it is after so many steps or epochs."""
-    with warnings.catch_warnings(action="ignore"):  # this optimiser has made no step itself
+    """Update a schedule, and so its optimiser's learning rate, a number of times."""
+    with warnings.catch_warnings(action="ignore"):  # torch warns, because this optimiser has made no step
         for _ in range(times):
             schedule.step()
 
 
-def take_settings(optimizer: Optimizer, asked: Optimizer) -> None:
-    """Give an optimiser the settings of another one with the same parameters; its moments stay."""
+def copy_settings(optimizer: Optimizer, asked: Optimizer) -> None:
+    """Give an optimiser the settings of another one with the same parameters; it keeps its moments."""
     for group, anew in zip(optimizer.param_groups, asked.param_groups, strict=True):
         parameters = group["params"]
         group.clear()
         group.update(anew, params=parameters)
 
 
-def steps_in_all(trainer: Trainer) -> int | None:
-    """Optimiser steps of a run from its first one to its last, those before a resume included; None: no end.
+def total_steps_of(trainer: Trainer) -> int | None:
+    """Optimiser steps of the whole run, including those before a resume; None if the run has no end.
 
-    Steps before a resume may have been of another batch size, and an epoch cut short: what is left is counted.
+    Before a resume, the batch size may have been different, and an epoch may have been cut short. So this is the
+    number of steps made plus the number of steps left.
     """
-    total = trainer.estimated_stepping_batches  # sets up the loader, too
+    total = trainer.estimated_stepping_batches  # this also sets up the loader, which is needed below
     if not 0 < total < math.inf:
         return None
     if trainer.max_epochs in (None, -1) or trainer.num_training_batches == math.inf:

@@ -10,7 +10,7 @@ from rnnx_lightning.architectures import Deep
 from rnnx_lightning.callbacks import BestAndLast, Resuming
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.data import MajoritySequences
-from rnnx_lightning.schedule import ONE_CYCLE, adam, make, take_settings
+from rnnx_lightning.schedule import ONE_CYCLE, adam, copy_settings, make_optimizer
 
 STEPS = 10  # in an epoch, if nothing else is said
 
@@ -142,11 +142,11 @@ def test_steps_that_are_counted_lose_no_epoch(before, tmp_path):
 
 def test_what_is_kept_and_what_is_new_is_said(tmp_path, capsys):
     train(tmp_path)
-    assert "Going on" not in capsys.readouterr().out
+    assert "Resuming" not in capsys.readouterr().out
     train(tmp_path, tmp_path / "last.ckpt", max_epochs=3, learning_rate=1e-3)
     said = capsys.readouterr().out
-    assert f"Going on from {tmp_path / 'last.ckpt'} at step 20" in said
-    assert "Kept from it: weights, Adam's moments" in said
+    assert f"Resuming {tmp_path / 'last.ckpt'} at step 20" in said
+    assert "Kept: weights, Adam's moments" in said
     assert "optimizer.lr 0.001 (was 0.002), steps of the schedule 30 (was 20)" in said
     train(tmp_path, tmp_path / "last.ckpt", max_epochs=4, learning_rate=1e-3, schedule="constant", batch_size=25)
     said = capsys.readouterr().out
@@ -206,7 +206,7 @@ def test_what_was_measured_is_nothing_to_begin_with(tmp_path):
 def test_momentum_goes_the_other_way_where_there_is_any(momentum):
     """The optimiser's rate is the cycle's highest."""
     parameter = torch.nn.Parameter(torch.ones(2))
-    optimizer, schedule = make([parameter], sgd(0.1, momentum), ONE_CYCLE, 20)
+    optimizer, schedule = make_optimizer([parameter], sgd(0.1, momentum), ONE_CYCLE, 20)
     for step in range(20):
         (group,) = optimizer.param_groups
         rate, cycled = one_cycle(step, 20, 0.1)
@@ -229,9 +229,9 @@ def test_another_optimizer_begins_without_moments(tmp_path, capsys):
     capsys.readouterr()
     check(train(tmp_path, tmp_path / "last.ckpt", max_epochs=3)[:1], 20, 30, 2e-3, moments=False)
     said = capsys.readouterr().out
-    assert "Kept from it: weights, the place in the data, what" in said
+    assert "Kept: weights, the position in the data, the state" in said
     assert (
-        "As asked for now: learning rate and schedule, laid over all steps from the first one on; Adam's moments, which begin at 0"
+        "From the configuration: learning rate and schedule, over all steps from the first one on; Adam's moments, starting at 0"
         in said
     )
     assert "optimizer Adam (was SGD), optimizer.lr 0.002 (was 0.01)" in said
@@ -247,7 +247,7 @@ def test_what_was_measured_stays_and_all_else_is_as_asked_for_now(tmp_path, caps
     steps = train(tmp_path, tmp_path / "last.ckpt", schedule=now, learning_rate=2e-3, max_epochs=8)
     assert [rate for _, rate in rates(steps)[::STEPS]] == pytest.approx([5e-4, 5e-4, 5e-5, 5e-5, 5e-6])
     said = capsys.readouterr().out
-    assert "As asked for now: learning rate and schedule, reduced as it was by what was measured\n" in said
+    assert "From the configuration: learning rate and schedule, reduced by as much as before\n" in said
     for change in ("optimizer.lr 0.002 (was 0.001)", "lr_scheduler.factor 0.1 (was 0.5)", "patience 1 (was 0)"):
         assert change in said
 
@@ -261,12 +261,12 @@ def test_another_value_is_measured_from_its_beginning(tmp_path):
 
 def test_other_settings_of_the_optimizer_are_those_asked_for_now():
     parameter = torch.nn.Parameter(torch.ones(2))
-    before, _ = make([parameter], sgd(0.1, 0.9, weight_decay=0.5), None, None)
+    before, _ = make_optimizer([parameter], sgd(0.1, 0.9, weight_decay=0.5), None, None)
     parameter.grad = torch.ones(2)
     before.step()
     moments = before.state[parameter]["momentum_buffer"].clone()
-    asked, _ = make([parameter], sgd(0.2, 0.8), None, None)
-    take_settings(before, asked)
+    asked, _ = make_optimizer([parameter], sgd(0.2, 0.8), None, None)
+    copy_settings(before, asked)
     (group,) = before.param_groups
     assert (group["lr"], group["momentum"], group["weight_decay"]) == (0.2, 0.8, 0)
     assert torch.equal(before.state[parameter]["momentum_buffer"], moments)

@@ -16,7 +16,7 @@ STEPS, BLUE, RED = 12, "#1f5fa8", "#c0392b"
 def main(out: str) -> None:
     """Draw it."""
     mpl.rcParams["font.size"] = 9
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.6, 3.5), layout="constrained")
     axes = figure.subplots()
     digits = load_digits()
     for place, label in enumerate((3, 3, 8)):
@@ -24,7 +24,7 @@ def main(out: str) -> None:
         axes.imshow(-image, cmap="gray", extent=(4 * place, 4 * place + 4, 0, 3.2), aspect="auto")
     for x in range(STEPS + 1):
         axes.plot([x, x], [0, 3.2], color="0.6", lw=0.5)
-    box = {"boxstyle": "round,pad=0.5", "fc": "white", "ec": BLUE}
+    box = {"boxstyle": "round,pad=0.35", "fc": "white", "ec": BLUE}
     for step in range(STEPS):
         middle = step + 0.5
         axes.text(middle, 5, f"$h_{{{step + 1}}}$", ha="center", va="center", color=BLUE, bbox=box)
@@ -36,14 +36,14 @@ def main(out: str) -> None:
     axes.text(STEPS + 0.9, 5, "logit\nof 3", ha="center", va="center", bbox={**box, "ec": "black"})
     arrow(axes, (STEPS - 0.2, 5.2), (STEPS + 0.4, 5.2), BLUE)
     arrow(axes, (STEPS + 0.4, 4.8), (STEPS - 0.2, 4.8), RED)
-    axes.text(0, 6.1, "the network reads 7 columns a step", color=BLUE)
+    axes.text(0, 6.1, "the network reads 7 pixel columns per step", color=BLUE)
     axes.text(STEPS + 1.4, 6.1, "relevance: all of it starts at the logit", color=RED, ha="right")
     axes.text(4, -0.5, "two of one class: the majority", ha="center", va="top")
     axes.text(10, -0.5, "one of another class", ha="center", va="top")
     axes.plot([0.05, 7.95], [-0.2, -0.2], color="black", lw=2)
     axes.set(xlim=(-0.3, STEPS + 1.6), ylim=(-1.2, 6.6))
     axes.axis("off")
-    figure.savefig(out, dpi=130)
+    figure.savefig(out, dpi=200)
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str) -> None:

@@ -33,6 +33,7 @@ from rnnx_lightning.compare.tables import (
 HERE = Path(__file__).parent
 FOLDER = re.compile(r"(?P<network>.+)-(?P<dataset>mnist|fashion_mnist)-fold-of-(?P<folds>\d+)-(?P<fold>\d+)-\w{8}")
 STEPS_PER_EPOCH = 1079.5  # 54,000 sequences, or some fewer, 50 a batch
+EPOCHS = 100
 CLOSE, CLOSEST = 0.03, 0.01
 NETWORKS = ("Shallow", "Deep", "ConvDeep", "Deep-SD", "R-LSTM", "R-LSTM-SD")
 COSINE = "val/cosine/"
@@ -94,7 +95,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """Cosine similarity by each method, and accuracy, over the epochs; one panel per network and data set."""
     datasets, networks = (list(table[key].unique()) for key in ("dataset", "network"))
     networks.sort(key=NETWORKS.index)
-    figure = Figure(figsize=(max(2.9 * len(networks), 7.0), 2.9 * len(datasets)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(2.1 * len(networks), 2.4 * len(datasets)), dpi=160, layout="constrained")
     axes = figure.subplots(len(datasets), len(networks), sharex=True, sharey=True, squeeze=False)
     for (row, dataset), (column, network) in itertools.product(enumerate(datasets), enumerate(networks)):
         axis = axes[row, column]
@@ -104,7 +105,7 @@ def draw(table: pd.DataFrame) -> Figure:
             axis.plot(line.index, line, color=COLOURS[number], label=method)
         line = here.groupby("epoch")["accuracy"].mean()
         axis.plot(line.index, line, color="#000000", linestyle="--", label="accuracy")
-        axis.set_title(f"{network}, {dataset}", fontsize=9)
+        axis.set_title(f"{network}\n{dataset}", fontsize=9)
         axis.grid(linewidth=0.3)
     for axis in axes[-1]:
         axis.set_xlabel("epoch")
@@ -112,6 +113,12 @@ def draw(table: pd.DataFrame) -> Figure:
         axis.set_ylabel("cosine similarity; accuracy")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
     return figure
+
+
+def finished(table: pd.DataFrame) -> pd.DataFrame:
+    """The curves of runs that reached the last epoch."""
+    reached = table.groupby(["network", "dataset", "repetition"])["epoch"].transform("max")
+    return table[reached == EPOCHS]
 
 
 def in_order(table: pd.DataFrame) -> pd.DataFrame:
@@ -127,14 +134,14 @@ def in_order(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame, digits: int = 3) -> str:
-    """A table in Markdown; missing values are left blank."""
+    """A table in Markdown; missing values are left blank, and columns without any value are left out."""
 
     def text(value: object) -> str:
         if isinstance(value, float):
             return "" if pd.isna(value) else f"{value:.{digits}f}"
         return str(value)
 
-    shown = table.map(text)
+    shown = table.dropna(axis="columns", how="all").map(text)
     return str(shown.to_markdown(index=False, disable_numparse=True)) if len(shown) else "None."
 
 
@@ -146,7 +153,7 @@ def pages() -> dict[str, str]:
     keys = ["dataset", "network", "method"]
     beside = summarise_cosines(best).rename(columns={"mean": "best checkpoint"})
     cosines = summarise_cosines(last).merge(beside[[*keys, "best checkpoint"]], on=keys, how="left")
-    over_time = in_order(pd.read_csv(HERE / "curves.csv"))
+    over_time = in_order(finished(pd.read_csv(HERE / "curves.csv")))
     index = ["dataset", "network", "epoch"]
     curve = over_time.pivot_table(index=index, columns="method", values="cosine", sort=False)[list(METHODS)]
     curve.insert(0, "accuracy", over_time.groupby(index)["accuracy"].mean())
@@ -197,8 +204,8 @@ def change(over_time: pd.DataFrame) -> pd.DataFrame:
     index = ["dataset", "network", "repetition", "epoch"]
     table = over_time.pivot_table(index=index, columns="method", values="cosine", sort=False)[list(METHODS)]
     table.insert(0, "accuracy", over_time.groupby(index)["accuracy"].mean())
-    early, late = (table.xs(epoch, level="epoch") for epoch in (10, 100))
-    gain = (late - early).dropna().groupby(["dataset", "network"], sort=False).mean()  # of finished runs
+    early, late = (table.xs(epoch, level="epoch") for epoch in (10, EPOCHS))
+    gain = (late - early).groupby(["dataset", "network"], sort=False).mean()
     return gain.map("{:+.3f}".format).reset_index()
 
 
@@ -252,4 +259,4 @@ if __name__ == "__main__":
         take_in(curves(found), HERE / "curves.csv", [*identity, "epoch"])
     for name, text in pages().items():
         (HERE.parent / name).write_text(text)
-    draw(in_order(pd.read_csv(HERE / "curves.csv"))).savefig(HERE.parent / "pictures" / "curve.png")
+    draw(in_order(finished(pd.read_csv(HERE / "curves.csv")))).savefig(HERE.parent / "pictures" / "curve.png")

@@ -67,7 +67,7 @@ def _scores(table: pd.DataFrame) -> str:
             for score, goal in goals.items():
                 mean, interval = rows.loc[score, ["mean", "interval"]]
                 shown = f"{mean:.4f}" if mean >= goal else f"*{mean:.4f}*"
-                cells.append(shown if pd.isna(interval) else f"{shown} ± {interval:.4f}")
+                cells.append(shown if pd.isna(interval) else f"{shown} ±&nbsp;{interval:.4f}")
             first = rows.loc["accuracy"]
             lines.append(
                 f"| {dataset} | {network} | {first['epochs']:.0f} | {first['runs']} | {' | '.join(cells)} |"
@@ -84,7 +84,7 @@ def _against_rlstm(tests: pd.DataFrame) -> str:
         cells = []
         for method in METHODS.values():
             gain, p = -by_method.loc[method, "difference"], by_method.loc[method, "tukey p"]
-            cells.append(f"{gain:+.4f} ({'p < 0.0001' if p < 1e-4 else f'p = {p:.4f}'})")
+            cells.append(f"{gain:+.4f} ({'p&nbsp;<&nbsp;0.0001' if p < 1e-4 else f'p&nbsp;=&nbsp;{p:.4f}'})")
         lines.append(f"| {dataset} | {pair.removeprefix('R-LSTM - ')} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

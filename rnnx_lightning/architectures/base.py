@@ -1,4 +1,4 @@
-"""What all networks share: cutting the picture into time steps, and encoding each distinct image once."""
+"""The base classes of networks: they cut the picture into time steps, and encode each distinct image once."""
 
 from typing import Any
 
@@ -12,8 +12,8 @@ from rnnx_lightning.architectures.layers import SequenceDropout, check_columns
 class RecurrentNetwork(nn.Module):
     """A network that reads a picture a few pixel columns at a time, left to right.
 
-    A subclass says how a step is encoded on its own (`encode`) and how a sequence of encoded steps is decided
-    (`decide`). All steps of all sequences are encoded at once; only the recurrent cell is looped over.
+    A subclass defines how one step is encoded (`encode`), and how a sequence of encoded steps becomes logits
+    (`decide`). All steps of all sequences are encoded at once; only the recurrent cell loops over steps.
 
     Args:
         columns: pixel columns a time step.
@@ -30,7 +30,7 @@ class RecurrentNetwork(nn.Module):
         self.rows = rows
 
     def encode(self, steps: Tensor) -> Any:
-        """(N, 1, rows, columns) in [-1, 1] to (N, F), or to a tuple of such: what depends on one step alone."""
+        """(N, 1, rows, columns) in [-1, 1] to (N, F), or to a tuple of such: all that depends on one step only."""
         raise NotImplementedError
 
     def decide(self, features: Any) -> Tensor:
@@ -42,7 +42,7 @@ class RecurrentNetwork(nn.Module):
 
         Args:
             image: (B, 1, rows, W) pictures in [-1, 1], W a multiple of `columns`.
-            order: (B, S) int64. Where it is given, `image` holds distinct samples, and sequence b shows the
+            order: (B, S) int64. If it is given, `image` holds distinct samples, and sequence b shows the
                 samples order[b, 0], order[b, 1], ... side by side. The logits are the same as for the
                 assembled pictures, but each sample is encoded only once.
 
@@ -65,7 +65,7 @@ class RecurrentNetwork(nn.Module):
             samples = encoded.unflatten(0, (n, length))
             if order is None:
                 return samples
-            # An embedding is a choice of rows, with a fast backward pass that is the same each time on a GPU, too.
+            # An embedding chooses rows; its backward pass is fast, and deterministic also on a GPU.
             return F.embedding(order, samples.flatten(1)).view(len(order), -1, encoded.shape[-1])
 
         encoded = self.encode(steps.flatten(0, 1))
@@ -77,15 +77,15 @@ class RecurrentNetwork(nn.Module):
 class CellNetwork(RecurrentNetwork):
     """A front for each step, dropout, a recurrent cell, and an output part.
 
-    What a step alone brings to the cell is computed with the step, so that it, too, is computed once for each
-    distinct image. Sequences of one batch that show the same image then share the dropout mask of its features;
-    in each sequence all steps have masks of their own, unless dropout is stationary.
+    What the cell computes from one step only (`drive`) is computed in `encode`, so once for each distinct image.
+    Sequences of a batch that show the same image then share the dropout mask of its features. Within a sequence,
+    each step has its own mask, unless dropout is stationary.
 
     Args:
         columns: pixel columns a time step.
         front: (N, 1, rows, columns) to (N, F).
-        dropout: of what the front gives.
-        cell: the only part that is looped over.
+        dropout: dropout of the front's output.
+        cell: the recurrent cell, the only part that loops over steps.
         output: the hidden state after the last step to logits.
         rows: height of the picture in pixels.
     """
@@ -106,17 +106,17 @@ class CellNetwork(RecurrentNetwork):
         self.output = output
 
     def encode(self, steps: Tensor) -> Any:
-        """(N, 1, rows, columns) to what drives the cell; with stationary dropout to (N, F)."""
+        """(N, 1, rows, columns) to the cell's `drive`; with stationary dropout only to features (N, F)."""
         features = self.front(steps)
         return features if self.dropout.stationary else self._drive(features)
 
     def decide(self, features: Any) -> Tensor:
-        """What drives the cell, (B, T, ...), to (B, classes); with stationary dropout from (B, T, F)."""
+        """The result of `encode` for T steps to logits (B, classes)."""
         return self.output(self.recur(self._drive(features) if self.dropout.stationary else features))
 
     def _drive(self, features: Tensor) -> Any:
         return self.cell.drive(self.dropout(features))
 
     def recur(self, driven: Any) -> Tensor:
-        """What drives the cell at each step to the hidden state after the last one, (B, units)."""
+        """The results of `drive` at all steps to the hidden state after the last step, (B, units)."""
         return self.cell(driven)

@@ -1,4 +1,4 @@
-"""Recurrent cells: the only part of a network that is looped over."""
+"""Recurrent cells: the only part of a network that loops over time steps."""
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +9,14 @@ from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linea
 class DeepCell(nn.Module):
     """h_t = ReLU(W [i_t, r_{t-1}]), r_t = ReLU(W_r h_t), with r_0 = 0.
 
-    W is kept as its two parts, one for i_t and one for r_{t-1}, so that the first is applied to all steps in
-    one product, before the recurrence.
+    W is stored as two matrices, for i_t and for r_{t-1}, so that the first is applied to all steps in one product
+    before the recurrence.
 
     Args:
         inputs: width of i_t.
         hidden: width of h_t.
         recurrent: width of r_t.
-        dropout: probability of dropping a unit of r_{t-1} and of h_t; those of i_t are dropped before the cell.
+        dropout: probability of dropping a unit of r_{t-1} and of h_t; units of i_t are dropped before the cell.
         stationary: hold the dropout masks over all steps of a sequence.
     """
 
@@ -32,11 +32,11 @@ class DeepCell(nn.Module):
         self.dropout = SequenceDropout(dropout, stationary)
 
     def drive(self, features: Tensor) -> Tensor:
-        """(..., inputs) to (..., hidden): what i_t brings to h_t."""
+        """(..., inputs) to (..., hidden): the part of h_t's net input that comes from i_t."""
         return self.from_input(features)
 
     def forward(self, driven: Tensor) -> Tensor:
-        """What `drive` gives, (B, T, hidden), to h after the last step, (B, hidden)."""
+        """The results of `drive`, (B, T, hidden), to h after the last step, (B, hidden)."""
         steps = driven.shape[1]
         drop_recurrent = self.dropout.masks(driven, steps, self.to_recurrent.out_features)
         drop_hidden = self.dropout.masks(driven, steps, self.to_recurrent.in_features)
@@ -54,13 +54,13 @@ class DeepCell(nn.Module):
 
 
 class _GatedCell(nn.Module):
-    """What gated cells share: x_t drives the gates and a candidate."""
+    """The base class of gated cells: x_t contributes to the gates and to a candidate."""
 
     gates_input: nn.Linear
     candidate_input: nn.Linear
 
     def drive(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., inputs) to what x_t brings to the gates, (..., gates * units), and the candidate, (..., units)."""
+        """(..., inputs) to the parts of the net inputs that come from x_t: (..., gates * units), (..., units)."""
         return self.gates_input(features), self.candidate_input(features)
 
 
@@ -68,7 +68,7 @@ class LSTMCell(_GatedCell):
     """c_t = f c_{t-1} + i g_t, h_t = o c_t; g_t = ReLU(W_g [x_t, h_{t-1}]) and no tanh on c_t: the R-LSTM's cell.
 
     With `tanh`, the ordinary LSTM [HS97]: g_t = tanh(... + b_g), h_t = o tanh(c_t). The gates i, f, o are
-    sigmoid(W [x_t, h_{t-1}] + b). They have layers of their own, as relevance does not go through them.
+    sigmoid(W [x_t, h_{t-1}] + b). They have their own layers, because they get no relevance.
 
     Args:
         inputs: width of x_t.
@@ -93,7 +93,7 @@ class LSTMCell(_GatedCell):
         self.output = nn.Tanh() if tanh else nn.Identity()
         self.dropout = SequenceDropout(dropout, stationary)
         with torch.no_grad():
-            self.gates_input.bias[units : 2 * units] = 1.0  # begin with remembering
+            self.gates_input.bias[units : 2 * units] = 1.0  # forget gates are open at first
 
     def forward(
         self, driven: tuple[Tensor, Tensor], start: tuple[Tensor, Tensor] | None = None
@@ -101,7 +101,7 @@ class LSTMCell(_GatedCell):
         """Run over a sequence.
 
         Args:
-            driven: what `drive` gives, (B, T, 3 * units) and (B, T, units).
+            driven: the results of `drive`, (B, T, 3 * units) and (B, T, units).
             start: h_0 and c_0, (B, units) each; zeros if not given.
 
         Returns:
@@ -156,7 +156,7 @@ class GRUCell(_GatedCell):
         """Run over a sequence.
 
         Args:
-            driven: what `drive` gives, (B, T, 2 * units) and (B, T, units).
+            driven: the results of `drive`, (B, T, 2 * units) and (B, T, units).
             start: h_0, (B, units); zeros if not given.
 
         Returns:
@@ -179,17 +179,17 @@ class GRUCell(_GatedCell):
 class EvidenceCell(nn.Module):
     """m_t = m_{t-1} + sum min(e_t, s) e_t, e_t = ReLU(E z_t), z_t = ReLU(sum_k W_k f_{t-k}), with m_0 = 0.
 
-    The memory has one unit a class and only ever grows: evidence is added at the time when it is seen. The last
-    `window` steps are seen at once, so that no state has to carry pixels. Evidence is its own gate: what is hardly
-    there is hardly counted, and has a gradient that is as small. The sum is over the few units of evidence that a
-    class has: one alone might not be moved by any picture at first, and would then never learn its class.
+    The memory has one unit per class and only grows: evidence is added when it is seen. The last `window` steps
+    are seen at once, so that no state has to carry pixels. Evidence is its own gate: weak evidence counts little,
+    and has a small gradient. The sum is over the evidence units of a class. A single unit may be inactive for all
+    pictures at first, and would then never learn its class.
 
     Args:
         inputs: width of f_t.
         hidden: width of z_t.
         classes: width of m_t.
-        window: how many steps z_t is made of.
-        units: of evidence for each class.
+        window: number of steps that z_t sees.
+        units: number of evidence units per class.
         limit: s, the evidence of a unit above which its weight does not grow.
 
     Raises:
@@ -212,11 +212,11 @@ class EvidenceCell(nn.Module):
         self.gates = nn.Hardsigmoid()  # min(max(x / 6 + 1 / 2, 0), 1)
 
     def drive(self, features: Tensor) -> Tensor:
-        """(..., inputs) to (..., window * hidden): W_k f_t for each k, what a step brings to z_t, z_{t+1}, ..."""
+        """(..., inputs) to (..., window * hidden): W_k f_t for each k, which are parts of z_t, z_{t+1}, ..."""
         return self.window_input(features)
 
     def forward(self, driven: Tensor) -> Tensor:
-        """What `drive` gives, (B, T, window * hidden), to the memory after the last step, (B, classes)."""
+        """The results of `drive`, (B, T, window * hidden), to the memory after the last step, (B, classes)."""
         steps = [step.chunk(self.window, dim=1) for step in driven.unbind(1)]
         seen = [
             sum((steps[now - k][k] for k in range(1, min(self.window, now + 1))), start=steps[now][0])
@@ -225,5 +225,5 @@ class EvidenceCell(nn.Module):
         hidden = self.hidden(torch.stack(seen, dim=1))
         evidence = self.evidence(self.evidence_input(hidden))
         added = self.gates(6 / self.limit * evidence - 3) * (self.limit * evidence)
-        # Nothing depends on the memory, so that all steps are added at once.
+        # Nothing depends on the memory, so all steps are added at once.
         return added.unflatten(2, (-1, self.units)).sum(dim=(1, 3))

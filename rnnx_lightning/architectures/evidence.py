@@ -18,8 +18,8 @@ class Evidence(CellNetwork):
         features: width of the input part.
         hidden: width of the layer that sees a window of steps.
         classes: number of logits, each the sum of its evidence.
-        window: how many steps are seen at once.
-        units: of evidence for each class.
+        window: number of steps that are seen at once.
+        units: number of evidence units per class.
         limit: the evidence of a unit above which its weight does not grow.
         dropout: probability of dropping a unit of the input part.
         stationary_dropout: hold the dropout masks over all steps of a sequence.

@@ -1,4 +1,4 @@
-"""Input parts: what a network computes from one time step alone."""
+"""Input parts: what a network computes from one time step only."""
 
 from torch import nn
 
@@ -11,7 +11,7 @@ def linear_front(rows: int, columns: int, *widths: int) -> nn.Sequential:
     Args:
         rows: height of a step in pixels.
         columns: width of a step in pixels.
-        widths: of the layers, the last one that of the output.
+        widths: output widths of the layers.
 
     Returns:
         A module from (N, 1, rows, columns) to (N, widths[-1]).

@@ -14,7 +14,7 @@ def check_columns(columns: int) -> None:
     """Refuse time steps without pixels.
 
     Raises:
-        ValueError: names the number of columns.
+        ValueError: there are no columns.
     """
     if columns < 1:
         raise ValueError(f"columns={columns} must be at least 1")
@@ -26,7 +26,7 @@ def bias_free_linear(inputs: int, outputs: int, fan_in: int | None = None) -> nn
     Args:
         inputs: width of the input.
         outputs: width of the output.
-        fan_in: number of inputs that are summed in all, where this layer is one part of a wider one.
+        fan_in: total number of inputs, if this layer is one part of a wider one; default: `inputs`.
     """
     return initialise(nn.Linear(inputs, outputs, bias=False), fan_in or inputs)
 
@@ -34,7 +34,7 @@ def bias_free_linear(inputs: int, outputs: int, fan_in: int | None = None) -> nn
 def bias_free_conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
     """A size-keeping convolution without bias, weights truncated normal with std 1 / sqrt(fan_in).
 
-    Channels lie last in memory, as do those of what it gives: pooling and gradients by the input are faster so.
+    Channels are last in memory, and so are those of its output: this makes pooling and input gradients faster.
     """
     layer = nn.Conv2d(inputs, outputs, size, padding="same", bias=False)
     return initialise(layer, inputs * size * size).to(memory_format=torch.channels_last)
@@ -60,9 +60,8 @@ class SequenceDropout(nn.Module):
 
     Args:
         p: probability of dropping a unit.
-        stationary: hold one mask over all time steps of a sequence [GG16], else draw one
-            for each.
-        times: how many dropouts follow each other; one mask, of what all of them keep, does for all.
+        stationary: use one mask for all time steps of a sequence [GG16]; else each step has its own.
+        times: number of successive dropouts that are replaced by one; a unit is kept if all of them keep it.
     """
 
     def __init__(self, p: float = 0.2, stationary: bool = False, times: int = 1) -> None:
@@ -75,12 +74,12 @@ class SequenceDropout(nn.Module):
         self.keep = (1 - p) ** times
 
     def masks(self, like: Tensor, steps: int, width: int) -> list[Tensor] | None:
-        """The factors of each step, (B, width) each: 0 or 1 / keep. None where nothing is dropped."""
+        """The factors of each step, (B, width) each: 0 or 1 / keep. None if nothing is dropped."""
         mask = self._mask((1 if self.stationary else steps, len(like), width), like)
         return None if mask is None else list(mask.expand(steps, -1, -1).unbind(0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, T, F) to (B, T, F); unless it is stationary, any shape will do."""
+        """(B, T, F) to (B, T, F); if it is not stationary, any shape is allowed."""
         mask = self._mask((len(x), 1, x.shape[-1]) if self.stationary else tuple(x.shape), x)
         return x if mask is None else x * mask
 
@@ -90,7 +89,7 @@ class SequenceDropout(nn.Module):
         return _dropout_mask(shape, self.keep, like)
 
     def extra_repr(self) -> str:
-        """What distinguishes one from another."""
+        """The options, for `print`."""
         return f"p={self.p}, stationary={self.stationary}, times={self.times}"
 
 
@@ -99,14 +98,14 @@ def _dropout_mask(shape: tuple[int, ...], keep: float, like: Tensor) -> Tensor:
     size = math.prod(shape)
     if like.device.type != "cpu":
         return torch.empty(shape, device=like.device).bernoulli_(keep).div_(keep).to(like.dtype)
-    # On a CPU drawing is slow. 16 random bits are enough for one unit, and come four at a time.
+    # Drawing is slow on a CPU. 16 random bits are enough for a unit, and one int64 has four times as many.
     bits = torch.empty(-(-size // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:size]
     highest_dropped = 2**15 - round(keep * 2**16) - 1
     return bits.view(shape).float().sub_(highest_dropped).clamp_(0, 1).div_(keep).to(like.dtype)
 
 
 def gate_linear(inputs: int, outputs: int, fan_in: int) -> nn.Linear:
-    """A linear layer with an ordinary bias, which begins at zero; weights as the others."""
+    """A linear layer with an ordinary bias, which is 0 at first; weights as in `bias_free_linear`."""
     layer = initialise(nn.Linear(inputs, outputs), fan_in)
     nn.init.zeros_(layer.bias)
     return layer

@@ -1,4 +1,4 @@
-"""Lightning callbacks: when to look at a run, on what, and where to show it."""
+"""Lightning callbacks: explanations, checkpoints, progress, results, and stopping and resuming a run."""
 
 from rnnx_lightning.callbacks.explaining import Explainability
 from rnnx_lightning.callbacks.finite_loss import FiniteLoss

@@ -1,4 +1,4 @@
-"""What callbacks that look at validation and test batches share."""
+"""The base class of callbacks that look at validation and test batches."""
 
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,13 @@ class AfterEvaluation(Callback):
     """Calls `look` with each batch of a validation or test, but not of the sanity check.
 
     Attributes:
-        folder: of the run, once it is set up; None where there is none.
+        folder: the run's folder, after `setup`; None if it has none.
     """
 
     folder: Path | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """All ranks ask for the folder, before one of them draws."""
+        """Find the folder here, because all ranks must ask; later only rank 0 draws."""
         self.folder = run_folder(trainer)
 
     def look(
@@ -32,7 +32,7 @@ class AfterEvaluation(Callback):
         number: int,
         stage: str,
     ) -> None:
-        """See one batch; `stage` is "val" or "test"."""
+        """Look at batch `number`; `stage` is "val" or "test"."""
         raise NotImplementedError
 
     def on_validation_batch_end(

@@ -25,13 +25,13 @@ class Explainability(AfterEvaluation):
         methods: by name; default: the four of the study.
         scores: by name, each a `torchmetrics.Metric` (`explained.ScoredMethods` says what it is given); default:
             `cosine`, the similarity of relevance and majority mask.
-        sequences: the first so many validation sequences, over all ranks together; null: all.
+        sequences: number of validation sequences (the first ones) that are explained, over all ranks; null: all.
         test_sequences: the same for the test.
-        pictures: of these, the first so many are drawn, at most a batch of the first rank; 0: none.
-        every_n_epochs: explain after the validations of every so many-th epoch.
+        pictures: number of these that are drawn, at most one batch of rank 0; 0: none.
+        every_n_epochs: explain only after validations of every n-th epoch.
 
     Raises:
-        ValueError: there is no sequence, or no epoch, to look at; or a score asks for what is not known.
+        ValueError: a number is out of range, or a score needs an unknown argument.
     """
 
     def __init__(
@@ -56,13 +56,13 @@ class Explainability(AfterEvaluation):
         self.every_n_epochs = every_n_epochs
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """The metrics live where the model does; TensorBoard gets a chart of each score."""
+        """Move the metrics to the device of the model; give TensorBoard a chart of each score."""
         super().setup(trainer, pl_module, stage)
         device = trainer.strategy.root_device
         for metrics in self.scored.metrics.values():
             for metric in metrics.values():
                 if device.type == "mps":
-                    metric.set_dtype(torch.float32)  # there is no float64
+                    metric.set_dtype(torch.float32)  # this device has no float64
                 metric.to(device)
         layout = {"explainability": {name: ["Multiline", [f"val/{name}/.*"]] for name in self.scored.metrics}}
         for logger in tensorboards(trainer) if stage == "fit" else []:
@@ -77,12 +77,12 @@ class Explainability(AfterEvaluation):
         number: int,
         stage: str,
     ) -> None:
-        """Explain the part of the batch that is asked for, and draw the first of it."""
+        """Explain those sequences of the batch that are asked for, and draw the first ones."""
         if stage == "val" and not self._asked_for(trainer):
             return
         count = len(batch.label)
         if (limit := self.limits[stage]) is not None:
-            # Rank r sees every W-th sequence from r on; together the ranks look at the first `limit`.
+            # Rank r has the sequences r, r + W, r + 2 W, ...; together, the ranks explain the first `limit`.
             own = -(-max(limit - trainer.global_rank, 0) // trainer.world_size)
             full = trainer.datamodule.evaluation_batch_size  # type: ignore[attr-defined]
             count = min(count, own - number * full)

@@ -16,11 +16,11 @@ class NonFiniteLossError(Exception):
 class FiniteLoss(Callback):
     """Stops a run whose loss is NaN or infinite, before a checkpoint of it is written.
 
-    Losses are kept on the device, which is asked about them only every so many steps, before each validation, and
-    before each checkpoint.
+    Losses stay on the device. They are checked, which waits for the device, every few steps, before each
+    validation, and before each checkpoint.
 
     Args:
-        every: steps between two questions.
+        every: number of steps between two checks.
     """
 
     def __init__(self, every: int = 20) -> None:
@@ -30,21 +30,21 @@ class FiniteLoss(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep the loss; ask now and then."""
+        """Keep the loss; check now and then."""
         loss = outputs["loss"] if isinstance(outputs, dict) else outputs
         self._losses.append((trainer.global_step, loss.detach()))
         if len(self._losses) >= self.every or trainer.is_last_batch:
-            self._ask(trainer)
+            self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Ask before the network is validated."""
-        self._ask(trainer)
+        """Check before the network is validated."""
+        self._check(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Ask before it is written."""
-        self._ask(trainer)
+        """Check before a checkpoint is written."""
+        self._check(trainer)
 
-    def _ask(self, trainer: Trainer) -> None:
+    def _check(self, trainer: Trainer) -> None:
         kept, self._losses = self._losses, []
         if not kept:
             return

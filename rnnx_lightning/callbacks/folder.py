@@ -1,4 +1,4 @@
-"""A run's folder, whichever loggers it has, and files in it that are there whole or not at all."""
+"""The folder of a run, whichever loggers it has."""
 
 from itertools import count
 from pathlib import Path
@@ -10,15 +10,15 @@ PICTURES = "pictures"  # of a run, in its folder
 
 
 def run_folder(trainer: Trainer) -> Path | None:
-    """Where configuration, results, pictures and predictions of a run belong; None where it leaves nothing.
+    """The folder for configuration, results, pictures and predictions of a run; None if nothing is written.
 
-    Every rank must ask.
+    All ranks must call it, because it may communicate.
     """
     logger = trainer.logger
     if logger is None or isinstance(logger, TensorBoardLogger | CSVLogger):
         folder = trainer.log_dir
         return None if folder is None else Path(folder)
-    # Lightning would take `save_dir`, which runs share. Their checkpoints lie deeper, and so does the rest.
+    # `trainer.log_dir` would be `save_dir`, which runs share. Lightning puts checkpoints into this subfolder.
     save_dir, name, version = trainer.strategy.broadcast((logger.save_dir, logger.name, logger.version))
     if trainer.fast_dev_run:  # type: ignore[attr-defined]
         return None
@@ -30,12 +30,12 @@ def run_folder(trainer: Trainer) -> Path | None:
 
 
 def beside(path: Path) -> Path:
-    """`path`, or where something is there already the first free one of `name-2.yaml`, `name-3.yaml`, ..."""
+    """`path`; if it exists, the first of `name-2.yaml`, `name-3.yaml`, ... that does not."""
     if not path.exists():
         return path
     return next(free for number in count(2) if not (free := path.with_stem(f"{path.stem}-{number}")).exists())
 
 
 def tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
-    """The run's TensorBoard loggers, wherever they stand among others."""
+    """The TensorBoard loggers among the loggers of a run."""
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]

@@ -1,4 +1,4 @@
-"""What is kept while a network trains: the best checkpoints, and the last in any case."""
+"""Which checkpoints are kept: the best ones, and always the last one."""
 
 from pathlib import Path
 from typing import Any
@@ -8,40 +8,42 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class BestAndLast(ModelCheckpoint):
-    """Lightning's checkpoints, and beside them `last.ckpt`, from which a run goes on.
+    """Lightning's checkpoints, and `last.ckpt`, from which a run can be resumed.
 
-    Lightning writes `last.ckpt` only together with another checkpoint: where a score is monitored, only when it is
-    the best so far. Here it is written after each epoch, and wherever `every_n_train_steps` or
-    `train_time_interval` ask for a checkpoint. It holds all that it takes to go on, also with `save_weights_only`.
+    Lightning writes `last.ckpt` only together with another checkpoint: if a score is monitored, only when it is
+    the best so far. Here it is written after each epoch, and whenever `every_n_train_steps` or
+    `train_time_interval` ask for a checkpoint. It is always complete, also with `save_weights_only`.
 
     Args:
         save_last: keep `last.ckpt`; false: a run that is killed cannot be resumed.
-        **kwargs: as of Lightning's `ModelCheckpoint`; they decide on all other checkpoints.
+        **kwargs: arguments of Lightning's `ModelCheckpoint`, for all other checkpoints.
     """
 
     def __init__(self, *, save_last: bool = True, **kwargs: Any) -> None:
         super().__init__(save_last=False, **kwargs)
         self.keeps_last = save_last
         self._last_step = 0
+        self._every = kwargs.get("every_n_train_steps") or 0
 
     @property
     def state_key(self) -> str:
-        """What is monitored: how often may change when a run goes on, and the best so far stays the best."""
+        """Only what is monitored: when a run is resumed with another interval, the best score is still known."""
         return f"{type(self).__qualname__}({self.mode} {self.monitor})"
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Keep what is asked for within an epoch. Lightning waits for a monitored score; `last.ckpt` does not."""
+        """Keep checkpoints within an epoch. Lightning waits for a monitored score; `last.ckpt` does not."""
+        # Private: when `train_time_interval` last asked for a checkpoint, on which all ranks agree. No hook tells.
         checked = self._last_time_checked
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
-        every, step = self._every_n_train_steps, trainer.global_step
-        due = (every > 0 and step % every == 0) or self._last_time_checked != checked
+        step = trainer.global_step
+        due = (self._every > 0 and step % self._every == 0) or self._last_time_checked != checked
         if due and step != self._last_step:  # not again while gradients are accumulated
             self._keep_last(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the best, then the last, which knows of it."""
+        """Keep the best checkpoint, then the last one, which contains the path of the best."""
         super().on_train_epoch_end(trainer, pl_module)
         self._keep_last(trainer)
 
@@ -53,7 +55,7 @@ class BestAndLast(ModelCheckpoint):
 
 
 def best_and_last(trainer: Trainer) -> ModelCheckpoint | None:
-    """The callback that decides on the best and the last checkpoint; others that a user adds only keep more."""
+    """The callback that keeps the best and the last checkpoint; others that a user has added keep further ones."""
     found = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
     return min(found, key=lambda callback: not isinstance(callback, BestAndLast), default=None)
 

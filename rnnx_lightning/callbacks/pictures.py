@@ -1,4 +1,4 @@
-"""Pictures of what a run sees."""
+"""Pictures of the sequences that a run is validated and tested on."""
 
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor

@@ -16,10 +16,10 @@ from rnnx_lightning.files import written_whole
 
 
 class PredictionTable(BasePredictionWriter):
-    """Writes `predictions.csv` into the run's folder: one row for each test sequence, in their order.
+    """Writes `predictions.csv` into the run's folder: one row per test sequence, in order.
 
-    The first rank writes the predictions of all ranks, in one move, after the last batch. Nothing is overwritten:
-    if there is a `predictions.csv`, the table is called `predictions-2.csv`, and so on.
+    Rank 0 writes the predictions of all ranks after the last batch. Nothing is overwritten: if there is a
+    `predictions.csv`, the table is called `predictions-2.csv`, and so on.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class PredictionTable(BasePredictionWriter):
             predictions: for each batch of this rank, tensors (B,) by column.
             batch_indices: not used, as Lightning does not know them. Rank r of W has sequences r, r + W, ...
         """
-        folder = run_folder(trainer)  # a collective, like the gathering below
+        folder = run_folder(trainer)  # every rank must ask, as for gathering below
         names = list(predictions[0]) if predictions else []
         columns = [torch.cat([batch[name] for batch in predictions]).tolist() for name in names]
         rows: list[Any] = list(zip(count(trainer.global_rank, trainer.world_size), *columns, strict=False))

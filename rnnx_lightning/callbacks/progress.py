@@ -1,4 +1,4 @@
-"""How a run goes on: plain lines where there is no terminal, and its speed."""
+"""Progress of a run: plain lines if there is no terminal, and its speed."""
 
 import time
 from typing import Any
@@ -9,18 +9,18 @@ from rnnx_lightning.data.batches import SequenceBatch
 
 
 class EpochLines(Callback):
-    """One plain line an epoch with all metrics, for log files."""
+    """Prints one plain line per epoch with all metrics, for log files."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The clock starts."""
+        """Start the clock."""
         self._start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the line."""
-        metrics = trainer.callback_metrics  # added up over all ranks: asked for on every one
+        metrics = trainer.callback_metrics  # summed over all ranks, so every rank must ask
         if trainer.is_global_zero:
             values = "  ".join(f"{name} {float(value):.4f}" for name, value in metrics.items())
             elapsed = time.perf_counter() - self._start
@@ -29,9 +29,9 @@ class EpochLines(Callback):
 
 
 class Throughput(Callback):
-    """Logs `train/sequences_per_second`, over all devices, once an epoch; validation is not counted.
+    """Logs `train/sequences_per_second`, over all devices, once per epoch; validation is not counted.
 
-    Of an epoch that was resumed, what came after counts.
+    If an epoch was resumed, only the part after that counts.
     """
 
     def __init__(self) -> None:
@@ -40,11 +40,11 @@ class Throughput(Callback):
         self._sequences = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin; a run that is resumed in the middle of an epoch does not start that one."""
+        """Start. Lightning does not call `on_train_epoch_start` if a run is resumed within an epoch."""
         self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin anew."""
+        """Start again."""
         self._start, self._sequences = time.perf_counter(), 0
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,7 +52,7 @@ class Throughput(Callback):
         self._start -= time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let it go on."""
+        """Restart the clock."""
         self._start += time.perf_counter()
 
     def on_train_batch_end(
@@ -68,7 +68,7 @@ class Throughput(Callback):
         self._seconds = time.perf_counter() - self._start
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the speed until the last batch."""
+        """Log the speed, up to the last batch."""
         if self._sequences:
             rate = self._sequences * trainer.world_size / self._seconds
             pl_module.log("train/sequences_per_second", rate, sync_dist=True)

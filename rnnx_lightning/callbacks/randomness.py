@@ -1,4 +1,4 @@
-"""Randomness that a resumed run goes on with."""
+"""Random numbers that are the same in a resumed run."""
 
 import os
 from typing import Any
@@ -10,16 +10,16 @@ from rnnx_lightning.seeding import seeded_generator
 
 
 class StepRandomness(Callback):
-    """Seeds torch anew before each training batch, from the run's seed, epoch, batch and rank alone.
+    """Seeds torch before each training batch. The seed depends only on the run's seed, epoch, batch and rank.
 
-    So a run that is resumed draws the same dropout masks as one that was never stopped, and the ranks of a
+    So a resumed run draws the same dropout masks as one that was never stopped, and the ranks of a
     distributed run draw different ones.
     """
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Seed."""
+        """Set the seed."""
         run_seed = os.environ.get("PL_GLOBAL_SEED", "0")
         key = (run_seed, trainer.current_epoch, batch_idx, trainer.global_rank)
         seed = seeded_generator("batch", *key).initial_seed()

@@ -1,4 +1,4 @@
-"""What a run leaves at its end: a table on the screen, and `results.json`."""
+"""The results of a run: a table on the screen, and `results.json`."""
 
 import platform
 import time
@@ -15,10 +15,10 @@ from rnnx_lightning.files import write_json
 
 
 class ResultTable(Callback):
-    """Prints the results of `test` and `validate` and where they are; keeps them in a file of the run.
+    """Prints the results of `test` and `validate`, and writes them to a file in the run's folder.
 
     Attributes:
-        file: its name.
+        file: the name of the file.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class ResultTable(Callback):
             self._show(trainer, "val")
 
     def _show(self, trainer: Trainer, stage: str) -> None:
-        folder, metrics = run_folder(trainer), trainer.callback_metrics  # collectives: asked for on every rank
+        folder, metrics = run_folder(trainer), trainer.callback_metrics  # may communicate, so every rank must ask
         if not trainer.is_global_zero:
             return
         results = {k: float(v) for k, v in metrics.items() if k.startswith(stage)}
@@ -57,7 +57,7 @@ class ResultTable(Callback):
 
 
 def _print_results(results: dict[str, float], folder: Path | None, shown_in: list[str]) -> None:
-    """Plain metrics in one table; scores, `<stage>/<score>/<method>`, in one with a column each."""
+    """Print plain metrics in one table, and scores (`<stage>/<score>/<method>`) in another, one column each."""
     plain = Table("result", title="Results", title_justify="left")
     plain.add_column("value", justify="right")
     scores: dict[str, dict[str, float]] = {}
@@ -82,4 +82,4 @@ def _print_results(results: dict[str, float], folder: Path | None, shown_in: lis
         if (pictures := folder / PICTURES).is_dir():
             console.print(f"Pictures: {pictures}", soft_wrap=True)
     for place in shown_in:
-        console.print(f"Look at it: tensorboard --logdir {place}", soft_wrap=True)
+        console.print(f"TensorBoard: tensorboard --logdir {place}", soft_wrap=True)

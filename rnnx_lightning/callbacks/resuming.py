@@ -1,4 +1,4 @@
-"""How a run goes on from a checkpoint, and what it says of that: what is kept, and what is new."""
+"""Resuming a run: counting epochs correctly, and printing what is kept and what is new."""
 
 from typing import Any
 
@@ -7,10 +7,10 @@ from rich.console import Console
 
 
 class Resuming(Callback):
-    """Goes on at the next epoch after one that was finished, also with `max_steps`; says what is kept.
+    """Continues with the next epoch after a finished one, also with `max_steps`; prints what is kept.
 
-    Where steps are counted, Lightning takes the last epoch for unfinished whatever it was, ends it a second time,
-    and counts it twice.
+    With `max_steps`, Lightning always takes the last epoch of a checkpoint for unfinished. It would end a finished
+    one again, and count it twice.
     """
 
     def __init__(self) -> None:
@@ -19,24 +19,24 @@ class Resuming(Callback):
         self._max_steps = -1
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note what the checkpoint was trained with."""
+        """Remember the options that the checkpoint was trained with."""
         self._before = _options(
             checkpoint.get("hyper_parameters", {}), checkpoint.get("datamodule_hyper_parameters", {})
         )
         self._before["steps of the schedule"] = getattr(pl_module, "steps_before", None)
-        # The module has taken out what does not fit the optimiser and schedule that are asked for now.
+        # `SequenceClassifier` has removed what does not fit the present optimiser and schedule.
         self._moments, self._scheduled = (
             bool(checkpoint.get(key)) for key in ("optimizer_states", "lr_schedulers")
         )
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Let Lightning restore its loops as where epochs are counted."""
+        """Let Lightning restore its loops as if there were no `max_steps`."""
         self._max_steps = trainer.max_steps
         if trainer.ckpt_path:
             trainer.fit_loop.epoch_loop.max_steps = -1
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Count steps again, and say how the run goes on."""
+        """Restore `max_steps`, and print how the run continues."""
         trainer.fit_loop.epoch_loop.max_steps = self._max_steps
         if not trainer.ckpt_path:
             return
@@ -50,17 +50,17 @@ class Resuming(Callback):
         ]
         name = type(trainer.optimizers[0]).__name__
         schedule = "learning rate and schedule"
-        kept = ["weights", f"{name}'s moments", "the place in the data", "what callbacks have counted"]
-        anew = [f"{schedule}, laid over all steps from the first one on"]
+        kept = ["weights", f"{name}'s moments", "the position in the data", "the state of callbacks"]
+        anew = [f"{schedule}, over all steps from the first one on"]
         if not self._moments:
-            anew.append(f"{kept.pop(1)}, which begin at 0")
+            anew.append(f"{kept.pop(1)}, starting at 0")
         if self._scheduled:
-            anew = [f"{schedule}, reduced as it was by what was measured"]
+            anew = [f"{schedule}, reduced by as much as before"]
         if trainer.is_global_zero:
             Console().print(
-                f"Going on from {trainer.ckpt_path} at step {trainer.global_step}\n"
-                f"Kept from it: {', '.join(kept)}\n"
-                f"As asked for now: {'; '.join(anew)}\n"
+                f"Resuming {trainer.ckpt_path} at step {trainer.global_step}\n"
+                f"Kept: {', '.join(kept)}\n"
+                f"From the configuration: {'; '.join(anew)}\n"
                 f"Changed: {', '.join(changed) or 'nothing'}",
                 soft_wrap=True,
                 markup=False,
@@ -68,10 +68,10 @@ class Resuming(Callback):
 
 
 def _options(model: Any, data: Any) -> dict[str, Any]:
-    """Of model, optimiser, schedule and data, by the names that they have on the command line."""
+    """Options of model, optimiser, schedule and data, by their names on the command line."""
     options = {f"data.{key}": value for key, value in data.items()}
     for key, value in model.items():
-        if key == "network":  # it is the same, or the weights would not fit
+        if key == "network":  # it must be the same (`check_same_network`)
             continue
         if key not in ("optimizer", "lr_scheduler"):
             options[f"model.{key}"] = value

@@ -1,4 +1,4 @@
-"""The pictures of a run: in each logger that takes some, and always as PNG in the run's folder."""
+"""The pictures of a run: sent to each logger that takes pictures, and saved as PNG in the run's folder."""
 
 from pathlib import Path
 from typing import Any
@@ -15,15 +15,15 @@ from rnnx_lightning.files import written_whole
 
 
 def show(trainer: Trainer, folder: Path | None, name: str, figure: Figure) -> None:
-    """Draw a figure once, and show it where Lightning puts the scalars of the same moment.
+    """Draw a figure once, and log it at the step at which Lightning logs the scalars of the same moment.
 
-    The first rank alone calls it.
+    Only rank 0 calls it.
 
     Args:
-        trainer: whose loggers show it.
-        folder: the run's; there it lies as `pictures/<name>-<step>.png`. None: nowhere.
-        name: "val/heatmaps", for example.
-        figure: of matplotlib.
+        trainer: its loggers get the picture.
+        folder: of the run; the picture is saved there as `pictures/<name>-<step>.png`. None: it is not saved.
+        name: for example "val/heatmaps".
+        figure: a matplotlib figure.
     """
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
@@ -37,11 +37,11 @@ def show(trainer: Trainer, folder: Path | None, name: str, figure: Figure) -> No
 
 
 def _log_picture(logger: Logger, name: str, picture: np.ndarray, step: int) -> None:
-    """By the logger's own way; one that has none gets no picture."""
+    """Log a picture in the logger's own way; a logger that takes no pictures gets none."""
     log: Any
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image(name, picture, step, dataformats="HWC")
     elif isinstance(logger, MLFlowLogger):
         logger.experiment.log_image(logger.run_id, picture, key=name, step=step)
-    elif (log := getattr(logger, "log_image", None)) is not None:  # as that of Weights & Biases
+    elif (log := getattr(logger, "log_image", None)) is not None:  # as in WandbLogger
         log(name, [picture], step)

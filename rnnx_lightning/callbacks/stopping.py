@@ -1,4 +1,4 @@
-"""Stopping a run on request, so that it can go on."""
+"""Stopping a run on request, so that it can be resumed."""
 
 import signal
 from types import FrameType
@@ -10,10 +10,10 @@ from rnnx_lightning.callbacks.keeping import last_checkpoint
 
 
 class InterruptedRunError(Exception):
-    """A run was asked to stop, and has saved what it needs to go on.
+    """A run was asked to stop, and has saved what is needed to resume it.
 
     Attributes:
-        exit_code: 128 + the signal's number, as shells expect it.
+        exit_code: 128 + the number of the signal, as is usual in shells.
     """
 
     def __init__(self, message: str, exit_code: int) -> None:
@@ -22,14 +22,14 @@ class InterruptedRunError(Exception):
 
 
 class GracefulStop(Callback):
-    """On SIGTERM or Ctrl-C: finish the step, save `last.ckpt`, and say how to go on.
+    """On SIGTERM or Ctrl-C, finish the step, save `last.ckpt`, and print how to resume.
 
-    Where a validation follows the step, it comes first: a run that is resumed would not make up for it, and would
-    count the training metrics of an epoch that was stopped at its last step in the next one. Several ranks must
-    stop at the same step. Asking one another waits for their devices, so they do it only now and then.
+    A validation that is due after the step is done first. A resumed run would leave it out; and if the epoch had
+    been stopped at its last step, its training metrics would be counted in the next epoch. All ranks stop at the
+    same step. They agree on it only every few steps, because this waits for the devices.
 
     Args:
-        every: steps between two such questions.
+        every: number of steps between two such agreements.
     """
 
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -38,10 +38,10 @@ class GracefulStop(Callback):
         self.every = every
         self._received: int | None = None
         self._before: dict[int, Any] = {}
-        self._epoch_saved = False  # and nothing is to follow it
+        self._epoch_saved = False  # a checkpoint was saved at the end of an epoch, and the run is to stop
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen."""
+        """Install the signal handlers."""
 
         def receive(number: int, frame: FrameType | None) -> None:
             self._received = number
@@ -51,14 +51,14 @@ class GracefulStop(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop between two steps."""
+        """Stop after a step within an epoch."""
         if trainer.world_size > 1 and batch_idx % self.every:
             return
         if self._saved_if_asked(trainer, unless=_epoch_ends_or_validation_follows(trainer)):
             raise self._stopped(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save where the next epoch can begin; what this one has logged is written only after it."""
+        """Save at the end of an epoch, but stop later: Lightning has not written the epoch's logs yet."""
         self._epoch_saved = self._saved_if_asked(trainer)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -67,40 +67,42 @@ class GracefulStop(Callback):
             raise self._stopped(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stop before the test, or listen no more."""
-        self._stop_listening()
+        """Remove the signal handlers; stop before the test."""
+        self._remove_handlers()
         if self._epoch_saved:
             raise self._stopped(trainer)
 
     def _saved_if_asked(self, trainer: Trainer, unless: bool = False) -> bool:
-        asked = self._received is not None and not unless  # a clock may say so on one rank, and not on another
+        asked = self._received is not None and not unless  # ranks may differ in `unless`, if it depends on a clock
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
-            trainer.save_checkpoint(last_checkpoint(trainer), weights_only=False)  # all that it takes to go on
+            trainer.save_checkpoint(last_checkpoint(trainer), weights_only=False)  # all that is needed to resume
         return asked
 
     def _stopped(self, trainer: Trainer) -> InterruptedRunError:
         number = self._received or signal.SIGTERM
         message = f"stopped by {signal.Signals(number).name} after step {trainer.global_step}"
         if trainer.is_global_zero:
-            message += f"; saved {last_checkpoint(trainer)}\nGo on with the same command and --ckpt_path last"
+            message += f"; saved {last_checkpoint(trainer)}\nTo resume: the same command with --ckpt_path last"
         else:
             message += f", rank {trainer.global_rank}"
         return InterruptedRunError(message, exit_code=128 + number)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Listen no more."""
-        self._stop_listening()
+        """Remove the signal handlers."""
+        self._remove_handlers()
 
-    def _stop_listening(self) -> None:
+    def _remove_handlers(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
 
 
 def _epoch_ends_or_validation_follows(trainer: Trainer) -> bool:
-    """After a training batch; Lightning is asked as it will ask itself, which it offers no public way to do."""
+    """Whether the epoch ends, or Lightning will validate, after the current training batch."""
+    # Private: Lightning decides this in a method of its loop, and has no public way to ask. A copy of its rules
+    # (intervals by batch, by epoch and by clock) would have to change whenever they do.
     loop = trainer.fit_loop
     assert loop._data_fetcher is not None  # there was a batch
     return trainer.is_last_batch or loop.epoch_loop._should_check_val_fx(loop._data_fetcher)

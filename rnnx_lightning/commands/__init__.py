@@ -1,1 +1,1 @@
-"""The commands that are no Trainer commands: `rnnx explain`, `compare`, `doctor`; and what `predict` writes."""
+"""The commands that need no Trainer: `rnnx explain`, `view`, `compare` and `doctor`."""

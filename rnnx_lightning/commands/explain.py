@@ -1,5 +1,6 @@
 """`rnnx explain`: heatmaps, scores and relevance of sequences, for a trained network."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,32 +76,53 @@ def explain(
         figure.savefig(place, format="png")
     with written_whole(arrays) as place:
         _write_arrays(place, explained)
-    samples = len(image) if image else data.samples
-    content = []
-    for row, sequence in enumerate([image] if image else index or [0]):
-        by_method: dict[str, Any] = {}
-        for name, part in explained.relevance.items():
-            values = {key: by_name[name] for key, by_name in explained.scores.items() if name in by_name}
-            by_method[name] = {
-                "relevance_per_sample": sample_relevance(part[row : row + 1], samples)[0].tolist(),
-                **{key: float(value[row]) for key, value in values.items()},
-            }
-        content.append(
-            {
-                "sequence": sequence,
-                "explained_class": data.class_names[int(label[row])],
-                "predicted_class": data.class_names[int(explained.prediction[row])],
-                "majority": None if majority is None else majority[row].tolist(),
-                "logits": dict(zip(data.class_names, logits[row].tolist(), strict=True)),
-                "methods": by_method,
-            }
+    names: list[Any] = [image] if image else list(index or [0])
+    content = [
+        _content(
+            explained, row, sequence, logits[row].tolist(), data.class_names, len(image or ()) or data.samples
         )
+        for row, sequence in enumerate(names)
+    ]
     means = {
         key: {name: float(metric.compute()) for name, metric in metrics.items() if metric.update_called}
         for key, metrics in scored.metrics.items()
     }
     write_json(numbers, {"checkpoint": ckpt_path or pretrained, "scores": means, "sequences": content})
     Console().print(f"Heatmaps: {picture}\nNumbers: {numbers}\nRelevance: {arrays}", soft_wrap=True)
+
+
+def _content(
+    explained: Explained, row: int, sequence: Any, logits: list[float], class_names: Sequence[str], samples: int
+) -> dict[str, Any]:
+    """The numbers of one sequence, as data for JSON.
+
+    Args:
+        explained: all sequences.
+        row: which of them.
+        sequence: its number in the test set, or the paths of its pictures.
+        logits: by class.
+        class_names: by label.
+        samples: number of samples in the sequence.
+    """
+    majority = explained.majority
+    return {
+        "sequence": sequence,
+        "explained_class": class_names[int(explained.label[row])],
+        "predicted_class": class_names[int(explained.prediction[row])],
+        "majority": None if majority is None else majority[row].tolist(),
+        "logits": dict(zip(class_names, logits, strict=True)),
+        "methods": {
+            name: {
+                "relevance_per_sample": sample_relevance(part[row : row + 1], samples)[0].tolist(),
+                **{
+                    score: float(by_method[name][row])
+                    for score, by_method in explained.scores.items()
+                    if name in by_method
+                },
+            }
+            for name, part in explained.relevance.items()
+        },
+    }
 
 
 def _write_arrays(path: Path, explained: Explained) -> None:

@@ -18,6 +18,7 @@ Result = TypeVar("Result")
 class _Help(DefaultHelpFormatter):
     """Leaves out defaults that are None, and the hundred classes of torchmetrics."""
 
+    # argparse has no public method for the help of one option; subclasses override this one, as argparse's own do.
     def _get_help_string(self, action: Action) -> str:
         text = re.sub(r" torchmetrics[\w.]+,", "", super()._get_help_string(action))
         return text.replace(", default: %(default)s", "") if action.default is None else text
@@ -58,7 +59,7 @@ def run_function(function: Callable[..., Result], arguments: list[str], prog: st
 
 
 def _words(annotation: Any) -> dict[str, Any]:
-    """The type of an option's words, and how many it takes, as `add_argument` wants them."""
+    """Arguments of `add_argument`: the type of an option, and how many words it takes."""
     wanted = [part for part in get_args(annotation) if part is not NoneType]
     if NoneType in get_args(annotation) and len(wanted) == 1:
         annotation = wanted[0]

@@ -1,4 +1,4 @@
-"""Batches of sequences: as they are planned, and as networks read them."""
+"""Batches of sequences: as planned (positions of images), and as networks read them (pixels)."""
 
 from typing import NamedTuple
 
@@ -11,11 +11,11 @@ from rnnx_lightning.data.majority import Plan
 class PlannedBatch(NamedTuple):
     """B sequences of S images, each image named by its position in the data set.
 
-    A loader hands them out; `MajoritySequences.gather` makes a `SequenceBatch` of one.
+    Loaders hand them out; `MajoritySequences.gather` turns them into a `SequenceBatch`.
 
     Attributes:
-        positions: (U,) int64, of the images that are shown.
-        order: (B, S) int64, which of these U stand side by side.
+        positions: (U,) int64, positions of the images that are shown.
+        order: (B, S) int64, which of these U images each sequence shows, from left to right.
         label: (B,) int64, the majority class.
         majority: (B, S) bool, true where the image is of the majority class.
     """
@@ -31,8 +31,8 @@ class PlannedBatch(NamedTuple):
 
         Args:
             plan: B sequences; its indices point into the data set.
-            shared: list an image that several sequences show once. It is then encoded once, and they share the
-                dropout mask of its features. False: list it for each of them; U is B * S.
+            shared: list an image once, however many sequences show it. It is then encoded once, and they share
+                the dropout mask of its features. False: list it once for each sequence, so that U is B * S.
         """
         if shared:
             positions, order = torch.unique(plan.index, return_inverse=True)
@@ -50,7 +50,7 @@ class SequenceBatch(NamedTuple):
 
     Attributes:
         distinct: (U, 1, 28, 28 + margin) in [-1, 1], the images that are shown.
-        order: (B, S) int64, which of these U stand side by side.
+        order: (B, S) int64, which of these U images each sequence shows, from left to right.
         label: (B,) int64, the majority class.
         majority: (B, S) bool, true where the image is of the majority class.
     """

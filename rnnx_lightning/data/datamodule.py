@@ -29,7 +29,7 @@ Sampling = Literal["pooled", "published"]
 
 
 class MajoritySequences(L.LightningDataModule):
-    """Majority-sample sequences of MNIST, FashionMNIST, the embedded digits, or pictures of the user's own.
+    """Majority-sample sequences of MNIST, FashionMNIST, scikit-learn's digits, or your own pictures.
 
     One sequence is made for every image of a split: that image, `majority_size - 1` others of its class, and
     images of other classes. All pixels stay as one uint8 tensor on the device that trains: loaders hand out
@@ -43,26 +43,26 @@ class MajoritySequences(L.LightningDataModule):
         samples: images in a sequence.
         majority_size: images of the majority class, the label.
         columns: pixel columns that the network reads at each time step.
-        margin: blank columns that each sample gets, so many of them at random on its left and the rest on its
-            right: samples then stand at unknown places, with 0 to 2 * margin blank columns between two of them.
-            An image has the same margins wherever it is shown, so that it need be encoded only once a batch.
-        batch_size: sequences a batch and device; the global batch is this times the number of devices.
+        margin: blank columns beside each sample, a random number of them on its left and the rest on its right.
+            So samples are at unknown places, with 0 to 2 * margin blank columns between two of them. An image has
+            the same margins wherever it is shown, so that it is encoded only once per batch.
+        batch_size: sequences per batch and device; the global batch is this times the number of devices.
         seed: decides the split and every plan, the same on every machine and rank.
-        validation_share: part of the training images that validates.
-        folds: cross-validate: cut the training images into so many stratified folds ...
-        fold: ... and validate on this one, 0 to folds - 1.
-        sampling: of the training sequences. "pooled", the faster: draw them anew each epoch, with partners from
-            the same batch or a part of it (`pool_of_batch`). Most images of a batch then stand in several of its
-            sequences, are encoded only once, and share the dropout mask of their features. "published": draw them
-            once, with partners from the whole split, and only reshuffle them each epoch. A sequence then shares
-            neither images nor dropout masks with others.
-        evaluation_batch_size: as `batch_size`, for validation, test and prediction, whose results do not depend
-            on it; default: `batch_size`.
+        validation_share: share of the training images that is used for validation.
+        folds: for cross-validation: the number of stratified folds of the training images.
+        fold: the fold that is used for validation, 0 to folds - 1.
+        sampling: how training sequences are drawn. "pooled" (faster): again in each epoch, with partners from the
+            same batch or a part of it (`pool_of_batch`). Most images of a batch are then in several of its
+            sequences, are encoded only once, and have one dropout mask for their features. "published": once,
+            with partners from the whole split; each epoch only shuffles them. Sequences then share neither images
+            nor dropout masks.
+        evaluation_batch_size: the same as `batch_size` for validation, test and prediction, whose results do not
+            depend on it; default: `batch_size`.
 
     Raises:
         ValueError: an argument is out of range.
-        ImpossibleSequencesError: no such sequences can be built; raised by `setup`.
-        DataError: the data set is unknown; later, by `prepare_data` and `setup`, it is missing or damaged.
+        ImpossibleSequencesError: such sequences cannot be built; also raised by `setup`.
+        DataError: the data set is unknown; `prepare_data` and `setup` also raise it if data is missing or damaged.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class MajoritySequences(L.LightningDataModule):
                 f"columns={columns} must divide the width of a sequence, "
                 f"{samples} x {self.sample_width} = {width} pixels"
             )
-        self.save_hyperparameters(logger=False)  # so that a checkpoint knows its data
+        self.save_hyperparameters(logger=False)  # a checkpoint describes its data
         self.dataset = dataset
         self.data_dir = Path(data_dir) if data_dir else default_data_dir()
         self.samples = samples
@@ -113,9 +113,9 @@ class MajoritySequences(L.LightningDataModule):
         self.sampling = sampling
         self._images: ImageSet | None = None
         self._pixels = torch.empty(0)
-        self._place = torch.empty(0)
+        self._left_margin = torch.empty(0)
         self._splits: dict[str, Tensor] = {}
-        # Refuse what is impossible before any file is looked for.
+        # Refuse impossible arguments before looking for files.
         check_known(dataset)
         stratified_split(torch.zeros(2, dtype=torch.long), seed=seed, **self._split_arguments())
         check_possible(torch.full((10,), samples), samples, majority_size)
@@ -137,11 +137,11 @@ class MajoritySequences(L.LightningDataModule):
 
     @property
     def picture_shape(self) -> tuple[int, int, int]:
-        """Of one sequence as a network sees it: (1, 28, (28 + margin) * samples)."""
+        """The shape of one sequence: (1, 28, (28 + margin) * samples)."""
         return 1, IMAGE_SIZE, self.samples * self.sample_width
 
     def prepare_data(self) -> None:
-        """Fetch what is missing, on one process only."""
+        """Fetch missing files, in one process only."""
         fetch_images(self.dataset, self.data_dir)
 
     def setup(self, stage: str | None = None) -> None:
@@ -152,15 +152,15 @@ class MajoritySequences(L.LightningDataModule):
         train, validation = stratified_split(
             images.labels[: images.test_start], seed=self.seed, **self._split_arguments()
         )
-        self._take(images, {"train": train, "validation": validation})
+        self._set_images(images, {"train": train, "validation": validation})
 
     def prepare_test(self) -> None:
         """Fetch and load the test images only. There is one split then, "test", the same as after `setup`."""
         if self._images is None:
             fetch_images(self.dataset, self.data_dir, test_only=True)
-            self._take(load_images(self.dataset, self.data_dir, test_only=True), {})
+            self._set_images(load_images(self.dataset, self.data_dir, test_only=True), {})
 
-    def _take(self, images: ImageSet, splits: dict[str, Tensor]) -> None:
+    def _set_images(self, images: ImageSet, splits: dict[str, Tensor]) -> None:
         """Keep images and splits, add the test split, and draw margins."""
         splits = {**splits, "test": torch.arange(images.test_start, len(images.labels))}
         for name, members in splits.items():
@@ -170,11 +170,11 @@ class MajoritySequences(L.LightningDataModule):
                 where += f" (validation_share={self.validation_share})"
             check_possible(counts, self.samples, self.majority_size, where)
         generator = seeded_generator("margin", self.seed)
-        self._place = torch.randint(self.margin + 1, (len(images.labels), 1), generator=generator)
+        self._left_margin = torch.randint(self.margin + 1, (len(images.labels), 1), generator=generator)
         self._images, self._pixels, self._splits = images, images.pixels, splits
 
     def plan(self, split: str, epoch: int = 0) -> Plan:
-        """The sequences of a split in an epoch, in the order in which they are seen.
+        """The sequences of a split in an epoch, in order.
 
         Args:
             split: "train", "validation" or "test"; the last two are the same in every epoch.
@@ -193,7 +193,7 @@ class MajoritySequences(L.LightningDataModule):
         return plan.rows(torch.randperm(len(plan.label), generator=shuffle))
 
     def _draw(self, split: str, epoch: int = 0, pool_size: int | None = None) -> Plan:
-        """A plan of a split: with pools in random order, without them in that of the images."""
+        """Draw a plan of a split: in random order if there are pools, else in the order of the images."""
         labels, members = self.images.labels, self._splits[split]
         plan = draw_plan(
             labels[members],
@@ -236,7 +236,7 @@ class MajoritySequences(L.LightningDataModule):
         return self.trainer.global_rank if self.trainer else 0
 
     def train_dataloader(self) -> TrainingLoader:
-        """Training sequences, in another order each epoch."""
+        """Training sequences, in a different order in each epoch."""
         rows, batch = len(self._splits["train"]), self.batch_size * self._world_size
         if rows < batch:
             raise ValueError(
@@ -253,7 +253,7 @@ class MajoritySequences(L.LightningDataModule):
         )
 
     def _batches_done(self, loader: TrainingLoader) -> int:
-        """Where Lightning trains on `loader`, those of the epoch so far: some after a resume in its middle."""
+        """Batches of this epoch that were done, if Lightning trains on `loader`; 0 unless resumed within it."""
         trainer = self.trainer
         if trainer is None or not trainer.training or trainer.train_dataloader is not loader:
             return 0
@@ -275,22 +275,22 @@ class MajoritySequences(L.LightningDataModule):
         return self._evaluation_loader("test")
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """Gather the pixels of a planned batch; pictures, which the model summary sends, stay as they are."""
+        """Gather the pixels of a planned batch. Pictures, which the model summary passes, are left unchanged."""
         return self.gather(batch) if isinstance(batch, PlannedBatch) else batch
 
     def gather(self, batch: PlannedBatch) -> SequenceBatch:
-        """The batch with its pixels, scaled to [-1, 1], on the device where its positions are."""
+        """The batch with its pixels, scaled to [-1, 1], on the device of its positions."""
         if self._pixels.device != batch.positions.device:
             self._pixels = self._pixels.to(batch.positions.device)
         return batch.with_pixels(scaled(self._tiles(batch.positions).unsqueeze(1)))
 
     def _tiles(self, which: Tensor) -> Tensor:
-        """(U,) positions in the data set to pixels (U, 28, 28 + margin), uint8, each image at its place."""
+        """The pixels (U, 28, 28 + margin), uint8, of images at positions (U,) in the data set, with margins."""
         pixels = self._pixels[which]
         if self.margin == 0:
             return pixels
-        if self._place.device != which.device:
-            self._place = self._place.to(which.device)
-        column = torch.arange(self.sample_width, device=which.device) - self._place[which]
-        column = torch.where((column >= 0) & (column < IMAGE_SIZE), column, IMAGE_SIZE)  # the one padded below
+        if self._left_margin.device != which.device:
+            self._left_margin = self._left_margin.to(which.device)
+        column = torch.arange(self.sample_width, device=which.device) - self._left_margin[which]
+        column = torch.where((column >= 0) & (column < IMAGE_SIZE), column, IMAGE_SIZE)  # padded below
         return F.pad(pixels, (0, 1)).gather(2, column[:, None].expand(-1, IMAGE_SIZE, -1))

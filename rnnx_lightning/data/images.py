@@ -19,7 +19,7 @@ from rnnx_lightning.data.sources import FILES, TEST_FILES, DataError, acquire
 
 IMAGE_SIZE = 28
 TRAINING_IMAGES = 60_000  # of MNIST and FashionMNIST
-DIGITS_TEST_IMAGES = 360  # the last ones: other writers than the first 1437
+DIGITS_TEST_IMAGES = 360  # the last ones, which are by other writers than the first 1437
 
 _ORIGINALS = {"mnist": datasets.MNIST, "fashion_mnist": datasets.FashionMNIST}
 DATASETS = (*_ORIGINALS, "digits")
@@ -84,7 +84,7 @@ def load_images(dataset: str, data_dir: Path, test_only: bool = False) -> ImageS
         dataset: "mnist", "fashion_mnist", or "digits", scikit-learn's embedded 8 x 8 digits brought to 28 x 28;
             or a folder that holds pictures as `train/<class>/*.png` and `test/<class>/*.png`.
         data_dir: the folder that holds `MNIST/raw` and `FashionMNIST/raw`.
-        test_only: read no training images of MNIST and FashionMNIST: blank ones, labelled -1, take their places.
+        test_only: do not read the training images of MNIST and FashionMNIST; they are blank and have the label -1.
 
     Raises:
         DataError: the data set is unknown, or its files cannot be read.

@@ -1,6 +1,6 @@
-"""Loaders that hand out a plan in whole batches, a part of it on each rank.
+"""Loaders that hand out the batches of a plan; each rank gets its part.
 
-Neither is torch's DataLoader: there is nothing to fetch or collate, as pixels are gathered on the device.
+They are not torch's DataLoader, because there is nothing to fetch or collate: pixels are gathered on the device.
 """
 
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from rnnx_lightning.data.majority import Plan
 
 
 class EpochSampler:
-    """Which sequences an epoch shows, and in which order.
+    """The sequences of each epoch, and their order.
 
     Args:
         plan_of_epoch: the plan of an epoch, counted from 0; its indices point into the data set.
@@ -23,33 +23,34 @@ class EpochSampler:
         self._drawn: tuple[int, Plan] | None = None  # the last plan, and its epoch
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning does so at its start, as with torch's DistributedSampler."""
+        """Choose the epoch. Lightning calls this at the start of each epoch, as for a DistributedSampler."""
         self._epoch = epoch
 
     @property
     def plan(self) -> Plan:
-        """Of the chosen epoch."""
+        """The plan of the chosen epoch."""
         if self._drawn is None or self._drawn[0] != self._epoch:
             self._drawn = (self._epoch, self._plan_of_epoch(self._epoch))
         return self._drawn[1]
 
 
 class TrainingLoader:
-    """Another plan each epoch, in batches of the same size.
+    """A new plan in each epoch, in batches of equal size.
 
-    Rank r takes the r-th part of each global batch, as sequences that show the same images stand beside each
-    other. An incomplete last one is dropped, so that all ranks make the same number of steps.
+    Rank r gets the r-th part of each global batch, because sequences that share images are next to each other. An
+    incomplete last batch is dropped, so that all ranks make the same number of steps.
 
     Args:
         plan_of_epoch: see `EpochSampler`.
-        batch_size: sequences a batch and rank.
+        batch_size: sequences per batch and rank.
         rank: this process.
         world_size: number of processes.
         shared: see `PlannedBatch.of`.
-        batches_done: with how many batches of its epoch an iteration of the loader is to begin as done.
+        batches_done: number of batches to skip, because they were done before a resume; called at each iteration's
+            start.
 
     Attributes:
-        sampler: where Lightning looks for `set_epoch`.
+        sampler: Lightning calls its `set_epoch`.
     """
 
     def __init__(
@@ -72,29 +73,29 @@ class TrainingLoader:
         return len(self.sampler.plan.label) // (self._batch_size * self._world_size)
 
     def __iter__(self) -> Iterator[PlannedBatch]:
-        # All this is asked for with the first batch: Lightning makes an iterator before it chooses the epoch.
+        # A generator, so that this runs with the first batch: Lightning creates it before it chooses the epoch.
         plan = self.sampler.plan
         for number in range(self._batches_done(self), len(self)):
             start = (number * self._world_size + self._rank) * self._batch_size
             yield PlannedBatch.of(plan.rows(slice(start, start + self._batch_size)), self._shared)
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing, as `batches_done` says where to go on; but without it Lightning warns that a loader cannot."""
+        """Empty: `batches_done` says where to resume. Without this method, Lightning warns about the loader."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Nothing."""
+        """Do nothing, see `state_dict`."""
 
 
 class EvaluationLoader:
-    """A plan that is always the same, all of it.
+    """One plan, the same in every epoch, to its last sequence.
 
-    Rank r takes every W-th sequence from r on: the first sequences of all ranks are the first of the plan, every
-    sequence is handed out once, and ranks may differ by a batch.
+    Rank r gets the sequences r, r + W, r + 2 W, ...: the first sequences of all ranks are the first of the plan.
+    Every sequence is handed out exactly once, so ranks may differ by one batch.
 
     Args:
         plan: its indices point into the data set.
-        batch_size: sequences a batch and rank; the last batch may be smaller.
+        batch_size: sequences per batch and rank; the last batch may be smaller.
         rank: this process.
         world_size: number of processes, W.
     """

@@ -1,9 +1,9 @@
-"""The plan of majority-sample sequences: which images stand in which sequence.
+"""The plan of majority-sample sequences: which sequence shows which images.
 
-A sequence shows `samples` images side by side. `majority_size` of them are of one class, the label; the
-others are of other classes, none of which reaches the majority's count. One sequence is planned for every
-image of a split (thesis, section on the MAJ problem). A plan is indices only; pixels are gathered later, on
-the device that trains.
+A sequence shows `samples` images side by side. `majority_size` of them are of one class, the label; the others
+are of other classes, each with fewer images than the majority. One sequence is planned for every image of a
+split (thesis, section on the MAJ problem). A plan only has indices; pixels are gathered later, on the device
+that trains.
 """
 
 from typing import NamedTuple
@@ -21,12 +21,12 @@ class Plan(NamedTuple):
         label: (M,) int64, the majority class.
     """
 
-    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which is not used here
     majority: Tensor
     label: Tensor
 
     def rows(self, which: Tensor | slice) -> "Plan":
-        """The chosen sequences, as a plan of their own."""
+        """A plan of the chosen sequences only."""
         return Plan(self.index[which], self.majority[which], self.label[which])
 
 
@@ -44,7 +44,7 @@ def check_possible(counts: Tensor, samples: int, majority_size: int, where: str 
         where: what the counts are of, for the message.
 
     Raises:
-        ImpossibleSequencesError: with the numbers that do not fit and what would.
+        ImpossibleSequencesError: some image has no sequence; the message says what to change.
     """
     if not 1 <= majority_size <= samples:
         raise ImpossibleSequencesError(f"majority_size={majority_size} must lie between 1 and samples={samples}")
@@ -55,7 +55,7 @@ def check_possible(counts: Tensor, samples: int, majority_size: int, where: str 
         )
     others, limit = samples - majority_size, majority_size - 1
     available = int(counts.clamp(max=limit).sort(descending=True).values[1:].sum())
-    # The anchor's own class cannot fill the rest; at worst it is the class with the most room.
+    # The majority class cannot be among the others. At worst, it is the class with the most images.
     if others > available:
         raise ImpossibleSequencesError(
             f"samples={samples} with majority_size={majority_size} leaves {others} images for other classes, "
@@ -65,12 +65,22 @@ def check_possible(counts: Tensor, samples: int, majority_size: int, where: str 
 
 
 class _Segments(NamedTuple):
-    """Images sorted by (pool, class); the last pool holds the whole split, for what a pool lacks."""
+    """Images sorted by (pool, class). The last pool is the whole split, for classes that a pool lacks."""
 
     members: Tensor  # positions of images, segment after segment
     start: Tensor  # (P + 1, K) first member of each segment
     size: Tensor  # (P + 1, K)
     rank: Tensor  # (2, N) position of an image inside its segment of its own pool, and of the whole split
+
+    @property
+    def whole(self) -> int:
+        """The number of the pool that is the whole split."""
+        return len(self.size) - 1
+
+    def source(self, pool: Tensor, wanted: Tensor, needed: int) -> Tensor:
+        """The pool to draw classes (N, ...) from: a sequence's own, if it has enough images, else the split."""
+        own = pool.view(-1, *[1] * (wanted.dim() - 1))
+        return torch.where(self.size[own, wanted] >= needed, own, self.whole)
 
     @classmethod
     def build(cls, labels: Tensor, pool_of: Tensor, classes: int, generator: torch.Generator) -> "_Segments":
@@ -96,11 +106,11 @@ class _Segments(NamedTuple):
 
 
 def pool_of_batch(batch: int, classes: int, majority_size: int) -> int:
-    """How many sequences of a batch draw their partners from one another's images.
+    """The size of a pool: how many sequences of a batch draw their partners from one another's images.
 
-    It depends on the global batch, not on how many devices share it, so that the sequences are the same on any
-    number of them. On 2, 4, 8, ... devices whose own batches are no smaller than the smallest pool, each has
-    whole pools, and encodes hardly more than one image a sequence.
+    It depends on the global batch, not on the number of devices, so that the sequences are the same on any number
+    of devices. With 2, 4, 8, ... devices whose batches are not smaller than the smallest pool, each device has
+    whole pools, and encodes hardly more than one image per sequence.
 
     Args:
         batch: sequences in a batch, over all devices.
@@ -108,7 +118,8 @@ def pool_of_batch(batch: int, classes: int, majority_size: int) -> int:
         majority_size: images of the majority class in a sequence.
 
     Returns:
-        The batch, halved while it is even and keeps, on average, five times `majority_size` images of each class.
+        The batch size, halved while it is even and a half still has, on average, at least five times
+        `majority_size` images of each class.
     """
     smallest = 5 * majority_size * classes
     while batch % 2 == 0 and batch >= 2 * smallest:
@@ -132,10 +143,11 @@ def draw_plan(
         samples: images in a sequence, S.
         majority_size: images of the majority class.
         generator: the only source of randomness.
-        pool_size: draw the partners of each run of so many sequences from the images that anchor these
-            sequences, so that a batch of B sequences needs about B distinct images instead of S * B. Classes
-            that such a pool lacks are drawn from the whole split. None: always from the whole split.
-        shuffle: sequence r is anchored by a random image (True) or by image r (False).
+        pool_size: number of successive sequences that form a pool. Partners are drawn from the images that the
+            sequences of the same pool are made for, so that a batch of B sequences needs about B distinct images
+            instead of S * B. Classes that a pool lacks are drawn from the whole split. None: draw everything from
+            the whole split.
+        shuffle: sequence r is made for a random image (True) or for image r (False).
 
     Returns:
         A `Plan` of N sequences. The partners of an image are distinct and uniform over its class; the other
@@ -151,43 +163,52 @@ def draw_plan(
     pool_of_image = torch.empty_like(pool)
     pool_of_image[anchor] = pool
     segments = _Segments.build(labels, pool_of_image, classes, generator)
-    whole = len(segments.size) - 1
     label = labels[anchor]
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, dtype=torch.float64)
-
-    def from_pool_or_split(wanted: Tensor, needed: int) -> Tensor:
-        own = pool.view(-1, *[1] * (wanted.dim() - 1))
-        return torch.where(segments.size[own, wanted] >= needed, own, whole)
-
-    # Partners: a random stretch of the anchor's own segment, whose members stand in random order.
-    source = from_pool_or_split(label, majority_size)
-    length, start = segments.size[source, label], segments.start[source, label]
-    in_pool, in_split = segments.rank[:, anchor]
-    rank = torch.where(source < whole, in_pool, in_split)
-    copies = torch.arange(majority_size - 1)
-    room = (length - 1).clamp(min=1)
-    offset = 1 + ((uniform(n) * room).long()[:, None] + copies) % room[:, None]
-    partners = segments.members[start[:, None] + (rank[:, None] + offset) % length[:, None]]
-
-    # Others: `majority_size - 1` slots for each other class, of which a random subset is filled.
-    slots = majority_size - 1
-    rest = samples - majority_size
-    keys = uniform(n, classes * slots)
-    slot_class = torch.arange(classes * slots) // max(slots, 1)
-    slot_copy = torch.arange(classes * slots) % max(slots, 1)
-    split_count = segments.size[-1]
-    keys[:, slot_copy >= split_count[slot_class]] = 2.0
-    keys.masked_fill_(slot_class == label[:, None], 2.0)
-    chosen = keys.topk(rest, dim=1, largest=False).indices
-    wanted, copy = slot_class[chosen], slot_copy[chosen]
-    source = from_pool_or_split(wanted, max(slots, 1))
-    length, start = segments.size[source, wanted], segments.start[source, wanted]
-    first = (uniform(n, classes).gather(1, wanted) * length).long()
-    others = segments.members[start + (first + copy) % length]
-
+    partners = _draw_partners(segments, pool, anchor, label, majority_size - 1, generator)
+    others = _draw_others(segments, pool, label, samples - majority_size, majority_size - 1, generator)
     index = torch.cat([anchor[:, None], partners, others], dim=1)
     majority = (torch.arange(samples) < majority_size).expand(n, -1)
-    arrangement = uniform(n, samples).argsort(dim=1)
+    arrangement = _uniform(generator, n, samples).argsort(dim=1)
     return Plan(index.gather(1, arrangement), majority.gather(1, arrangement), label)
+
+
+def _draw_partners(
+    segments: _Segments, pool: Tensor, anchor: Tensor, label: Tensor, count: int, generator: torch.Generator
+) -> Tensor:
+    """Draw `count` other images of the anchor's class, (N, count).
+
+    They are a random stretch of the anchor's own segment, whose members are in random order.
+    """
+    source = segments.source(pool, label, count + 1)
+    length, start = segments.size[source, label], segments.start[source, label]
+    in_pool, in_split = segments.rank[:, anchor]
+    rank = torch.where(source < segments.whole, in_pool, in_split)
+    room = (length - 1).clamp(min=1)
+    first = (_uniform(generator, len(anchor)) * room).long()
+    offset = 1 + (first[:, None] + torch.arange(count)) % room[:, None]
+    return segments.members[start[:, None] + (rank[:, None] + offset) % length[:, None]]
+
+
+def _draw_others(
+    segments: _Segments, pool: Tensor, label: Tensor, count: int, limit: int, generator: torch.Generator
+) -> Tensor:
+    """Draw `count` images of other classes than `label`, at most `limit` of each class, (N, count).
+
+    Each other class has `limit` slots (fewer, if it has fewer images), of which a random subset is filled.
+    """
+    n, classes = len(label), segments.size.shape[1]
+    keys = _uniform(generator, n, classes * limit)
+    slot_class = torch.arange(classes * limit) // max(limit, 1)
+    slot_copy = torch.arange(classes * limit) % max(limit, 1)
+    keys[:, slot_copy >= segments.size[segments.whole][slot_class]] = 2.0
+    keys.masked_fill_(slot_class == label[:, None], 2.0)
+    chosen = keys.topk(count, dim=1, largest=False).indices
+    wanted, copy = slot_class[chosen], slot_copy[chosen]
+    source = segments.source(pool, wanted, max(limit, 1))
+    length, start = segments.size[source, wanted], segments.start[source, wanted]
+    first = (_uniform(generator, n, classes).gather(1, wanted) * length).long()
+    return segments.members[start + (first + copy) % length]
+
+
+def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=generator, dtype=torch.float64)

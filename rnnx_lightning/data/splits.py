@@ -13,9 +13,9 @@ def stratified_split(
 
     Args:
         labels: (N,) int64.
-        seed: the split depends on it alone.
-        validation_share: part of each class that validates, in (0, 1); not used with `folds`.
-        folds: cut each class into so many equal parts and validate on part `fold` (cross-validation).
+        seed: the only source of randomness.
+        validation_share: share of each class that is used for validation, in (0, 1); ignored with `folds`.
+        folds: for cross-validation: number of equal parts of each class, of which part `fold` is for validation.
         fold: 0 .. folds - 1.
 
     Returns:

@@ -64,46 +64,11 @@ def recorded(
     Returns:
         A dict that can be written as JSON; `results[network][sequence]` holds the explanations.
     """
-    samples = majority.shape[1]
     grey = ((image + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
-    results = []
-    for _, network in networks:
-        with torch.no_grad():
-            logits = network(image)
-        rows: list[dict[str, Any]] = [
-            {"prediction": int(one.argmax()), "logits": rounded(one), "methods": {}} for one in logits
-        ]
-        for name, method in methods.items():
-            layers: dict[str, Tensor] = {}
-            if isinstance(method, LRP):
-                explanation = method.explain(network, image, label, layers=inner_layers(network, image))
-                relevance = explanation.relevance
-                layers = over_time(explanation.layers, len(image))
-            else:
-                relevance = method(network, image, label)
-            per_sample = sample_relevance(relevance, samples)
-            cosine = majority_cosine_similarity(relevance, majority)
-            for number, row in enumerate(rows):
-                row["methods"][name] = {
-                    **quantised(relevance[number]),
-                    "per_sample": rounded(per_sample[number]),
-                    "cosine": rounded(cosine[number][None])[0],
-                    "layers": [
-                        {
-                            "name": layer,
-                            "steps": part.shape[1],
-                            "units": strips(part[number]).shape[1],
-                            "sums": rounded(part[number].sum(1)),
-                            **quantised(strips(part[number])),
-                        }
-                        for layer, part in layers.items()
-                    ],
-                }
-        results.append(rows)
     return {
         "height": image.shape[2],
         "width": image.shape[3],
-        "samples": samples,
+        "samples": majority.shape[1],
         "steps": [image.shape[3] // int(getattr(network, "columns", image.shape[3])) for _, network in networks],
         "classes": list(class_names),
         "networks": [name for name, _ in networks],
@@ -117,5 +82,46 @@ def recorded(
             }
             for row, number in enumerate(numbers)
         ],
-        "results": results,
+        "results": [_results(network, methods, image, label, majority) for _, network in networks],
+    }
+
+
+def _results(
+    network: nn.Module, methods: Mapping[str, Attributor], image: Tensor, label: Tensor, majority: Tensor
+) -> list[dict[str, Any]]:
+    """The results of one network, one dict per sequence."""
+    with torch.no_grad():
+        logits = network(image)
+    rows: list[dict[str, Any]] = [
+        {"prediction": int(one.argmax()), "logits": rounded(one), "methods": {}} for one in logits
+    ]
+    for name, method in methods.items():
+        layers: dict[str, Tensor] = {}
+        if isinstance(method, LRP):
+            explanation = method.explain(network, image, label, layers=inner_layers(network, image))
+            relevance = explanation.relevance
+            layers = over_time(explanation.layers, len(image))
+        else:
+            relevance = method(network, image, label)
+        per_sample = sample_relevance(relevance, majority.shape[1])
+        cosine = majority_cosine_similarity(relevance, majority)
+        for number, row in enumerate(rows):
+            row["methods"][name] = {
+                **quantised(relevance[number]),
+                "per_sample": rounded(per_sample[number]),
+                "cosine": rounded(cosine[number][None])[0],
+                "layers": [_layer(layer, part[number]) for layer, part in layers.items()],
+            }
+    return rows
+
+
+def _layer(name: str, relevance: Tensor) -> dict[str, Any]:
+    """The relevance (T, U) of a layer, with neighbouring units summed."""
+    shown = strips(relevance)
+    return {
+        "name": name,
+        "steps": len(shown),
+        "units": shown.shape[1],
+        "sums": rounded(relevance.sum(1)),
+        **quantised(shown),
     }
