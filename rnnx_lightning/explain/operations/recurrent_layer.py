@@ -87,9 +87,10 @@ class Layer:
             running, self.tape.path.place = self.tape.path.place, self.place
             first, values = self._drive(own, x), self._run(x, states[number])
             call = self._call(first, values, states[number] if number else None, before)
-            memory = self._memory(call, first, values.hidden if values.memory is None else values.memory)
+            shown = values.hidden if values.memory is None else values.memory
+            memory = self._memory(call, first, shown) if self.remembers else None
             self.tape.path.place = running
-            return Segment(own, call, memory if self.remembers else None)
+            return Segment(own, call, memory)
 
         memory = states[-1][1].unsqueeze(1) if self.name == "lstm" else None
         shown = whole.shape[1] if memory is None else 1
