@@ -43,6 +43,10 @@ class GradientMethod(Attributor):
             with kept_state(network_of(model)):
                 return self._gradient_of_pass(model, x, target)
         except RuntimeError as error:
+            if "derivative for" in str(error):
+                raise UnexplainableError(
+                    f"torch cannot differentiate the network: {error}. Detach its argument, or explain by LRP."
+                ) from error
             if "modified by an inplace operation" not in str(error):
                 raise
             if self.create_graph:

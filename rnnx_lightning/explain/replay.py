@@ -128,7 +128,7 @@ class Replay:
         if not _tensors(call.result):
             return  # the result is a Python number, used for control flow
         self._path.place = call.place
-        targets = _written(call.func, call.args, call.kwargs)
+        targets = _written(call.func, call.args, call.kwargs) if self._tape.overwrites(call.func) else []
         if not targets:
             args, kwargs = tree_map_only(Tensor, self._current, (call.args, call.kwargs))
             self._note(call.result, self._again(call.func, args, kwargs))
@@ -143,7 +143,10 @@ class Replay:
         else:
             self._note(call.result, call.func(*args, **kwargs))
         for tensor in targets:
-            self._write(tensor, current[id(tensor)])
+            if torch.Tag.inplace_view in call.func.tags:  # its shape changes, and no memory
+                self._put(tensor, current[id(tensor)])
+            else:
+                self._write(tensor, current[id(tensor)])
 
     def _again(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Record a call. A view of a constant is made only once, because parts of weights are cached by tensor."""
@@ -157,7 +160,8 @@ class Replay:
     def _note(self, result: Any, new: Any) -> None:
         for tensor, version in zip(tree_leaves(result), tree_leaves(new), strict=True):
             if isinstance(tensor, Tensor):
-                if tensor.is_contiguous() and not version.is_contiguous():  # a later view may need it
+                moved = tensor.shape == version.shape and tensor.is_contiguous() and not version.is_contiguous()
+                if moved:  # a later view may need it in order
                     version = laid_out(self._tape, version, tensor.stride())
                 self._put(tensor, version)
 
@@ -202,6 +206,11 @@ class Replay:
             first = self._before[memory] if memory in self._before else self._first[memory]
             self._memory[memory] = first if memory in self._before else self._new[id(first)][1]
             self._geometry[memory] = _geometry(first)
+            if first.dim() != self._memory[memory].dim():  # of the logged run only the last shape is known
+                raise UnexplainableError(
+                    "A tensor is overwritten, and then its shape changes in place (squeeze_, unsqueeze_, as in "
+                    f"torch.quantile). {WITHOUT}"
+                )
         return laid_out(self._tape, self._memory[memory], self._geometry[memory][1])
 
     def _inside(self, whole: Tensor, tensor: Tensor) -> Any:

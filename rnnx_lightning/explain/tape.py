@@ -85,7 +85,7 @@ class Tape(Notes):
             return func(*args, **kwargs)
         if len(known) > 1:  # where entries are is a choice: what is chosen has the relevance
             known = [part for part in known if part.is_floating_point() or part.is_complex()] or known
-        if func._schema.is_mutable:
+        if self.overwrites(func):
             return overwrite(self, func, first, args, kwargs)
         recorder = self._table.get((func, COMPLEX) if any(map(is_complex, parts)) else func)
         if recorder not in self._scales and any(self.has_no_way_back(part) for part in known):
@@ -93,6 +93,10 @@ class Tape(Notes):
         if recorder is None:
             return self.opaque(func, args, kwargs)
         return recorder(self, func, *args, **kwargs)
+
+    def overwrites(self, func: Any) -> bool:
+        """Whether an operation is an in-place form; random leaky ReLU only overwrites its noise."""
+        return func._schema.is_mutable and func not in self._table
 
     # -- linear maps -----------------------------------------------------------------------------------------
 

@@ -1,5 +1,6 @@
 """Activations, gates, dropout, and operations where the winner takes all."""
 
+import math
 from typing import Any
 
 import torch
@@ -62,6 +63,8 @@ for _name in [
     "atanh",
     "erf",
     "expm1",
+    "erfinv",
+    "frac",
     "round",
     "trunc",
     "floor",
@@ -271,8 +274,8 @@ for _operation in (
     aten.max_pool2d_with_indices.default, aten.max_pool3d_with_indices.default, aten.adaptive_max_pool2d.default,
     aten.adaptive_max_pool3d.default, aten.max.default, aten.max.dim, aten.amax.default, aten.topk.default,
     aten.sort.default, aten.sort.stable, aten.min.dim, aten.min.default, aten.amin.default, aten.kthvalue.default,
-    aten.median.dim, aten.cummax.default, aten.cummin.default, aten.max_pool2d.default,
-    aten.fractional_max_pool2d.default, aten.logsumexp.default,
+    aten.median.dim, aten.median.default, aten.nanmedian.dim, aten.cummax.default, aten.cummin.default,
+    aten.max_pool2d.default, aten.fractional_max_pool2d.default, aten.logsumexp.default,
 ):  # fmt: skip
     register(_operation, winner)
 
@@ -302,6 +305,46 @@ def larger(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
     return tape.record(aten.where.self, (chosen, one, two), {})
 
 
+@records("fmax.default fmin.default")
+def larger_number(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
+    """As maximum and minimum, of numbers."""
+    return tape.record(aten.maximum.default if func is aten.fmax.default else aten.minimum.default, (one, two), {})
+
+
+@records("aminmax.default")
+def extremes(tape: Tape, func: Any, tensor: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The smallest and the largest: the winner takes all."""
+    dims = [] if dim is None else [dim]
+    least = tape.record(aten.amin.default, (tensor, dims, keepdim), {})
+    return torch.return_types.aminmax((least, tape.record(aten.amax.default, (tensor, dims, keepdim), {})))
+
+
+@records("logaddexp.default logaddexp2.default")
+def soft_maximum(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
+    """The logsumexp of two, which their softmax divides."""
+    shape = torch.broadcast_shapes(one.shape, two.shape)
+    pair = tape.record(
+        aten.stack.default, ([tape.record(aten.expand.default, (t, shape), {}) for t in (one, two)],), {}
+    )
+    if func is aten.logaddexp.default:
+        return tape.record(aten.logsumexp.default, (pair, [0]), {})
+    unit = math.log(2)
+    natural = tape.record(aten.logsumexp.default, (tape.record(aten.mul.Scalar, (pair, unit), {}), [0]), {})
+    return tape.record(aten.mul.Scalar, (natural, 1 / unit), {})
+
+
+@records("rrelu_with_noise.default")
+def leaky(
+    tape: Tape, func: Any, tensor: Tensor, noise: Tensor, lower: float = 0.125, upper: float = 1 / 3,
+    training: bool = False, generator: Any = None,
+) -> Tensor:  # fmt: skip
+    """In eval mode a leaky ReLU; in train mode by the slopes that were drawn."""
+    if not training:
+        return tape.record(aten.leaky_relu.default, (tensor, (lower + upper) / 2), {})
+    func(held(tensor), noise, lower, upper, True, generator)
+    return tape.record(aten.mul.Tensor, (tensor, noise), {})
+
+
 @records("native_dropout.default")
 def dropout(tape: Tape, func: Any, tensor: Tensor, p: float, train: bool | None) -> Any:
     """Dropped units get no relevance, because they are 0."""
@@ -313,10 +356,9 @@ def dropout(tape: Tape, func: Any, tensor: Tensor, p: float, train: bool | None)
 
 @records("log_sigmoid_forward.default")
 def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
-    """Skipped at the output of a network; refused as a signal elsewhere."""
+    """Skipped at the output of a network; as a signal, it passes relevance unchanged, as softplus does."""
     value = func(tensor)
-    node = tape.node(tensor)
-    tape.gate_of(value[0], node, refusal="It can only be the last operation of a network.", func=func)
+    tape.gate_of(value[0], tape.node(tensor), nonnegative=False)
     made = tape.node(value[0])
     made.logits = tensor
     return value

@@ -130,7 +130,7 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     return scaled(tape, value, first, one, 1 / held(two), True if second.nonnegative else None)
 
 
-@records("neg.default")
+@records("neg.default _neg_view.default")
 def negate(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     """Multiplication by -1."""
     value = func(tensor)
@@ -154,6 +154,19 @@ def add_product(tape: Tape, func: Any, base: Tensor, one: Tensor, two: Tensor, *
     """Input + value * tensor1 * tensor2."""
     product = tape.record(aten.mul.Tensor, (one, two), {})
     return tape.record(aten.add.Tensor, (base, product), {"alpha": value})
+
+
+@records("addcdiv.default")
+def add_quotient(tape: Tape, func: Any, base: Tensor, one: Tensor, two: Tensor, *, value: Operand = 1) -> Tensor:
+    """Input + value * tensor1 / tensor2."""
+    quotient = tape.record(aten.div.Tensor, (one, two), {})
+    return tape.record(aten.add.Tensor, (base, quotient), {"alpha": value})
+
+
+@records("deg2rad.default rad2deg.default")
+def in_another_unit(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
+    """Multiplication by a number."""
+    return tape.record(aten.mul.Scalar, (tensor, float(func(torch.ones((), dtype=torch.float64)))), {})
 
 
 @records("lerp.Tensor lerp.Scalar")

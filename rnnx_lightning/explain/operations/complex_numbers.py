@@ -41,6 +41,17 @@ def from_parts(tape: Tape, func: Any, real: Tensor, imaginary: Tensor) -> Tensor
     return paired(tape, value, tape.record(aten.stack.default, ([real, imaginary], -1), {}))
 
 
+@records("polar.default")
+def from_length(tape: Tape, func: Any, length: Tensor, angle: Tensor) -> Tensor:
+    """Complex numbers of a length and a constant angle."""
+    value = func(length, angle)
+    if tape.find(angle) is not None:
+        return tape.refused(func, value, "Its angles must not depend on the input.", length, angle)
+    unit = torch.polar(torch.ones_like(angle), angle)
+    parts = [tape.record(aten.mul.Tensor, (length, part), {}) for part in (unit.real, unit.imag)]
+    return paired(tape, value, tape.record(aten.stack.default, (parts, -1), {}))
+
+
 @records_complex("view_as_real.default")
 def to_pair(tape: Tape, func: Any, value: Tensor) -> Tensor:
     """Complex numbers as pairs."""
@@ -100,6 +111,14 @@ def _joined(tape: Tape, value: Tensor, real: Tensor, imaginary: Tensor) -> Tenso
     return paired(tape, value, tape.record(aten.stack.default, ([real, imaginary], -1), {}))
 
 
+@records_complex("_neg_view.default resolve_neg.default")
+def negative(tape: Tape, func: Any, value: Tensor) -> Tensor:
+    """Both parts with another sign, or with the sign that they have in memory."""
+    pair = pair_of(tape, value)
+    pair = tape.record(aten.neg.default, (pair,), {}) if func is aten._neg_view.default else pair
+    return paired(tape, func(value), pair)
+
+
 @records_complex("_conj.default _conj_physical.default conj_physical.default")
 def conjugate(tape: Tape, func: Any, value: Tensor) -> Tensor:
     """The imaginary part with another sign."""
@@ -145,6 +164,39 @@ def multiply(tape: Tape, func: Any, one: Any, two: Any) -> Tensor:
         return _joined(tape, value, times(a, c), times(a, d))
     real = tape.record(aten.sub.Tensor, (times(a, c), times(b, d)), {})
     return _joined(tape, value, real, tape.record(aten.add.Tensor, (times(a, d), times(b, c)), {}))
+
+
+@records_complex("addmm.default baddbmm.default")
+def add_product(
+    tape: Tape, func: Any, bias: Any, one: Tensor, two: Tensor, *, beta: Any = 1, alpha: Any = 1
+) -> Tensor:
+    """A product of complex matrices, plus a bias: a linear layer of complex numbers."""
+    plain = aten.mm.default if func is aten.addmm.default else aten.bmm.default
+    product = multiply(tape, plain, one, two)
+    if (alpha, beta) != (1, 1):
+        return tape.refused(
+            func, func(bias, one, two, beta=beta, alpha=alpha), "Write alpha and beta out.", one, two
+        )
+    return tape.record(aten.add.Tensor, (bias, product), {})
+
+
+@records_complex("pow.Tensor_Scalar")
+def power(tape: Tape, func: Any, value: Tensor, exponent: Any) -> Tensor:
+    """A square of complex numbers: a product."""
+    if exponent != 2:
+        return tape.refused(func, func(value, exponent), "Only squares of complex numbers have a rule.", value)
+    return multiply(tape, aten.mul.Tensor, value, value)
+
+
+@records_complex("linalg_vector_norm.default")
+def norm(
+    tape: Tape, func: Any, value: Tensor, order: Any = 2, dim: Any = None, keepdim: bool = False, **kwargs: Any
+) -> Tensor:
+    """The norm of the lengths of pairs."""
+    result = func(value, order, dim, keepdim, **kwargs)
+    return tape.stand_in(
+        result, tape.record(func, (modulus(tape, aten.abs.default, value), order, dim, keepdim), {})
+    )
 
 
 @records_complex("div.Tensor")

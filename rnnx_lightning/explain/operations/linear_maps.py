@@ -73,6 +73,52 @@ def add_product(
 PLAIN = {torch.mm: aten.mm.default, torch.bmm: aten.bmm.default, torch.mv: aten.mv.default}
 
 
+@records("addbmm.default")
+def add_summed_product(
+    tape: Tape, func: Any, bias: Tensor, one: Tensor, two: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """A sum of matrix products, plus a bias."""
+    result = tape.record(aten.sum.dim_IntList, (tape.record(aten.bmm.default, (one, two), {}), [0]), {})
+    result = tape.record(aten.mul.Scalar, (result, alpha), {})
+    return tape.record(aten.add.Tensor, (result, tape.record(aten.mul.Scalar, (bias, beta), {})), {})
+
+
+LEFT = (aten._linalg_solve_ex.default,)  # of these, the first option is whether the matrix is on the left
+
+
+@records("_linalg_solve_ex.default linalg_solve_triangular.default cholesky_solve.default")
+def solved(tape: Tape, func: Any, one: Tensor, two: Tensor, *args: Any, **kwargs: Any) -> Any:
+    """A constant system of equations, solved for what depends on the input: a linear map."""
+    value = func(one, two, *args, **kwargs)
+    first = value if isinstance(value, Tensor) else value[0]
+    matrix, right = (two, one) if func is aten.cholesky_solve.default else (one, two)
+    if tape.find(matrix) is not None:
+        tape.refused(func, first, "Its matrix must not depend on the input.", one, two)
+        return value
+
+    if right.dim() < 2 or kwargs.get("left", True) is False or (args and args[0] is False and func in LEFT):
+        tape.refused(func, first, "Write it as a product with the inverse matrix.", one, two)
+        return value
+    unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand(matrix.shape)
+    inverse = func(*((unit, matrix) if right is one else (matrix, unit)), *args, **kwargs)
+    inverse = inverse if isinstance(inverse, Tensor) else inverse[0]
+    made = tape.stand_in(first, tape.record(aten.matmul.default, (inverse, right), {}))
+    return made if isinstance(value, Tensor) else (made, *value[1:])
+
+
+@records("conv_tbc.default")
+def convolution_time_first(
+    tape: Tape, func: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: int = 0
+) -> Tensor:
+    """A convolution along the first dimension."""
+    value = func(x, weight, bias, padding)
+    x = tape.record(aten.permute.default, (x, [1, 2, 0]), {})
+    args = (x, weight.permute(2, 1, 0), bias, [1], [padding], [1], False, [0], 1)
+    return tape.stand_in(
+        value, tape.record(aten.permute.default, (convolution(tape, CONVOLUTION, *args), [2, 0, 1]), {})
+    )
+
+
 @records("_sparse_addmm.default")
 def add_sparse_product(
     tape: Tape, func: Any, bias: Tensor, one: Tensor, two: Tensor, *, beta: float = 1, alpha: float = 1
@@ -117,6 +163,9 @@ def sampled(tape: Tape, func: Any, x: Tensor, grid: Tensor, mode: int, *args: An
             func, value, "It is explained for what is sampled, by mode bilinear or nearest.", x, grid
         )
     return total(tape, lambda part: func(part, places.to(part.dtype), mode, *args), x)
+
+
+CONVOLUTION = aten.convolution.default
 
 
 @records("convolution.default")

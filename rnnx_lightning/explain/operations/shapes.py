@@ -100,7 +100,7 @@ for _undo, _names in (
         by_shape,
         "view.default _unsafe_view.default reshape.default unsqueeze.default squeeze.default squeeze.dim "
         "squeeze.dims _reshape_alias.default clone.default alias.default contiguous.default lift_fresh.default "
-        "_reshape_copy.default",
+        "_reshape_copy.default resolve_neg.default",
     ),
     (by_permutation, "permute.default"),
     (by_itself, "t.default transpose.int flip.default"),
@@ -112,7 +112,8 @@ for _undo, _names in (
         "roll.default repeat.default unfold.default take.default repeat_interleave.self_int "
         "reflection_pad1d.default reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
         "replication_pad2d.default replication_pad3d.default "
-        "pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default tril.default triu.default",
+        "pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default tril.default triu.default "
+        "rot90.default diag_embed.default max_unpool2d.default max_unpool3d.default",
     ),
 ):
     for _operation in overloads(_names):
@@ -270,6 +271,18 @@ def join(tape: Tape, func: Any, tensors: Sequence[Tensor], dim: int = 0) -> Tens
         return part.unbind(dim) if func is aten.stack.default else part.split(widths, dim)
 
     return tape.join(value, nodes, tensors, Joining(put, undo), put)
+
+
+@records("block_diag.default")
+def block_diagonal(tape: Tape, func: Any, tensors: Sequence[Tensor]) -> Tensor:
+    """Matrices along the diagonal of a larger one."""
+    width, rows, before = sum(t.shape[-1] for t in tensors), [], 0
+    for tensor in tensors:
+        matrix = tensor if tensor.dim() == 2 else tape.record(aten.view.default, (tensor, [1, tensor.numel()]), {})
+        beside = [before, width - before - matrix.shape[1]]
+        rows.append(tape.record(aten.constant_pad_nd.default, (matrix, beside), {}))
+        before += matrix.shape[1]
+    return tape.record(aten.cat.default, (rows,), {})
 
 
 @records("masked_select.default")

@@ -70,7 +70,7 @@ HARMLESS = frozenset(
         "rand_like randn_like randint_like sym_size sym_stride sym_numel sym_storage_offset is_same_size "
         "_local_scalar_dense eq ne lt le gt ge isnan isinf isfinite isposinf isneginf logical_not "
         "logical_and logical_or logical_xor any all argmax argmin equal nonzero signbit is_nonzero "
-        "allclose isclose bincount searchsorted "
+        "allclose isclose bincount searchsorted heaviside "
         "bucketize embedding_renorm_ _assert_async _assert_scalar _has_compatible_shallow_copy_type count_nonzero "
         "argsort bernoulli"
     )

@@ -13,6 +13,10 @@ from rnnx_lightning.explain.operations.writes import writing
 from rnnx_lightning.explain.rows import EMBEDDING, MOVE, PASS, Movement
 from rnnx_lightning.explain.tape import Tape
 
+REMAINDERS = frozenset(
+    getattr(getattr(aten, name), overload) for name in ("remainder", "fmod") for overload in ("Tensor", "Scalar")
+)
+
 
 @records("remainder floor_divide div.Tensor_mode div.Scalar_mode fmod bitwise_and bitwise_or bitwise_xor")
 def whole_numbers(
@@ -21,6 +25,8 @@ def whole_numbers(
     """Arithmetic of tokens: a token that is made of one token has its relevance."""
     value = func(one, two, *args, **kwargs) if value is None else value
     nodes = [node for node in map(tape.find, (one, two)) if node is not None]
+    if func in REMAINDERS and value.is_floating_point() and tape.find(two) is None and not nodes[0].gate:
+        return tape.note(value, Node(PASS, nodes, value))  # 0 at 0, as what is rounded
     if len(nodes) > 1 or value.is_floating_point():
         advice = "It has a rule for tokens only, one of which may depend on the input."
         return tape.refused(func, value, advice, one, two)
