@@ -167,7 +167,7 @@ class SequenceClassifier(L.LightningModule):
         """Remove from the checkpoint what a resumed run must not restore.
 
         Rank 0 restores the training metrics, which were added up over all ranks; the others start at zero. A
-        different optimiser starts without moments. A schedule is computed anew (`on_train_start`), except a
+        different optimiser starts without moments. A new schedule is created (`on_train_start`), except a
         `ReduceLROnPlateau` that monitors the same value as before.
         """
         for key, value in self.train_metrics.state_dict(prefix="train_metrics.").items():

@@ -132,10 +132,10 @@ def advance(schedule: LRScheduler, times: int) -> None:
 
 def copy_settings(optimizer: Optimizer, asked: Optimizer) -> None:
     """Give an optimiser the settings of another one with the same parameters; it keeps its moments."""
-    for group, anew in zip(optimizer.param_groups, asked.param_groups, strict=True):
+    for group, new in zip(optimizer.param_groups, asked.param_groups, strict=True):
         parameters = group["params"]
         group.clear()
-        group.update(anew, params=parameters)
+        group.update(new, params=parameters)
 
 
 def total_steps_of(trainer: Trainer) -> int | None:

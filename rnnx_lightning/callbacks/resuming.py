@@ -51,16 +51,16 @@ class Resuming(Callback):
         name = type(trainer.optimizers[0]).__name__
         schedule = "learning rate and schedule"
         kept = ["weights", f"{name}'s moments", "the position in the data", "the state of callbacks"]
-        anew = [f"{schedule}, over all steps from the first one on"]
+        new = [f"{schedule}, over all steps from the first one on"]
         if not self._moments:
-            anew.append(f"{kept.pop(1)}, starting at 0")
+            new.append(f"{kept.pop(1)}, starting at 0")
         if self._scheduled:
-            anew = [f"{schedule}, reduced by as much as before"]
+            new = [f"{schedule}, reduced by as much as before"]
         if trainer.is_global_zero:
             Console().print(
                 f"Resuming {trainer.ckpt_path} at step {trainer.global_step}\n"
                 f"Kept: {', '.join(kept)}\n"
-                f"From the configuration: {'; '.join(anew)}\n"
+                f"From the configuration: {'; '.join(new)}\n"
                 f"Changed: {', '.join(changed) or 'nothing'}",
                 soft_wrap=True,
                 markup=False,

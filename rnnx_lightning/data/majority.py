@@ -110,7 +110,7 @@ def pool_of_batch(batch: int, classes: int, majority_size: int) -> int:
 
     It depends on the global batch, not on the number of devices, so that the sequences are the same on any number
     of devices. With 2, 4, 8, ... devices whose batches are not smaller than the smallest pool, each device has
-    whole pools, and encodes hardly more than one image per sequence.
+    whole pools, and encodes little more than one image per sequence.
 
     Args:
         batch: sequences in a batch, over all devices.

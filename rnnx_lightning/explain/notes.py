@@ -68,7 +68,7 @@ class Notes(TorchDispatchMode):
         return node
 
     def stand_in(self, value: Tensor, made: Tensor) -> Tensor:
-        """What the network goes on with: `value`, as it computed it, with the node of the equal `made`.
+        """The tensor that the network continues with: its own `value`, with the node of `made`, which is equal.
 
         With a graph it is `made`, which has the graph.
         """

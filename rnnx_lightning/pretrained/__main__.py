@@ -1,7 +1,7 @@
 """Packs a checkpoint: python -m rnnx_lightning.pretrained CHECKPOINT NAME [--data_dir DIR].
 
-CHECKPOINT is one of `rnnx fit`, or of docs/study/evidence.py. Weights become float16. The network is measured with
-them and as it was, and nothing is written where they do not agree.
+CHECKPOINT was written by `rnnx fit` or docs/study/evidence.py. Weights become float16. The network is measured
+with these weights and with the original ones; if the scores differ, nothing is written.
 """
 
 import argparse
