@@ -1,4 +1,6 @@
-"""Activations that are written out: a product such as x * (1 + tanh(x)) is a function of one value, x."""
+"""Activations and gates that are written out: x * (1 + tanh(x)) is a function of x, relu6(x + 3) / 6 a gate."""
+
+import math
 
 from rnnx_lightning.explain.linear import IDENTITY
 from rnnx_lightning.explain.node import Node
@@ -14,6 +16,21 @@ def written_out(one: Node, two: Node) -> Node | None:
         if first is not None and second is not None:
             return x if first or second else None
     return None
+
+
+def is_hard_sigmoid(node: Node, low: float | None, high: float | None) -> bool:
+    """Whether a value that is cut to [0, high] is x + high / 2, so that the result is a hard sigmoid."""
+    if low != 0 or high is None or high <= 0:
+        return False
+    factor = 1.0
+    while node.row is SCALE and isinstance(node.call.factor, int | float):
+        (source,) = node.sources
+        assert source is not None  # else there would be no node
+        node, factor = source, factor * node.call.factor
+    if node.row is not SUM:
+        return False
+    shifts = [s.call for s in node.sources if s is not None and s.row is CONSTANT and s.call.dim() == 0]
+    return len(shifts) == 1 and math.isclose(factor * float(shifts[0]), high / 2)
 
 
 def _sources(node: Node) -> list[Node]:

@@ -152,3 +152,39 @@ def test_a_quotient_of_gates_is_explained_where_one_is_told_to():
         LRP(Epsilon(0.0))(model, x, target)
     relevance = LRP(Composite(Epsilon(0.0), products="half", bias="spread"))(model, x, target)
     torch.testing.assert_close(relevance.sum(1), model(x).detach().gather(1, target[:, None])[:, 0])
+
+
+HARD_SIGMOIDS = {
+    "ReLU6": lambda x: F.relu6(x + 3.0) / 6.0,
+    "nn.ReLU6": lambda x: nn.ReLU6()(x + 3) / 6,
+    "clamp of a scaled sum": lambda x: torch.clamp(x / 6 + 0.5, 0, 1),
+    "clamp of a sum, scaled": lambda x: ((x + 3) / 6).clamp(min=0, max=1),
+    "hardtanh": lambda x: F.hardtanh(3 + x, 0.0, 6.0).div(6),
+}
+
+
+@pytest.mark.parametrize("written", HARD_SIGMOIDS)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_hard_sigmoid_written_out_is_a_gate(name, written):
+    x, target = data()
+    gate = HARD_SIGMOIDS[written]
+    model, plain = (Between(lambda h, f=f: f(h.flip(1)) * torch.tanh(h)) for f in (gate, F.hardsigmoid))
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), plain(x))
+    assert_equal(METHODS[name]()(model, x, target), METHODS[name]()(plain, x, target))
+
+
+def test_hard_swish_written_out_is_hard_swish():
+    x, target = data()
+    model, plain = Between(lambda h: h * F.relu6(h + 3) / 6), Between(F.hardswish)
+    relevance = LRP(Epsilon(0.0))(model, x, target)
+    assert_equal(relevance, LRP(Epsilon(0.0))(plain, x, target))
+
+
+def test_other_clamps_are_activations():
+    """Of products with them, one has to say which factor has the relevance."""
+    x, target = data()
+    for cut in (F.relu6, lambda x: F.relu6(x + 2), lambda x: torch.clamp(x + 0.5, -1, 1)):
+        with pytest.raises(UnexplainableError, match="multiplies two signals"):
+            LRP(Epsilon())(Between(lambda h, cut=cut: cut(h.flip(1)) * torch.tanh(h)), x, target)

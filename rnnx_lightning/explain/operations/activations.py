@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.elementwise import is_hard_sigmoid
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, Recorder, aten, records, register
@@ -42,7 +43,6 @@ for _name in [
     "tanh",
     "leaky_relu",
     "elu",
-    "hardtanh",
     "gelu",
     "silu",
     "mish",
@@ -95,9 +95,15 @@ def relu(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     return tape.note(value, Node(RELU, (node,), value, nonnegative=True))
 
 
+@records("hardtanh.default")
+def hard_tanh(tape: Tape, func: Any, tensor: Tensor, low: float = -1, high: float = 1) -> Tensor:
+    """As a clamp."""
+    return tape.record(aten.clamp.default, (tensor, low, high), {})
+
+
 @records("clamp_min.default threshold.default clamp.default")
 def clamp(tape: Tape, func: Any, tensor: Tensor, low: Any = None, high: Any = None) -> Tensor:
-    """ReLU by another name, or an activation that saturates."""
+    """ReLU by another name, an activation that saturates, or a hard sigmoid that is written out (a gate)."""
     value = func(tensor, low, high) if func is not aten.clamp_min.default else func(tensor, low)
     node = tape.find(tensor)
     if not value.is_floating_point():
@@ -108,6 +114,8 @@ def clamp(tape: Tape, func: Any, tensor: Tensor, low: Any = None, high: Any = No
         return relu(tape, aten.relu.default, tensor)
     if func is aten.threshold.default:
         return tape.record(aten.where.ScalarOther, (tensor > low, tensor, high), {})
+    if func is aten.clamp.default and node is not None and is_hard_sigmoid(node, low, high):
+        return tape.gate_of(value, node, nonnegative=True)
     if (low is None or low <= 0) and (high is None or high >= 0):
         return (
             activation(nonnegative=low == 0)(tape, func, tensor, low, high)

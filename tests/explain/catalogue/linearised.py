@@ -54,7 +54,7 @@ class Plain(TorchFunctionMode):
             if ids.untyped_storage().data_ptr() == tokens.untyped_storage().data_ptr():
                 leaf = leaf.detach().requires_grad_()
                 self.read.append((tokens, ids, leaf))
-        return leaf
+        return leaf.clone()  # a network may overwrite it
 
     def embedding_bag(self, ids: Tensor, weight: Tensor, *_, **__) -> Tensor:
         kept = (ids != 0).unsqueeze(-1)  # the catalogue's only bag takes the mean, and 0 is padding
