@@ -50,7 +50,7 @@ class Node:
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated",
         "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pair", "pixels", "present",
-        "reason",        "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value",
+        "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value",
     )  # fmt: skip
 
     def __init__(
