@@ -165,6 +165,7 @@ def pages() -> dict[str, str]:
         "accuracies": markdown(summarise_accuracies(last).drop(columns=["epochs", "seconds"]), 4),
         "cosines": markdown(cosines),
         "readings": markdown(readings.reset_index()),
+        "dropout": markdown(pd.read_csv(HERE / "dropout_places.csv")),
         "significance": tukey(last),
         "curve": markdown(shown.reset_index()),
         "findings": markdown(check_findings(last)),
