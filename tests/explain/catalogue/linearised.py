@@ -167,13 +167,23 @@ def by_autograd(mode, network, model, x, arguments, called, explained, combine):
         (leaves if part.is_floating_point() else tokens).append(part := part.clone())
         return part.requires_grad_() if part.is_floating_point() else part
 
-    try:
-        x = leaf(x)
+    def run(guard):
         with contextlib.ExitStack() as stack:
+            stack.enter_context(guard())
             watching = stack.enter_context(mode(leaves + tokens))
             number = explained(called(model, x, arguments), network.target)
-        read = [leaf for _, _, leaf in watching.read]
-        gradients = torch.autograd.grad(number.sum(), leaves + read, allow_unused=True)
+            read = [leaf for _, _, leaf in watching.read]
+            gradients = torch.autograd.grad(number.sum(), leaves + read, allow_unused=True)
+        return watching, number, read, gradients
+
+    try:
+        x = leaf(x)
+        try:
+            watching, number, read, gradients = run(contextlib.nullcontext)
+        except RuntimeError as error:  # what a gradient needs was overwritten
+            if "modified by an inplace operation" not in str(error):
+                raise
+            watching, number, read, gradients = run(torch.autograd.graph.allow_mutation_on_saved_tensors)
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
