@@ -79,7 +79,7 @@ COMMAND_LINE = {
     "misspelt optimizer option": ([*FIT, "--optimizer.momentun=0.9"], ["momentun"]),
     "schedule that lacks a number": ([*FIT, "--lr_scheduler=StepLR"], ["step_size"]),
     "schedule that follows nothing": (
-        [*FIT, "--lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"], ["does not say what", "monitor val/loss"],
+        [*FIT, "--lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"], ["has no option for what", "monitor val/loss"],
     ),
     "optimizer option out of range": ([*FIT, "--optimizer.eps=-1"], ["eps", "-1"]),
     "fit from the best of no run": ([*FIT, "--ckpt_path=best"], ["no checkpoint 'best'"]),
