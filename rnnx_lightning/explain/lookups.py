@@ -65,10 +65,10 @@ class Lookups(TorchFunctionMode):
         tokens = next((part for part in tensors_in((args, kwargs)) if places_of(part) is not None), None)
         if tokens is None:
             return func(*args, **kwargs)
-        if func is F.embedding_bag and args[0] is tokens:
-            return self._bag(args, kwargs)
-        if func in EMBEDDINGS or (func in CHOICES and _chooses(args, tokens)):
-            return self._looked_up(tokens, lambda part: func(*_with(args, tokens, part), **kwargs))
+        if func is F.embedding_bag and (given := BAG.bind(*args, **kwargs).arguments)["input"] is tokens:
+            return self._bag(given)
+        if func in EMBEDDINGS or (func in CHOICES and _chooses([*args, *kwargs.values()], tokens)):
+            return self._looked_up(tokens, lambda part: _with(func, args, kwargs, tokens, part))
         value = followed(func, args, kwargs)
         if func is F.one_hot:
             setattr(value, ONE_HOT, tokens)
@@ -94,9 +94,8 @@ class Lookups(TorchFunctionMode):
             raise UnexplainableError("The network does not look tokens up in the same way each time that it runs.")
         return given
 
-    def _bag(self, args: Any, kwargs: Any) -> Tensor:
+    def _bag(self, given: dict[str, Any]) -> Tensor:
         """Bags of vectors, from a table with a row for each token."""
-        given = BAG.bind(*args, **kwargs).arguments
         tokens, weight = given["input"], given["weight"]
         norm = {name: given.pop(name) for name in ("max_norm", "norm_type") if name in given}
         vectors = self._looked_up(tokens, lambda part: F.embedding(part, weight, **norm))
@@ -181,7 +180,7 @@ class WithVectors(Bound):
         )
 
 
-def _chooses(args: Any, tokens: Tensor) -> bool:
+def _chooses(args: list[Any], tokens: Tensor) -> bool:
     """Whether rows of a constant table are chosen by tokens: table[tokens] or index_select(table, 0, tokens)."""
     table, *where = args
     if not table.is_floating_point() or table.grad_fn is not None or not isinstance(places_of(tokens), Places):
@@ -189,6 +188,10 @@ def _chooses(args: Any, tokens: Tensor) -> bool:
     return where[-1] is tokens and (len(where) == 1 or where[0] == 0)
 
 
-def _with(args: Any, tokens: Tensor, others: Tensor) -> list[Any]:
-    """Arguments with other tokens."""
-    return [others if part is tokens else part for part in args]
+def _with(func: Callable[..., Tensor], args: Any, kwargs: Any, tokens: Tensor, others: Tensor) -> Tensor:
+    """A function of other tokens."""
+
+    def own(part: Any) -> Any:
+        return others if part is tokens else part
+
+    return func(*map(own, args), **{name: own(part) for name, part in kwargs.items()})

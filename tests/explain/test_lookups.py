@@ -100,6 +100,11 @@ def test_tokens_are_followed(way):
 
 LOOKUPS = {
     "F.embedding": F.embedding,
+    "F.embedding by keywords": lambda x, table: F.embedding(input=x, weight=table),
+    "index_select by keywords": lambda x, table: torch.index_select(input=table, dim=0, index=x.flatten()).view(
+        *x.shape, WIDTH
+    ),
+    "bags by keywords": lambda x, table: F.embedding_bag(input=x, weight=table, mode="sum").unsqueeze(1),
     "rows of the table": lambda x, table: table[x],
     "index_select": lambda x, table: table.index_select(0, x.flatten()).view(*x.shape, WIDTH),
     "one-hot": lambda x, table: F.one_hot(x, KINDS).double() @ table,
@@ -142,9 +147,10 @@ def test_guided_backprop_of_a_hidden_layer():
     torch.testing.assert_close(GuidedBackprop()(model, x, 1), expected.detach())
 
 
+@pytest.mark.parametrize("lookup", ["F.embedding", "F.embedding by keywords", "index_select by keywords"])
 @pytest.mark.parametrize("token", [None, 0])
-def test_integrated_gradients_are_complete(token):
-    model, x = Reader(), tokens()
+def test_integrated_gradients_are_complete(token, lookup):
+    model, x = Reader(lookup=LOOKUPS[lookup]), tokens()
     vectors = model.embedding(x)
     start = torch.zeros_like(vectors) if token is None else model.embedding(torch.full_like(x, token))
     relevance = IntegratedGradients(steps=200, baseline_token=token)(model, x, 1)
