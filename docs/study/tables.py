@@ -55,8 +55,11 @@ def final(rows: pd.DataFrame) -> dict[str, str]:
 
 
 def _key(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    options = row["options"] if isinstance(row["options"], str) else ""
-    return row["network"], options, row["rate"], row["epochs"]
+    return row["network"], " ".join(_options(row)), row["rate"], row["epochs"]
+
+
+def _options(row: Mapping[str, Any]) -> list[str]:
+    return [row["options"]] if isinstance(row["options"], str) else []
 
 
 def _scores(table: pd.DataFrame) -> str:
@@ -108,9 +111,8 @@ def each(rows: pd.DataFrame) -> str:
 
 
 def _name(row: pd.Series) -> str:
-    options = [row["options"]] if isinstance(row["options"], str) else []
     return " ".join(
-        [row["network"], *options, *(f"{k}={row[k]}" for k, plain in PLAIN.items() if row[k] != plain)]
+        [row["network"], *_options(row), *(f"{k}={row[k]}" for k, plain in PLAIN.items() if row[k] != plain)]
     )
 
 

@@ -21,9 +21,7 @@ class Attributor(ABC):
     flags, hooks and any state it keeps are restored, and so is the random state.
     """
 
-    needs_gradient = (
-        False  # of the input; in place of tokens, the vectors that are looked up at them are explained
-    )
+    needs_gradient = False  # of the input: then the vectors of tokens are explained in their place
 
     def __call__(self, model: nn.Module, x: Inputs, target: Target = None, **arguments: Any) -> Inputs:
         """Compute the relevance of `x` for one output of each example.

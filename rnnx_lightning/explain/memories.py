@@ -15,6 +15,8 @@ from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.totals import EVERY, Total, added, exponent_of, normalised, power
 from rnnx_lightning.explain.walk import evaluate
 
+Before = Callable[[Channel], Total | None]  # the total of a channel of the memory before the first step
+
 
 @dataclass
 class Memory:
@@ -33,7 +35,7 @@ class Memory:
     written: Node
     kept: Node | None
     closed: bool
-    before: Callable[[Channel], Total | None]
+    before: Before
 
     def total(self, channel: Channel) -> Total | None:
         """The total of the memories of all steps, with exponents; of each step alone, where each is closed."""

@@ -43,10 +43,14 @@ class Notes(TorchDispatchMode):
 
     def note(self, tensor: Tensor, node: Node) -> Tensor:
         """Record the node of a tensor."""
+        setattr(tensor, NOTE, self.append(node))
+        return tensor
+
+    def append(self, node: Node) -> Node:
+        """Record a node, also one that belongs to no tensor of the network."""
         node.tape = self
         self.nodes.append(node)
-        setattr(tensor, NOTE, node)
-        return tensor
+        return node
 
     @staticmethod
     def mark(tensor: Tensor, node: Node | None) -> None:

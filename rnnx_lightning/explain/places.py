@@ -71,30 +71,40 @@ def followed(func: Callable[..., Any], args: Any, kwargs: Any) -> Any:
     name = getattr(func, "__name__", str(func))
     writes = name == "__setitem__" or (name.endswith("_") and not name.endswith("__"))
     known = [note for note in map(places_of, tensors_in((args, kwargs))) if note is not None]
-    numbers = [_renumbered(func, args, kwargs, writes, way) for way in ("up", "down")]
+    numbers = _renumbered(func, args, kwargs, writes) if writes else []  # before it writes
     value = func(*args, **kwargs)
-    if name.endswith("_like") or name.startswith("new_"):
+    results = tensors_in([args[0] if writes else value])
+    if name.endswith("_like") or name.startswith("new_") or not any(map(_is_whole, results)):
         return value
-    for number, result in enumerate(tensors_in([args[0] if writes else value])):
-        if result.dtype != torch.bool and not result.is_floating_point() and not result.is_complex():
-            setattr(result, NOTE, _note(name, known, result, *(ways[number : number + 1] for ways in numbers)))
+    numbers = numbers or _renumbered(func, args, kwargs, writes)
+    for n, result in enumerate(results):
+        if _is_whole(result):
+            setattr(result, NOTE, _note(name, known, result, *(ways[n : n + 1] for ways in numbers)))
     return value
 
 
-def _renumbered(func: Callable[..., Any], args: Any, kwargs: Any, writes: bool, way: str) -> list[Tensor]:
-    """The numbers of a function's results; nothing if it fails for numbers."""
+def _is_whole(tensor: Tensor) -> bool:
+    """Whether a tensor can hold tokens."""
+    return not (tensor.dtype == torch.bool or tensor.is_floating_point() or tensor.is_complex())
 
-    def own(part: Any) -> Any:
-        places = places_of(part)
-        part = getattr(places, way) if isinstance(places, Places) else part
-        return part.clone() if writes and isinstance(part, Tensor) else part
 
-    args, kwargs = tree_map(own, args), tree_map(own, kwargs)
-    try:
-        result = func(*args, **kwargs)
-    except (RuntimeError, IndexError, TypeError, ValueError):
-        return []
-    return tensors_in([args[0] if writes else result])
+def _renumbered(func: Callable[..., Any], args: Any, kwargs: Any, writes: bool) -> list[list[Tensor]]:
+    """The numbers of a function's results, upwards and downwards; nothing if it fails for numbers."""
+
+    def run(way: str) -> list[Tensor]:
+        def own(part: Any) -> Any:
+            places = places_of(part)
+            part = getattr(places, way) if isinstance(places, Places) else part
+            return part.clone() if writes and isinstance(part, Tensor) else part
+
+        arguments, options = tree_map(own, args), tree_map(own, kwargs)
+        try:
+            result = func(*arguments, **options)
+        except (RuntimeError, IndexError, TypeError, ValueError):
+            return []
+        return tensors_in([arguments[0] if writes else result])
+
+    return [run("up"), run("down")]
 
 
 def _note(

@@ -14,12 +14,11 @@ from torch import Tensor
 
 from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.composite import Composite
+from rnnx_lightning.explain.memories import Before
 from rnnx_lightning.explain.node import RELEVANCE, Node
 from rnnx_lightning.explain.recurrence import Recurrence
 from rnnx_lightning.explain.totals import Total, exponent_of
 from rnnx_lightning.explain.walk import evaluate, walk
-
-Before = Callable[[Channel], Total | None]
 
 
 class Segment(NamedTuple):

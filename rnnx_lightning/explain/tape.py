@@ -182,10 +182,7 @@ class Tape(Notes):
         """A value as a sum of contributions: its own node, or a new sum with the value as its only term."""
         if node.rule is not None and self.composite.sums == "merged":
             return node
-        new = self.mapped(node, held(tensor), IDENTITY, None, None, held(tensor))
-        new.tape = self
-        self.nodes.append(new)
-        return new
+        return self.append(self.mapped(node, held(tensor), IDENTITY, None, None, held(tensor)))
 
     def common_rule(self, one: Rule, other: Rule) -> Rule:
         """The rule of a sum of two terms with rules, which need one denominator.
@@ -230,9 +227,8 @@ class Tape(Notes):
             rule = self.composite.rule(self.path, reads_pixels=False)
         number = torch.as_tensor(constant, dtype=value.dtype, device=value.device)
         alone = Node(CONSTANT, (), number, number)
-        alone.rule, alone.constant, alone.by_value, alone.tape = rule, True, True, self
-        self.nodes.append(alone)
-        new = Node(SUM, (term, alone), value)
+        alone.rule, alone.constant, alone.by_value = rule, True, True
+        new = Node(SUM, (term, self.append(alone)), value)
         self.sum_of(new, rule, value, term.by_value)
         new.constant, new.depth, new.scaled = True, term.depth, term.scaled
         return self.note(value, new)

@@ -231,8 +231,7 @@ def plus_constant(
     """Record a value that depends on the input, plus a constant; `bias`: the constant is a bias."""
     if is_whole(tensor):
         tensor = tape.record(aten._to_copy.default, (tensor,), {"dtype": value.dtype})
-        found = tape.node(tensor)
-        node = found
+        node = tape.node(tensor)
     if node.magnitude:
         tape.add_constant(value, node, tensor, constant, bias)
         made = tape.node(value)

@@ -83,9 +83,6 @@ def add_summed_product(
     return tape.record(aten.add.Tensor, (result, tape.record(aten.mul.Scalar, (bias, beta), {})), {})
 
 
-LEFT = (aten._linalg_solve_ex.default,)  # of these, the first option is whether the matrix is on the left
-
-
 @records("_linalg_solve_ex.default linalg_solve_triangular.default cholesky_solve.default")
 def solved(tape: Tape, func: Any, one: Tensor, two: Tensor, *args: Any, **kwargs: Any) -> Any:
     """A constant system of equations, solved for what depends on the input: a linear map."""
@@ -95,8 +92,8 @@ def solved(tape: Tape, func: Any, one: Tensor, two: Tensor, *args: Any, **kwargs
     if tape.find(matrix) is not None:
         tape.refused(func, first, "Its matrix must not depend on the input.", one, two)
         return value
-
-    if right.dim() < 2 or kwargs.get("left", True) is False or (args and args[0] is False and func in LEFT):
+    on_left = args[0] if args and func is aten._linalg_solve_ex.default else kwargs.get("left", True)
+    if right.dim() < 2 or on_left is False:
         tape.refused(func, first, "Write it as a product with the inverse matrix.", one, two)
         return value
     unit = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device).expand(matrix.shape)

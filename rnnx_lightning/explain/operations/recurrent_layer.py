@@ -5,14 +5,12 @@ of time steps, only the states between segments. Both directions are stacked: te
 or 2 directions, T time steps in reading order, and B examples.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.linear import IDENTITY, Operation
-from rnnx_lightning.explain.memories import Memory
+from rnnx_lightning.explain.memories import Before, Memory
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.recurrent_steps import STEPS, Steps, Weights, affine
 from rnnx_lightning.explain.recurrence import HIDDEN, MEMORY, RECTIFIED, SUM_OF_STEPS, Argument, Recurrence
@@ -52,7 +50,7 @@ class Layer:
             The hidden states, and the memories of an LSTM, (W, T, B, H).
         """
         steps = self._run(flat, self.start)
-        drive = self._added(self._drive(self.tape.node(flat), flat))
+        drive = self.tape.append(self._drive(self.tape.node(flat), flat))
         call = self._call(drive, steps, None, self._known)
         self._note(call, drive, steps.hidden, steps.memory)
         return steps.hidden, steps.memory
@@ -74,9 +72,9 @@ class Layer:
             hidden.append(own.hidden)
             states.append([last[:, -1].clone() for last in (own.hidden, own.memory) if last is not None])
         whole = torch.cat(hidden, 1)
-        drive = self._added(self._drive(source, flat))
+        drive = self.tape.append(self._drive(source, flat))
 
-        def segment(number: int, before: Callable[[Channel], Total | None]) -> Segment:
+        def segment(number: int, before: Before) -> Segment:
             def cut(part: Tensor) -> Tensor:
                 return part[:, number * rows : (number + 1) * rows]
 
@@ -109,12 +107,6 @@ class Layer:
         return self.before if channel is Channel.CONSTANT else None
 
     # -- nodes -----------------------------------------------------------------------------------------------
-
-    def _added(self, node: Node) -> Node:
-        """Add a node to the tape that belongs to no tensor of the network."""
-        node.tape = self.tape
-        self.tape.nodes.append(node)
-        return node
 
     def _note(
         self, call: Recurrence | SegmentedRecurrence, drive: Node, hidden: Tensor, memory: Tensor | None
@@ -149,9 +141,7 @@ class Layer:
         """W x_t."""
         return self._mapped(source, flat, self._signal().input)
 
-    def _call(
-        self, drive: Node, steps: Steps, state: list[Tensor] | None, before: Callable[[Channel], Total | None]
-    ) -> Recurrence:
+    def _call(self, drive: Node, steps: Steps, state: list[Tensor] | None, before: Before) -> Recurrence:
         """What is known of the layer, or of a segment of it.
 
         Args:
