@@ -6,6 +6,7 @@
 The numbers are in dropout_places.csv, one row per run: similarity over the first 1,000 validation sequences.
 """
 
+import torch
 from torch import Tensor
 
 from rnnx_lightning.architectures import Shallow
@@ -53,4 +54,7 @@ class DropoutOf(Shallow):
     def __init__(self, of: str = "xrh", dropout: float = 0.2) -> None:
         super().__init__(dropout=dropout)
         self.dropout = SequenceDropout(dropout if "x" in of else 0.0)
-        self.cell = Cell(of.replace("x", ""), dropout)
+        with torch.random.fork_rng([]):  # the weights and random numbers are those of `Shallow`
+            cell = Cell(of.replace("x", ""), dropout)
+        cell.load_state_dict(self.cell.state_dict())
+        self.cell = cell
