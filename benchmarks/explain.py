@@ -21,6 +21,7 @@ from rnnx_lightning.explain import (
     Sensitivity,
     ZPlus,
 )
+from rnnx_lightning.explain.isolation import full_precision
 
 NETWORKS = ("Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU", "LSTM", "GRU")
 METHODS: dict[str, Attributor] = {
@@ -49,6 +50,7 @@ def reference(network: nn.Module, image: Tensor, label: Tensor) -> Callable[[], 
     return run
 
 
+@full_precision()
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a network and method: ratio of time and of peak memory to the reference's."""
     rows = []

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.measure import median_seconds, peak_bytes
 from benchmarks.recurrent import METHODS, gradient
 from rnnx_lightning.explain import InChunks
+from rnnx_lightning.explain.isolation import full_precision
 
 LENGTHS, UNITS, INPUTS = (2_500, 10_000), 128, 16
 
@@ -28,6 +29,7 @@ class Last(nn.Module):
         return self.out(self.rnn(x)[0][:, -1])
 
 
+@full_precision()
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a length and candidate; segments have the square root of the length."""
     torch.manual_seed(0)

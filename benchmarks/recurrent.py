@@ -3,6 +3,7 @@
 import argparse
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 
 from benchmarks.measure import median_seconds
 from rnnx_lightning.explain import LRP, AlphaBeta, Epsilon, ZPlus
+from rnnx_lightning.explain.cudnn import DifferentiableLayers
+from rnnx_lightning.explain.isolation import full_precision
 
 EPSILON = 1e-3
 METHODS = {"Epsilon": LRP(Epsilon(EPSILON)), "ZPlus": LRP(ZPlus()), "LRP 1.5/0.5": LRP(AlphaBeta(1.5, 0.5))}
@@ -115,11 +118,14 @@ def gradient(network: nn.Module, x: Tensor, target: int) -> Callable[[], Tensor]
 
     def run() -> Tensor:
         leaf = x.detach().clone().requires_grad_()
-        return torch.autograd.grad(network(leaf)[:, target].sum(), leaf)[0]
+        with DifferentiableLayers() if x.is_cuda else nullcontext():
+            value = network(leaf)[:, target].sum()
+        return torch.autograd.grad(value, leaf)[0]
 
     return run
 
 
+@full_precision()
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a size and candidate, with the ratio of time that there is a goal for."""
     device, repeats = options.device, options.repeats

@@ -1,10 +1,10 @@
 """Methods based on the gradient of the logit with respect to the input."""
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from rnnx_lightning.explain.attributor import Attributor, Target, explained_logit
@@ -12,6 +12,7 @@ from rnnx_lightning.explain.backward_graph import operations
 from rnnx_lightning.explain.gates import Gates, hold_gates_constant
 from rnnx_lightning.explain.inputs import Inputs, filled, mapped, network_of, tensors_of
 from rnnx_lightning.explain.isolation import kept_state
+from rnnx_lightning.explain.operations.recurrent import RecurrentModules, has_recurrent_modules
 from rnnx_lightning.explain.refusals import UnexplainableError
 from rnnx_lightning.explain.spelling import PlainSpelling
 
@@ -61,7 +62,7 @@ class GradientMethod(Attributor):
     def _gradient_of_pass(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         x = mapped(lambda tensor: tensor.detach().requires_grad_(), x)
         leaves = tensors_of(x)
-        with PlainSpelling() if self._looks_at_graph else nullcontext():
+        with PlainSpelling() if self._looks_at_graph else nullcontext(), self._recurrent_modules(model, leaves[0]):
             # A network may overwrite its input, but not a leaf of the graph.
             value, _ = explained_logit(model(mapped(torch.clone, x)), x, target)
         if not value.requires_grad:
@@ -89,6 +90,12 @@ class GradientMethod(Attributor):
             del value
             nodes.clear()
         return filled(x, gradients)
+
+    def _recurrent_modules(self, model: nn.Module, x: Tensor) -> AbstractContextManager[object]:
+        """A context that runs recurrent modules as a GPU does not: as operations that the graph shows."""
+        shown = self._looks_at_graph or self.create_graph  # cuDNN differentiates only once
+        written_out = shown and x.is_cuda and has_recurrent_modules(network_of(model))
+        return RecurrentModules(None) if written_out else nullcontext()
 
     @property
     def _looks_at_graph(self) -> bool:

@@ -44,7 +44,7 @@ class GuidedBackprop(GradientMethod):
 
     Raises:
         UnexplainableError: there is or may be a ReLU that cannot be reached: inside compiled code, a custom
-            autograd function, or an `nn.RNN` that runs fused on a GPU.
+            autograd function, or a scripted `nn.RNN` that runs fused on a GPU.
     """
 
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
@@ -86,7 +86,7 @@ def _guide(node: Any) -> RemovableHandle | None:
     if name in ("CudnnRnn", "MiopenRnn") and node._saved_mode == _FUSED_RELU:
         raise UnexplainableError(
             f"Guided backprop cannot reach the ReLUs inside the fused operation {node.name()!r} of nn.RNN: "
-            "explain on the CPU, or inside torch.backends.cudnn.flags(enabled=False)."
+            "explain on the CPU, or write it as an nn.RNN module."
         )
     return None
 

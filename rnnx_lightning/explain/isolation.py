@@ -3,11 +3,13 @@
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from rnnx_lightning.explain.cudnn import DifferentiableLayers
 
 
 @contextmanager
@@ -15,7 +17,7 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
     """Enable gradients, disable autocast and compilation, and restore all state at the end.
 
     Also works inside `torch.no_grad`, `torch.inference_mode` and `torch.autocast`; the explanation is computed in
-    the dtypes of model and input.
+    the dtypes of model and input, see also `full_precision`.
 
     Args:
         model: the explained network.
@@ -27,11 +29,44 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         torch.inference_mode(False),
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
+        full_precision(),
+        DifferentiableLayers() if device.type == "cuda" else nullcontext(),
         random_state(device),
         stance,
         kept_state(model),
     ):
         yield
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Compute products of float32 numbers in float32.
+
+    On newer GPUs, torch rounds the factors of a convolution to 10 bits of mantissa (TF32), unless told not to.
+    That does a decision no harm, but relevance is a difference of larger shares, where the errors remain.
+    """
+    backends = cast(Any, torch.backends)  # some of its settings are unknown to type checkers
+    cuda, cudnn, onednn = backends.cuda, backends.cudnn, backends.mkldnn
+    owners: list[Any] = []
+    if hasattr(cuda.matmul, "fp32_precision"):  # since torch 2.9; the older settings must agree with it
+        owners = [cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv, onednn.rnn]
+    single = [owner.fp32_precision for owner in owners]
+    products, tf32 = torch.get_float32_matmul_precision(), None
+    with suppress(RuntimeError):  # torch cannot say if convolutions and recurrent layers differ
+        tf32 = cudnn.allow_tf32
+    try:
+        torch.set_float32_matmul_precision("highest")
+        if tf32 is not None:
+            cudnn.allow_tf32 = False
+        for owner in owners:
+            owner.fp32_precision = "ieee"
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        if tf32 is not None:
+            cudnn.allow_tf32 = tf32
+        for owner, precision in zip(owners, single, strict=True):
+            owner.fp32_precision = precision
 
 
 def random_state(device: torch.device) -> AbstractContextManager[None]:

@@ -355,10 +355,3 @@ def test_gates_beside_signals_in_one_tensor_are_refused(way, x):
 def test_another_word_for_gates_is_refused():
     with pytest.raises(ValueError, match="gates='held' must be one of 'free', 'constant'"):
         GuidedBackprop(gates="held")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_gates_that_run_fused_on_a_gpu_are_refused():
-    with pytest.raises(UnexplainableError, match="fused operation 'CudnnRnnBackward0'"):
-        Sensitivity(gates="constant")(Torchs(nn.LSTM(3, 4, batch_first=True)).cuda(), torch.rand(2, 5, 3).cuda())

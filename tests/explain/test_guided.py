@@ -246,18 +246,3 @@ def test_compiled_code_that_may_hide_a_relu_is_refused():
         model(x.clone().requires_grad_())
     with pytest.raises(UnexplainableError, match="contains a ReLU"):
         GuidedBackprop()(model, x, 1)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_relus_that_run_fused_on_a_gpu_are_refused():
-    class Last(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.RNN(3, 4, nonlinearity="relu", batch_first=True)
-
-        def forward(self, x):
-            return self.layer(x)[0][:, -1]
-
-    with pytest.raises(UnexplainableError, match="fused operation 'CudnnRnnBackward0'"):
-        GuidedBackprop()(Last().cuda(), torch.rand(2, 5, 3, device="cuda"), 1)

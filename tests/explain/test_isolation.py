@@ -1,21 +1,27 @@
 """Nothing is left behind, and the surroundings do not matter."""
 
 import random
+from contextlib import nullcontext
+from operator import attrgetter
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+from torch.overrides import TorchFunctionMode
 
 from rnnx_lightning.architectures import RLSTM, ConvDeep
 from rnnx_lightning.explain import (
     LRP,
     DeepTaylor,
+    Epsilon,
     GuidedBackprop,
     IntegratedGradients,
     Sensitivity,
     SmoothGrad,
     UnexplainableError,
 )
+from rnnx_lightning.explain.cudnn import in_training
 
 METHODS = [Sensitivity(), GuidedBackprop(), DeepTaylor(), LRP(alpha=2, beta=1), SmoothGrad(samples=2),
            IntegratedGradients(steps=2)]  # fmt: skip
@@ -126,3 +132,65 @@ def test_explaining_in_train_mode_explains_the_dropped_out_network():
     (dropped,) = explanation.layers["2"]
     assert (dropped == 0).float().mean() > 0.4
     torch.testing.assert_close(dropped.sum(1), explanation.explained)
+
+
+SETTINGS = ["cuda.matmul", "cudnn.conv", "cudnn.rnn", "mkldnn.matmul", "mkldnn.conv", "mkldnn.rnn"]
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="torch before 2.9")
+@pytest.mark.parametrize("chosen", ["highest", "high", "medium", "convolutions"])
+def test_products_of_single_precision_are_not_rounded(chosen):
+    def settings():
+        owners = [attrgetter(setting)(torch.backends) for setting in SETTINGS]
+        return [torch.get_float32_matmul_precision(), *(owner.fp32_precision for owner in owners)]
+
+    class Looks(nn.Linear):
+        def forward(self, x):
+            seen.append(settings())
+            # This reads torch's older settings, which have no word for convolutions alone.
+            with nullcontext() if chosen == "convolutions" else torch.backends.cudnn.flags(enabled=False):
+                return super().forward(x)
+
+    first = settings()
+    seen, model = [], Looks(3, 2)
+    if chosen == "convolutions":
+        torch.backends.cudnn.conv.fp32_precision = "ieee"
+    else:
+        torch.set_float32_matmul_precision(chosen)
+    try:
+        before = settings()
+        LRP(Epsilon())(model, torch.rand(2, 3), 0)
+        assert settings() == before
+    finally:
+        torch.set_float32_matmul_precision("highest")
+        for setting, value in zip(SETTINGS, first[1:], strict=True):
+            attrgetter(setting)(torch.backends).fp32_precision = value
+    assert seen == [["highest", *["ieee"] * 6]]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("module", [nn.LSTM, nn.GRU, nn.RNN])
+def test_recurrent_layers_in_training_mode_for_cudnn(module, training, packed):
+    """The dropout of a layer in eval mode is left out, that of a layer in training stays."""
+    torch.manual_seed(0)
+    layer = module(3, 4, 2, dropout=0.5, batch_first=True).double().train(training)
+    x = torch.rand(2, 5, 3, dtype=torch.float64)
+    calls = []
+
+    class Trained(TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if func in (torch.lstm, torch.gru, torch.rnn_tanh):
+                args = in_training(args)
+                calls.append(args[-2 if packed else -3])
+            return func(*args, **(kwargs or {}))
+
+    def output():
+        torch.manual_seed(1)
+        result = layer(pack_padded_sequence(x, torch.tensor([5, 3]), batch_first=True) if packed else x)[0]
+        return result.data if packed else result
+
+    expected = output()
+    with Trained():
+        torch.testing.assert_close(output(), expected)
+    assert calls == [True]
