@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 _LAYERS = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
@@ -17,6 +18,11 @@ class DifferentiableLayers(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a recurrent layer in training mode; other operations unchanged."""
         return func(*(in_training(args) if func in _LAYERS else args), **(kwargs or {}))
+
+
+def has_recurrent_layers(model: nn.Module) -> bool:
+    """Whether a network holds an `nn.LSTM`, `nn.GRU` or `nn.RNN`."""
+    return any(isinstance(module, nn.RNNBase) for module in model.modules())
 
 
 def in_training(arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -4,12 +4,13 @@ import sys
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from operator import is_
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.explain.cudnn import DifferentiableLayers
+from rnnx_lightning.explain.cudnn import DifferentiableLayers, has_recurrent_layers
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
         full_precision(),
-        DifferentiableLayers() if device.type == "cuda" else nullcontext(),
+        DifferentiableLayers() if device.type == "cuda" and has_recurrent_layers(model) else nullcontext(),
         random_state(device),
         stance,
         kept_state(model),
@@ -84,17 +85,29 @@ def kept_state(model: nn.Module) -> Iterator[None]:
 
     Containers are filled again in place: another module may hold the same one.
     """
-    modules = [module for module in model.modules() if not isinstance(module, torch.jit.ScriptModule)]
     containers: dict[int, tuple[Any, Any]] = {}  # what may be changed in place, and a copy
+    empty: list[Any] = []  # most hooks
     tensors = {id(t): t for t in model.buffers() if t.layout is torch.strided}
-    for module in modules:
-        containers[id(module.__dict__)] = module.__dict__, dict(module.__dict__)
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            continue
+        containers[id(module.__dict__)] = module.__dict__, module.__dict__.copy()
         for name, value in module.__dict__.items():
-            _gather(value, containers, tensors if name not in ("_parameters", "_modules") else {})
+            if type(value) in _UNCHANGEABLE:
+                continue
+            if isinstance(value, dict) and not value:
+                empty.append(value)
+            elif name in _OF_MODULES:
+                containers[id(value)] = value, value.copy()
+            else:
+                _gather(value, containers, tensors)
     before = [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors.values()]
     try:
         yield
     finally:
+        for container in empty:
+            if container:
+                container.clear()
         for container, copy in containers.values():
             _put_back(container, copy)
         with torch.no_grad():
@@ -103,6 +116,10 @@ def kept_state(model: nn.Module) -> Iterator[None]:
                     tensor.data = data
                 if not torch.equal(tensor, value):  # an unneeded write would break graphs that use the tensor
                     tensor.copy_(value)
+
+
+_UNCHANGEABLE = {bool, int, float, str, type(None), torch.dtype, torch.device}
+_OF_MODULES = {"_parameters", "_buffers", "_modules"}  # what these hold is known
 
 
 def _gather(value: Any, containers: dict[int, tuple[Any, Any]], tensors: dict[int, Tensor]) -> None:
@@ -123,11 +140,11 @@ def _gather(value: Any, containers: dict[int, tuple[Any, Any]], tensors: dict[in
 def _put_back(container: Any, copy: Any) -> None:
     """Let a container hold what it held, if it holds something else."""
     if isinstance(container, dict):
-        same = list(container) == list(copy) and all(container[key] is value for key, value in copy.items())
+        same = list(container) == list(copy) and all(map(is_, container.values(), copy.values()))
     elif isinstance(container, set):
         same = container == copy
     else:
-        same = len(container) == len(copy) and all(a is b for a, b in zip(container, copy, strict=True))
+        same = len(container) == len(copy) and all(map(is_, container, copy))
     if not same:
         container.clear()
         if isinstance(container, dict | set):

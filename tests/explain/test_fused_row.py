@@ -254,6 +254,7 @@ def test_long_sequences_are_finite(kind, rule, dtype):
         for name, parameter in model.rnn.named_parameters():
             if "bias" in name and kind == "LSTM":
                 parameter[3:6] = -2.0
+        model.out.weight.abs_()  # or z+ may find nothing that is positive; processors round bfloat16 differently
     x = torch.randn(2, 200, 4, dtype=dtype)
     relevance = LRP(RULES[rule], start="logit")(model, x, 1)
     assert relevance.isfinite().all()

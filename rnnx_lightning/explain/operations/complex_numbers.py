@@ -242,7 +242,11 @@ def transform(like: Tensor, n: int, reads: bool, function: Any) -> Tensor:
     if reads:
         imaginary = function(torch.complex(0 * unit, unit))
         rows = torch.stack([rows, imaginary], 1).flatten(0, 1)
-    return torch.view_as_real(rows.resolve_conj()).flatten(1) if rows.is_complex() else rows
+    matrix = torch.view_as_real(rows.resolve_conj()).flatten(1) if rows.is_complex() else rows
+    # A 0 that was rounded to 1e-17 would take all relevance where nothing else is positive. The least other entry
+    # is a sine of pi / 2 over the length.
+    size = matrix.abs()
+    return matrix.masked_fill_(size < size.amax() / (4 * LONGEST), 0)
 
 
 def _transformed(
