@@ -14,6 +14,7 @@ from rnnx_lightning.explain.inputs import Inputs, filled, mapped, network_of, te
 from rnnx_lightning.explain.isolation import kept_state
 from rnnx_lightning.explain.operations.recurrent import RecurrentModules, has_recurrent_modules
 from rnnx_lightning.explain.refusals import UnexplainableError
+from rnnx_lightning.explain.saved_tensors import overwriting_allowed
 from rnnx_lightning.explain.spelling import PlainSpelling
 
 
@@ -56,7 +57,7 @@ class GradientMethod(Attributor):
                     f"Write x = x / s, or explain without create_graph. torch says: {error}"
                 ) from error
         # Networks that are never differentiated by their input may do so. It costs a copy of what is overwritten.
-        with kept_state(network_of(model)), torch.autograd.graph.allow_mutation_on_saved_tensors():
+        with kept_state(network_of(model)), overwriting_allowed():
             return self._gradient_of_pass(model, x, target)
 
     def _gradient_of_pass(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:

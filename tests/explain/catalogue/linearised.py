@@ -13,6 +13,8 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from rnnx_lightning.explain.saved_tensors import overwriting_allowed
+
 from .replacements import CELLS, REPLACED, chord, recurrent, rnn_cell
 
 
@@ -183,7 +185,7 @@ def by_autograd(mode, network, model, x, arguments, called, explained, combine):
         except RuntimeError as error:  # what a gradient needs was overwritten
             if "modified by an inplace operation" not in str(error):
                 raise
-            watching, number, read, gradients = run(torch.autograd.graph.allow_mutation_on_saved_tensors)
+            watching, number, read, gradients = run(overwriting_allowed)
     finally:
         for parameter in parameters:
             parameter.requires_grad_(True)
