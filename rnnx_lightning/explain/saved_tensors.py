@@ -56,8 +56,8 @@ class _CopyBeforeWriting(TorchDispatchMode):
 def overwriting_allowed() -> Iterator[None]:
     """A context in which a network may overwrite in place what its gradient needs, such as `x /= s`, s made of x.
 
-    Forward and backward pass belong inside. `torch.autograd.graph.allow_mutation_on_saved_tensors` would not do: it
-    takes a new tensor for an earlier one that was freed, if their addresses agree, and the gradient is wrong.
+    Forward and backward pass belong inside. `torch.autograd.graph.allow_mutation_on_saved_tensors` would not do:
+    it takes a new tensor for an earlier one that was freed, if their addresses agree, and the gradient is wrong.
     """
     mode = _CopyBeforeWriting()
     with saved_tensors_hooks(mode.save, lambda saved: saved.value), mode:
