@@ -80,7 +80,7 @@ for _name in [
     "_fake_quantize_per_tensor_affine_cachemask_tensor_qparams.default"
 )
 def rounded(tape: Tape, func: Any, tensor: Tensor, *args: Any) -> Any:
-    """Rounded as in training for quantisation: the relevance of what is rounded."""
+    """Rounding for quantised networks: relevance passes unchanged."""
     value, mask = func(tensor, *args)
     return activation()(tape, lambda *_: value, tensor), mask
 
@@ -97,13 +97,13 @@ def relu(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
 
 @records("hardtanh.default")
 def hard_tanh(tape: Tape, func: Any, tensor: Tensor, low: float = -1, high: float = 1) -> Tensor:
-    """As a clamp."""
+    """An activation that saturates; with 0 as lower bound, a ReLU."""
     return tape.record(aten.clamp.default, (tensor, low, high), {})
 
 
 @records("clamp_min.default threshold.default clamp.default")
 def clamp(tape: Tape, func: Any, tensor: Tensor, low: Any = None, high: Any = None) -> Tensor:
-    """ReLU by another name, an activation that saturates, or a hard sigmoid that is written out (a gate)."""
+    """A ReLU by another name, an activation that saturates, or a hard sigmoid that is written out (a gate)."""
     value = func(tensor, low, high) if func is not aten.clamp_min.default else func(tensor, low)
     node = tape.find(tensor)
     if not value.is_floating_point():
@@ -138,7 +138,7 @@ def bounded(tape: Tape, tensor: Tensor, low: float | None, high: float | None) -
 def clamp_by_tensors(
     tape: Tape, func: Any, tensor: Tensor, low: Tensor | None = None, high: Tensor | None = None
 ) -> Tensor:
-    """ReLU, or an activation that saturates, with bounds that differ."""
+    """The same, with bounds that differ between entries."""
     bounds = (low,) if high is None else (low, high)
     value = func(tensor, *bounds)
     node = tape.find(tensor)
@@ -229,7 +229,7 @@ def softmax(tape: Tape, func: Any, tensor: Tensor, dim: int, *args: Any, **kwarg
 
 
 def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """A scale, if its argument is a scale or its result scales a signal; refused as a signal."""
+    """Gets no relevance if its argument is a scale, or if it scales a signal; as a signal, it is refused."""
     value = func(tensor, *args, **kwargs)
     node = tape.find(tensor)
     advice = AS_SIGNAL.format(f"torch.ops.{func}")
@@ -253,7 +253,7 @@ for _operation in (
 
 
 def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
-    """Max pooling, a maximum over time, sorting: the winner takes all; by logsumexp, shares by the softmax."""
+    """Max pooling, a maximum over time, sorting: the winner takes all. A logsumexp shares by its softmax."""
     value, node = func(tensor, *args, **kwargs), tape.node(tensor)
     first = value[0] if isinstance(value, tuple | list) else value
     if node.gate and node.reason is not None:
@@ -315,7 +315,7 @@ def larger(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
 
 @records("fmax.default fmin.default")
 def larger_number(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
-    """As maximum and minimum, of numbers."""
+    """The same, where one is not a number (NaN)."""
     return tape.record(aten.maximum.default if func is aten.fmax.default else aten.minimum.default, (one, two), {})
 
 
@@ -329,7 +329,7 @@ def extremes(tape: Tape, func: Any, tensor: Tensor, *, dim: int | None = None, k
 
 @records("logaddexp.default logaddexp2.default")
 def soft_maximum(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
-    """The logsumexp of two, which their softmax divides."""
+    """The logsumexp of two shares by their softmax."""
     shape = torch.broadcast_shapes(one.shape, two.shape)
     pair = tape.record(
         aten.stack.default, ([tape.record(aten.expand.default, (t, shape), {}) for t in (one, two)],), {}
@@ -346,7 +346,7 @@ def leaky(
     tape: Tape, func: Any, tensor: Tensor, noise: Tensor, lower: float = 0.125, upper: float = 1 / 3,
     training: bool = False, generator: Any = None,
 ) -> Tensor:  # fmt: skip
-    """In eval mode a leaky ReLU; in train mode by the slopes that were drawn."""
+    """A leaky ReLU; in train mode, with the slopes that were drawn."""
     if not training:
         return tape.record(aten.leaky_relu.default, (tensor, (lower + upper) / 2), {})
     func(held(tensor), noise, lower, upper, True, generator)
@@ -364,7 +364,7 @@ def dropout(tape: Tape, func: Any, tensor: Tensor, p: float, train: bool | None)
 
 @records("log_sigmoid_forward.default")
 def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
-    """Skipped at the output of a network; as a signal, it passes relevance unchanged, as softplus does."""
+    """A log-sigmoid is skipped at the output of a network; as a signal, it passes relevance unchanged."""
     value = func(tensor)
     tape.gate_of(value[0], tape.node(tensor), nonnegative=False)
     made = tape.node(value[0])

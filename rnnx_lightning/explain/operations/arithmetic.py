@@ -140,7 +140,7 @@ def negate(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
 
 @records("abs.default")
 def absolute(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
-    """Multiplication by the sign, a constant; as a scale (such as a norm), it gets no relevance."""
+    """An absolute value is multiplication by the sign, a constant; as a scale, it gets no relevance."""
     value = func(tensor)
     node = tape.node(tensor)
     scaled(tape, value, node, tensor, held(tensor.sign()), None)
@@ -179,7 +179,7 @@ def interpolate(tape: Tape, func: Any, start: Tensor, end: Tensor, weight: Opera
 
 @records("pow.Tensor_Scalar")
 def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
-    """An activation with f(0) = 0, as squared ReLU; of a gate, or with an exponent below 1, a scale (RMSNorm)."""
+    """A power by a number is an activation; of a gate, or with an exponent below 1, it is a scale."""
     node = tape.node(tensor)
     value = func(tensor, exponent)
     if exponent == 1:
@@ -198,7 +198,7 @@ def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
 
 @records("pow.Tensor_Tensor")
 def power_of_tensor(tape: Tape, func: Any, tensor: Tensor, exponent: Tensor) -> Tensor:
-    """As with a number; an exponent that depends on the input gets no relevance."""
+    """A power by a tensor, which gets no relevance."""
     node, above = tape.find(tensor), tape.find(exponent)
     if above is None and exponent.numel() == 1:
         return tape.record(aten.pow.Tensor_Scalar, (tensor, exponent.item()), {})

@@ -201,7 +201,7 @@ def norm(
 
 @records_complex("div.Tensor")
 def divide(tape: Tape, func: Any, one: Tensor, two: Any) -> Tensor:
-    """By a constant, or by what is real and scales."""
+    """Division by a constant, or by a real scale."""
     if is_complex(two):
         if isinstance(two, Tensor) and tape.find(two) is not None:
             return tape.refused(func, func(one, two), "Only division by a constant has a rule.", two)

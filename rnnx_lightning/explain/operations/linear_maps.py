@@ -120,7 +120,7 @@ def convolution_time_first(
 def add_sparse_product(
     tape: Tape, func: Any, bias: Tensor, one: Tensor, two: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
-    """Bias + one @ two, where one is sparse."""
+    """A product with a sparse matrix, such as a graph's, plus a bias."""
     args = (dense(bias), dense(one), dense(two))
     if tape.find(bias) is None and not args[0].any():
         beta = 0

@@ -150,7 +150,7 @@ def rms_norm(
 def deviation(
     tape: Tape, func: Any, x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False
 ) -> Tensor:
-    """As a scale, it gets no relevance; as a signal, it is the norm of the centred input."""
+    """A deviation gets no relevance as a scale; as a signal, it is the norm of the centred input."""
     value, node = func(x, dim, correction=correction, keepdim=keepdim), tape.node(x)
     if node.refusal is not None or node.reason is not None:
         return tape.gate_of(value, node, nonnegative=True)
@@ -166,7 +166,7 @@ def deviation(
 
 @records("var_mean.correction std_mean.correction")
 def moments(tape: Tape, func: Any, x: Tensor, dim: Any = None, *, keepdim: bool = False, **kwargs: Any) -> Any:
-    """The deviation scales signals; the mean is a linear map."""
+    """A mean is a linear map, a deviation a scale or a norm."""
     first = aten.var.correction if func is aten.var_mean.correction else aten.std.correction
     dims = list(dim) if dim else list(range(x.dim()))
     deviation = tape.record(first, (x, dims), {"keepdim": keepdim, **kwargs})
@@ -183,7 +183,7 @@ def vector_norm(
     keepdim: bool = False,
     **kwargs: Any,
 ) -> Tensor:
-    """As a scale, it gets no relevance; as a signal (a distance), it is a sum weighted by its gradient."""
+    """A norm gets no relevance as a scale; as a signal (a distance), it is a sum weighted by its gradient."""
     value = func(x, order, dim, keepdim, **kwargs) if func is not aten.norm.Scalar else func(x, order)
     order = 2 if order is None else float(order)
     node = tape.find(x)
