@@ -94,6 +94,8 @@ class Node:
 
     def receive(self, part: Tensor, slot: int = RELEVANCE) -> None:
         """Add relevance, or the factor of a channel, of the node's shape."""
+        if part.dtype is not self.dtype and self.dtype.is_floating_point:  # a sum of two types is of the wider one
+            part = part.to(self.dtype)
         got = self.inbox[slot]
         if got is None:
             self.inbox[slot] = part
