@@ -1,6 +1,6 @@
 """Inputs of any structure: a tensor, a packed sequence, or a tuple, list or dict of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ def tensors_of(x: Inputs) -> list[Tensor]:
         return [x.data]
     if isinstance(x, Tensor):
         return [x]
-    parts = x.values() if isinstance(x, dict) else x if isinstance(x, tuple | list) else ()
+    parts = x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple | list) else ()
     return [tensor for part in parts for tensor in tensors_of(part)]
 
 
@@ -35,13 +35,24 @@ def filled(x: Inputs, tensors: Any) -> Inputs:
             return PackedSequence(next(tensors), part.batch_sizes, part.sorted_indices, part.unsorted_indices)
         if isinstance(part, Tensor):
             return next(tensors)
-        if isinstance(part, dict):
+        if isinstance(part, Mapping):
             return {key: fill(value) for key, value in part.items()}
         if isinstance(part, tuple | list):
-            return type(part)(fill(value) for value in part)
+            values = [fill(value) for value in part]
+            return type(part)(*values) if hasattr(part, "_fields") else type(part)(values)
         return part
 
     return fill(x)
+
+
+def copied(x: Inputs) -> Inputs:
+    """The same structure with copies of the tensors, without their graphs; subclasses become plain tensors."""
+
+    def copy(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach().clone()
+        return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
+
+    return mapped(copy, x)
 
 
 def batch_size(x: Inputs) -> int:
@@ -70,7 +81,7 @@ def batch_size(x: Inputs) -> int:
 
 def call(model: Callable[..., Any], x: Inputs, arguments: dict[str, Any]) -> Any:
     """The network's output. A tuple or list holds positional arguments, a dict keyword arguments."""
-    if isinstance(x, dict):
+    if isinstance(x, Mapping):
         return model(**x, **arguments)
     if isinstance(x, tuple | list) and not isinstance(x, PackedSequence):
         return model(*x, **arguments)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rnnx_lightning.explain.attributor import Attributor, as_tuple
 from rnnx_lightning.explain.composite import Composite
-from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, filled, mapped, network_of, tensors_of
+from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, copied, filled, network_of, tensors_of
 from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.module_path import ModulePath
@@ -154,7 +154,7 @@ class LRP(Attributor):
         batch_size(x)
         with isolated(model, tensors_of(x)[0].device):
             bound = Bound(model, arguments)
-            return self._explain(bound, mapped(lambda t: t.detach().clone(), x), target, as_tuple(layers))
+            return self._explain(bound, copied(x), target, as_tuple(layers))
 
     def _explain(self, model: nn.Module, x: Inputs, target: Target, layers: tuple[str, ...]) -> Explanation:
         network = network_of(model)

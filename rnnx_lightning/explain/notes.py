@@ -78,7 +78,10 @@ class Notes(TorchDispatchMode):
         """
         if torch.is_grad_enabled():
             return made
-        self.mark(value, self.find(made))
+        node = self.find(made)
+        if node is not None and node.value is not None:
+            node.value = value.detach()  # what follows is made of it: rounding may differ
+        self.mark(value, node)
         return value
 
     @classmethod

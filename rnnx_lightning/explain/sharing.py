@@ -134,8 +134,8 @@ class Signed(Sharing):
 
     def _quotient(self, relevance: Tensor, total: Tensor, active: bool) -> Tensor:
         if self.epsilon:
-            if active:
-                return _divided(relevance, total + self.epsilon, own=True)
+            if active:  # others have no relevance, but some have the total -epsilon
+                return _divided(relevance, total.clamp(min=0) + self.epsilon, own=True)
             epsilon = total.new_full((), self.epsilon)  # on the device of the total
             return _divided(relevance, torch.copysign(epsilon, total) + total, own=True)
         if active:

@@ -1,5 +1,7 @@
 """Extreme networks and inputs: relevance is finite, never NaN."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -64,3 +66,30 @@ def test_tiny_and_huge_weights(scale, method, dtype):
 def test_anomaly_detection_finds_nothing(method):
     with torch.autograd.set_detect_anomaly(True):
         method(RLSTM(), torch.rand(2, 1, 28, 84))
+
+
+def test_a_total_of_minus_epsilon():
+    """Where a sum is followed by ReLU, it has no relevance; 0 / 0 would be NaN."""
+    model = nn.Sequential(nn.Linear(1, 2, bias=False), nn.ReLU(), nn.Linear(2, 1, bias=False))
+    with torch.no_grad():
+        model[0].weight.copy_(torch.tensor([[-1.0], [1.0]]))
+        model[2].weight.fill_(1.0)
+    x = torch.tensor([[0.01]])
+    torch.testing.assert_close(LRP(Epsilon(0.01))(model, x), x / 4)  # half is absorbed twice
+
+
+@pytest.mark.parametrize("epsilon", [1e-6, 1e-2])
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.LayerNorm])
+def test_deep_norms_in_bfloat16(norm, epsilon):
+    """A total is the very value that the network continues with: another rounding would be divided by it."""
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Linear(24, 24), norm(24), nn.ReLU()) for _ in range(12)]
+    model, x = nn.Sequential(*blocks, nn.Linear(24, 1)).train(), torch.randn(200, 24)
+    for _ in range(20):
+        model(x)  # statistics of the data
+    model.eval()
+    method = LRP(Epsilon(epsilon))
+    expected = method(copy.deepcopy(model).double(), x.double())
+    relevance = method(model.to(torch.bfloat16), x.to(torch.bfloat16)).double()
+    assert relevance.isfinite().all()
+    assert relevance.abs().max() < 10 * expected.abs().max()
