@@ -137,7 +137,7 @@ def page(rows: pd.DataFrame) -> str:
     names = rows.apply(_name, axis=1)
     repeated = names.groupby([names, rows["epochs"], tested]).transform("size") > 1
     shown = repeated | names.isin(["Variant", "Variant gate=none"])
-    told = pd.read_csv(HERE / "relevance_loss.csv")
+    tables = {name: by_network(pd.read_csv(HERE / f"{name}.csv")) for name in ("experiment3", "relevance_loss")}
     parts: dict[str, Any] = {
         "final": final(rows[tested & usual]),
         "ablation": each(rows[~tested & shown]),
@@ -145,8 +145,8 @@ def page(rows: pd.DataFrame) -> str:
         "elsewhere": each(rows[tested & ~usual]),
         "others": each(rows[tested & usual & ~chosen]),
         "scores": every_score(pd.read_csv(HERE / "scores.csv")),
-        "relevance_loss": by_network(told).to_markdown(index=False, floatfmt=".3f"),
     }
+    parts |= {name: table.to_markdown(index=False, floatfmt=".3f") for name, table in tables.items()}
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True)
     return environment.get_template("results_evidence.md.j2").render(parts)
 
