@@ -12,6 +12,7 @@ from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, Recorder, aten, records, register
 from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.pixels import Pixels
+from rnnx_lightning.explain.refusals import AS_WEIGHTS
 from rnnx_lightning.explain.rows import PASS, RELU, SOFTMAX, VJP
 from rnnx_lightning.explain.tape import Tape
 
@@ -211,11 +212,6 @@ for _operation in (
     aten.cos.default, aten.logcumsumexp.default, aten.cumprod.default, aten.affine_grid_generator.default
 ):  # fmt: skip
     register(_operation, gate(AS_SIGNAL, nonnegative=False))
-AS_WEIGHTS = (
-    "It can weight signals (attention), but has no rule as a signal. Explain the logits: remove the softmax from "
-    'the network. Or use the rule of [Achtibat et al., 2024]: Composite(..., softmax="signal").'
-)
-weighs = gate(AS_WEIGHTS, squashes=True)
 register(aten._log_softmax.default, gate(AS_WEIGHTS, squashes=True, nonnegative=False))
 
 
@@ -226,12 +222,17 @@ def power_of_number(tape: Tape, func: Any, base: float, exponent: Tensor) -> Ten
     return tape.gate_of(value, tape.node(exponent), nonnegative=base >= 0, refusal=refusal, func=func)
 
 
+weighs = gate(AS_WEIGHTS, squashes=True)
+
+
 @records("_softmax.default _safe_softmax.default")
 def softmax(tape: Tape, func: Any, tensor: Tensor, dim: int, *args: Any, **kwargs: Any) -> Tensor:
     """Attention weights, which get no relevance; with `softmax="signal"`, a signal (AttnLRP)."""
     node = tape.find(tensor)
     if node is None or tape.composite.softmax == "constant":
-        return weighs(tape, func, tensor, dim, *args, **kwargs)
+        value = weighs(tape, func, tensor, dim, *args, **kwargs)
+        tape.node(value).weights = True
+        return value
     value = func(tensor, dim, *args, **kwargs)
     if tape.has_no_way_back(tensor):
         return tape.refused(func, value, "", tensor)

@@ -46,7 +46,10 @@ def add(
     result = tape.add(value, (first, one), (second, two))
     found = tape.node(result)
     found.gate, found.lost = both, both and (first.lost or second.lost)
-    found.magnitude = both and (first.magnitude or second.magnitude)
+    found.magnitude, found.weights = (
+        both and (first.magnitude or second.magnitude),
+        both and (first.weights or second.weights),
+    )
     found.gated = first.gated or second.gated
     return result
 
