@@ -2,11 +2,18 @@
 
 import math
 
+from torch import Tensor
+
 from rnnx_lightning.explain.linear import IDENTITY
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.rows import CONSTANT, LINEAR, PASS, RELU, SCALE, SUM
 
 STEPS = 32  # an activation is written in fewer operations
+
+
+def never_negative(value: Tensor) -> bool:
+    """Whether no entry of a scale is negative, where its operation alone does not tell."""
+    return bool((value >= 0).all())
 
 
 def written_out(one: Node, two: Node) -> Node | None:

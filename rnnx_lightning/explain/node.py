@@ -42,6 +42,7 @@ class Node:
         scaled: totals have exponents.
         exact: totals must also be right for units that are not positive.
         kept: its relevance is to be reported.
+        weights: attention weights (a softmax), or made of them.
         logits: the argument of a sigmoid or softmax, until its output scales something.
         refusal: why relevance cannot go back from this value.
         reason: the same for a gate that is used as a signal.
@@ -50,7 +51,7 @@ class Node:
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated",
         "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pair", "pixels", "present",
-        "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value",
+        "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value", "weights",
     )  # fmt: skip
 
     def __init__(
@@ -73,7 +74,7 @@ class Node:
         self.gated = False
         self.present: Tensor | None = None
         self.pair: Tensor | None = None
-        self.lost = self.magnitude = False
+        self.lost = self.magnitude = self.weights = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
         self.logits: Tensor | None = None

@@ -2,6 +2,11 @@
 
 from typing import Any
 
+AS_WEIGHTS = (
+    "It can weight signals (attention), but has no rule as a signal. Explain the logits: remove the softmax from "
+    'the network. Or use the rule of [Achtibat et al., 2024]: Composite(..., softmax="signal").'
+)
+
 
 class UnexplainableError(Exception):
     """The network uses an operation without a rule. The message names it, its place, and what to do."""

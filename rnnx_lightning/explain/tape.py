@@ -20,7 +20,7 @@ from rnnx_lightning.explain.notes import Notes
 from rnnx_lightning.explain.overwriting import current, overwrite
 from rnnx_lightning.explain.pairs import is_complex
 from rnnx_lightning.explain.pixels import Pixels, joined
-from rnnx_lightning.explain.refusals import UnexplainableError
+from rnnx_lightning.explain.refusals import AS_WEIGHTS, UnexplainableError
 from rnnx_lightning.explain.rows import (
     CONSTANT,
     HALF,
@@ -124,10 +124,12 @@ class Tape(Notes):
             return self.refused(
                 func, value, "Only one of its factors may depend on the input.", source, weight, bias
             )
+        if node.weights and weight is not None:  # of other heads, or of matrices that they choose among
+            return self.gate_of(value, node, nonnegative=False, refusal=AS_WEIGHTS, func=func)
         new = self.mapped(node, source, operation, weight, bias, value)
         new.nonnegative = weight is None and bias is None and node.nonnegative and node.pixels is None
         if weight is None and bias is None:  # a mean of gates scales signals as they do
-            new.gate, new.lost, new.magnitude = node.gate, node.lost, node.magnitude
+            new.gate, new.lost, new.magnitude, new.weights = node.gate, node.lost, node.magnitude, node.weights
         return self.note(value, new)
 
     def mapped(
@@ -251,7 +253,7 @@ class Tape(Notes):
         )
         new.nonnegative = nonnegative
         new.lost = any(n.lost for n in nodes) if lost is None else lost
-        new.magnitude = all(n.magnitude for n in nodes)
+        new.magnitude, new.weights = all(n.magnitude for n in nodes), any(n.weights for n in nodes)
         new.reason = next((n.reason for n in nodes if n.reason is not None), None) or node.refusal
         if refusal is not None and new.reason is None:
             new.reason = self.message(func, refusal)
@@ -304,7 +306,7 @@ class Tape(Notes):
         """Record a value whose entries are entries of the source, or 0 if the operation adds `padding`."""
         new = Node(MOVE, (node,), value, movement, node.nonnegative, gate=node.gate)
         new.dtype = value.dtype if value.is_floating_point() else node.dtype  # int64 tokens have relevance, too
-        new.lost, new.magnitude = node.lost, node.magnitude
+        new.lost, new.magnitude, new.weights = node.lost, node.magnitude, node.weights
         if node.pixels is not None:
             new.pixels = node.pixels.moved(movement.apply, node.shape)
         if padding or node.present is not None:
@@ -339,6 +341,7 @@ class Tape(Notes):
         new.gate = gate
         new.lost = gate and any(node.lost for node in known)
         new.magnitude = gate and any(node.magnitude for node in known)
+        new.weights = gate and any(node.weights for node in known)
         zero = [bool((t == 0).all()) if n is None else False for n, t in zip(nodes, tensors, strict=True)]
         sums = all(node.rule is not None for node in known)
         rules = [node.rule for node in known if node.rule is not None]

@@ -6,7 +6,7 @@ import torch
 from readers import assert_equal
 from torch import nn
 
-from rnnx_lightning.explain import LRP, Composite, Epsilon, UnexplainableError
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Epsilon, Gamma, UnexplainableError, ZPlus
 
 EPSILON = 1e-12
 ATTENTION = LRP(Composite(Epsilon(EPSILON), products="half", softmax="signal"))
@@ -78,6 +78,53 @@ def test_a_last_softmax_is_left_out_all_the_same():
 def test_products_have_to_be_told():
     with pytest.raises(UnexplainableError, match="multiplies two signals"):
         LRP(Composite(Epsilon(), softmax="signal"))(Attention(False), torch.randn(2, 5, 3).double(), 1)
+
+
+class Mixed(nn.Module):
+    """Softmaxes that are mixed before they weigh values (1, 5, 4); or mixed ones that are given."""
+
+    def __init__(self, mix, given=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.score, self.value = nn.Linear(4, 6), nn.Linear(4, 3, bias=False)
+        self.talk, self.norm = nn.Linear(6, 6), nn.LayerNorm(6)
+        self.kernels, self.out = nn.Parameter(torch.randn(6, 3 * 3)), nn.Linear(3, 2)
+        self.mix, self.given = mix, given
+        self.double()
+
+    def weights(self, x):
+        return self.mix(self, self.score(x).softmax(1))
+
+    def forward(self, x):
+        weights = self.weights(x) if self.given is None else self.given
+        return self.out((weights @ self.value(x).relu()).sum(1))
+
+
+MIXED = {
+    "talking heads": lambda m, s: m.talk(s).mT,
+    "by a convolution": lambda m, s: torch.conv1d(s.mT, m.talk.weight[..., None], m.talk.bias),
+    "normalised": lambda m, s: m.norm(m.talk(s)).mT,
+    "twice, cut": lambda m, s: m.talk(m.talk(s).relu()[..., :6]).mT,
+    "kernels that are chosen": lambda m, s: (s.mean(1) @ m.kernels).view(-1, 3, 3).repeat(1, 1, 2)[..., :5],
+}
+
+
+@pytest.mark.parametrize("rule", [Epsilon(EPSILON), ZPlus(), AlphaBeta(2, 1), Gamma(0.25)])
+@pytest.mark.parametrize("name", MIXED)
+def test_mixed_attention_weights_are_constants(name, rule):
+    x = torch.randn(1, 5, 4, dtype=torch.float64, generator=torch.manual_seed(1))
+    model = Mixed(MIXED[name])
+    given = Mixed(None, model.weights(x).detach())
+    explain = LRP(Composite(rule), start="logit")
+    assert_equal(explain(model, x, 1), explain(given, x, 1))
+
+
+def test_mixed_attention_weights_are_no_signals():
+    model = Mixed(MIXED["talking heads"])
+    with pytest.raises(UnexplainableError, match="softmax"):
+        LRP(Epsilon())(
+            nn.Sequential(model.score, nn.Softmax(1), model.talk, nn.Flatten()), torch.randn(2, 5, 4).double(), 1
+        )
 
 
 def test_against_lxt():

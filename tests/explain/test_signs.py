@@ -11,7 +11,7 @@ from torch import nn
 from two_layers import METHODS, RULES, Last, data, network
 
 from rnnx_lightning import explain
-from rnnx_lightning.explain import LRP, Composite, DeepTaylor, Epsilon, Flat, Gamma, ZPlus
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, DeepTaylor, Epsilon, Flat, Gamma, ZPlus
 
 
 def naive(model, x, target, book, positive=False):
@@ -132,3 +132,70 @@ def test_differences_and_scales_of_mixed_sign_inside(name):
 
     (x, target), method = data(), METHODS[name]()
     assert_equal(method(Written(), x, target), method(Joined(), x, target))
+
+
+class Scaled(nn.Module):
+    """Signals times a scale s(gate), or times its value, a constant."""
+
+    def __init__(self, scale, constant=None):
+        super().__init__()
+        self.scale, self.constant = scale, constant
+        self.weights = nn.ParameterList(torch.randn(shape) for shape in ((6, 8), (6, 8), (8, 2)))
+
+    def forward(self, x):
+        one, two, out = self.weights
+        signal, scale = x @ one, self.scale(torch.sigmoid(x @ two)) if self.constant is None else self.constant
+        return (torch.relu(signal) * scale + 0.3 * signal * scale) @ out
+
+
+SCALES = {
+    "log": torch.log,
+    "log of a sum": lambda g: torch.log(g + 1e-6) / 3,
+    "log1p": lambda g: torch.log1p(g - 0.5),
+    "log-softmax": lambda g: g.log_softmax(1),
+    "reciprocal": lambda g: 1 / (g - 0.5),
+    "constant over gate": lambda g: torch.linspace(-1, 1, 8, dtype=g.dtype) / g,
+    "gate over gate": lambda g: (g - 0.5) / g.flip(1),
+    "gate over signed gate": lambda g: g / (g.flip(1) - 0.5),
+    "negative power": lambda g: (g - 0.5) ** -1,
+    "negative powers": lambda g: (g - 0.5) ** torch.full((8,), -1.0, dtype=g.dtype),
+    "power of a number": lambda g: 2**g - 1.5,
+    "sine": lambda g: torch.sin(7 * g),
+    "tangent": lambda g: torch.tan(3 * g),
+    "negative bound": lambda g: g.clamp(max=-0.3),
+    "threshold": lambda g: nn.functional.threshold(g, 0.5, -1.0),
+}
+
+
+@pytest.mark.parametrize("rule", [ZPlus(), AlphaBeta(2, 1), Gamma(0.25), Epsilon(1e-12)])
+@pytest.mark.parametrize("name", SCALES)
+def test_a_scale_of_any_sign_is_as_its_value(name, rule):
+    torch.manual_seed(0)
+    model, x = Scaled(SCALES[name]).double(), torch.randn(1, 6).double()
+    constant = SCALES[name](torch.sigmoid(x @ model.weights[1])).detach()
+    assert (constant < 0).any()
+    plain = Scaled(None, constant).double()
+    plain.load_state_dict(model.state_dict())
+    explain = LRP(Composite(rule, products="half" if "gate over" in name else "refuse"), start="logit")
+    for target in (0, 1):
+        assert_equal(explain(model, x, target), explain(plain, x, target))
+
+
+@pytest.mark.parametrize("rule", [ZPlus(), AlphaBeta(2, 1), Gamma(0.25)])
+@pytest.mark.parametrize("wave", [torch.sin, torch.tan])
+def test_a_wave_of_positive_values_has_both_signs(wave, rule):
+    torch.manual_seed(0)
+    first, out, x = torch.rand(6, 8).double(), torch.randn(8, 2).double(), torch.rand(2, 6).double()
+
+    class Wave(nn.Module):
+        def __init__(self, rectified):
+            super().__init__()
+            self.rectified = rectified
+
+        def forward(self, x):
+            net = x @ first
+            return wave(2 * (torch.relu(net) if self.rectified else net)) @ out
+
+    assert (wave(2 * (x @ first)) < 0).any()
+    explain = LRP(Composite(rule), start="logit")
+    assert_equal(explain(Wave(True), x, 0), explain(Wave(False), x, 0))

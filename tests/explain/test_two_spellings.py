@@ -80,9 +80,14 @@ def transposed_in_place(h):
     return h
 
 
-def by_matrix(h):
+def by_matrix(h, **how):
     pixels = torch.eye(36, dtype=h.dtype).view(1, 36, 6, 6)
-    return h.flatten(2) @ F.interpolate(pixels, size=(4, 4), mode="bicubic").view(36, 16)
+    weight = F.interpolate(pixels, **how)
+    return (h.flatten(2) @ weight.view(36, -1)).view(*h.shape[:2], *weight.shape[2:])
+
+
+def resized(**how):
+    return lambda h: F.interpolate(h, **how), lambda h: by_matrix(h, **how)
 
 
 def cosines(h):
@@ -148,7 +153,11 @@ SPELLINGS = {
     ),
     "bounds in tensors": (lambda h: h.clamp(min=torch.zeros(6, dtype=h.dtype)), lambda h: h.relu()),
     "transposed in place": (transposed_in_place, lambda h: (2 * h).relu().transpose(2, 3)),
-    "bicubic interpolation": (lambda h: F.interpolate(h, size=(4, 4), mode="bicubic"), by_matrix),
+    "bicubic interpolation": resized(size=(4, 7), mode="bicubic"),
+    "bicubic interpolation from corner to corner": resized(size=(4, 7), mode="bicubic", align_corners=True),
+    "bicubic interpolation by factors": resized(scale_factor=(1.3, 0.6), mode="bicubic"),
+    "averaged bicubic interpolation": resized(scale_factor=(0.4, 1.3), mode="bicubic", antialias=True),
+    "averaged bilinear interpolation": resized(size=(1, 4), mode="bilinear", antialias=True),
     "a table at whole numbers": (lambda h: read(h, "index"), lambda h: read(h, "embedding")),
     "one-hot whole numbers": (lambda h: read(h, "one-hot"), lambda h: read(h, "embedding")),
 }

@@ -6,21 +6,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.elementwise import is_hard_sigmoid
+from rnnx_lightning.explain.elementwise import is_hard_sigmoid, never_negative
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, Recorder, aten, records, register
 from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.pixels import Pixels
+from rnnx_lightning.explain.refusals import AS_WEIGHTS
 from rnnx_lightning.explain.rows import PASS, RELU, SOFTMAX, VJP
 from rnnx_lightning.explain.tape import Tape
 
 
-def activation(nonnegative: bool = False) -> Recorder:
-    """A recorder for an activation with f(0) = 0 that keeps signs: relevance passes unchanged.
+def activation(nonnegative: bool = False, keeps_signs: bool = True) -> Recorder:
+    """A recorder for an activation with f(0) = 0: relevance passes unchanged.
 
     Args:
         nonnegative: whether its values are >= 0.
+        keeps_signs: whether f(x) >= 0 for all x >= 0.
     """
 
     def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -28,11 +30,11 @@ def activation(nonnegative: bool = False) -> Recorder:
         node = tape.find(tensor)
         if node is None:
             return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
+        kept = keeps_signs and node.nonnegative
         if node.gate:
-            return tape.gate_of(value, node)
+            return tape.gate_of(value, node, nonnegative=nonnegative or kept)
         return tape.note(
-            value,
-            Node(PASS, (node,), value, nonnegative=nonnegative or (node.nonnegative and node.pixels is None)),
+            value, Node(PASS, (node,), value, nonnegative=nonnegative or (kept and node.pixels is None))
         )
 
     record.__doc__ = "An activation with f(0) = 0: relevance passes unchanged."
@@ -56,9 +58,7 @@ for _name in [
     "rrelu",
     "asinh",
     "atan",
-    "sin",
     "sinh",
-    "tan",
     "asin",
     "atanh",
     "erf",
@@ -73,6 +73,8 @@ for _name in [
 ]:
     for _operation in (getattr(aten, _name).default,) if hasattr(aten, _name) else ():
         register(_operation, activation())
+for _operation in (aten.sin.default, aten.tan.default):
+    register(_operation, activation(keeps_signs=False))
 
 
 @records(
@@ -109,7 +111,7 @@ def clamp(tape: Tape, func: Any, tensor: Tensor, low: Any = None, high: Any = No
     if not value.is_floating_point():
         return whole_numbers(tape, func, tensor, low, value=value)
     if node is not None and node.gate:
-        return tape.gate_of(value, node)
+        return tape.gate_of(value, node, nonnegative=never_negative(value))
     if (func is aten.threshold.default and (low, high) == (0, 0)) or (low == 0 and high is None):
         return relu(tape, aten.relu.default, tensor)
     if func is aten.threshold.default:
@@ -145,7 +147,7 @@ def clamp_by_tensors(
     if node is None or tape.find(low) is not None or tape.find(high) is not None:
         return tape.refused(func, value, "Only its first argument may depend on the input.", *bounds)
     if node.gate:
-        return tape.gate_of(value, node)
+        return tape.gate_of(value, node, nonnegative=never_negative(value))
     if func is aten.clamp_max.Tensor:
         low, high = None, low
     if low is not None and high is None and not low.any() and value.shape == tensor.shape:
@@ -168,13 +170,13 @@ def clamp_above(tape: Tape, func: Any, tensor: Tensor, high: float) -> Tensor:
     return bounded(tape, tensor, None, high)
 
 
-def gate(as_signal: str | None, squashes: bool = False, nonnegative: bool = True) -> Recorder:
+def gate(as_signal: str | None, squashes: bool = False, nonnegative: bool | None = True) -> Recorder:
     """A recorder for a function that scales signals, and gets no relevance when it does.
 
     Args:
         as_signal: the reason why it is refused as a signal; None: as a signal, it passes relevance unchanged.
         squashes: at the output of a network, it is skipped.
-        nonnegative: its values are >= 0.
+        nonnegative: its values are >= 0; None: that depends on the argument.
     """
 
     def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -183,7 +185,8 @@ def gate(as_signal: str | None, squashes: bool = False, nonnegative: bool = True
         if node is None:
             return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
         refusal = None if as_signal is None else as_signal.format(f"torch.ops.{func}")
-        tape.gate_of(value, node, nonnegative=nonnegative, refusal=refusal, func=func)
+        sign = never_negative(value) if nonnegative is None else nonnegative
+        tape.gate_of(value, node, nonnegative=sign, refusal=refusal, func=func)
         made = tape.find(value)
         if squashes and made is not None:
             made.logits = tensor
@@ -197,21 +200,29 @@ def gate(as_signal: str | None, squashes: bool = False, nonnegative: bool = True
 
 for _operation in (aten.sigmoid.default, aten.hardsigmoid.default):
     register(_operation, gate(None, squashes=True))
-for _operation in (aten.softplus.default, aten.sqrt.default, aten.log1p.default):
+for _operation in (aten.softplus.default, aten.sqrt.default):
     register(_operation, gate(None))
+register(aten.log1p.default, gate(None, nonnegative=None))
 for _operation in (aten.sign.default, aten.sgn.default):
     register(_operation, gate(None, nonnegative=False))
 register(aten.exp.default, gate(AS_SIGNAL, squashes=True))
-for _operation in (aten.exp2.default, aten.pow.Scalar, aten.cosh.default, aten.affine_grid_generator.default):
+for _operation in (aten.exp2.default, aten.cosh.default):
     register(_operation, gate(AS_SIGNAL))
-for _operation in (aten.cos.default, aten.logcumsumexp.default, aten.cumprod.default):
+for _operation in (
+    aten.cos.default, aten.logcumsumexp.default, aten.cumprod.default, aten.affine_grid_generator.default
+):  # fmt: skip
     register(_operation, gate(AS_SIGNAL, nonnegative=False))
-weighs = gate(
-    "It can weight signals (attention), but has no rule as a signal. Explain the logits: remove the softmax from "
-    'the network. Or use the rule of [Achtibat et al., 2024]: Composite(..., softmax="signal").',
-    squashes=True,
-)
-register(aten._log_softmax.default, weighs)
+register(aten._log_softmax.default, gate(AS_WEIGHTS, squashes=True, nonnegative=False))
+
+
+@records("pow.Scalar")
+def power_of_number(tape: Tape, func: Any, base: float, exponent: Tensor) -> Tensor:
+    """A scale, as exp."""
+    value, refusal = func(base, exponent), AS_SIGNAL.format(f"torch.ops.{func}")
+    return tape.gate_of(value, tape.node(exponent), nonnegative=base >= 0, refusal=refusal, func=func)
+
+
+weighs = gate(AS_WEIGHTS, squashes=True)
 
 
 @records("_softmax.default _safe_softmax.default")
@@ -219,7 +230,9 @@ def softmax(tape: Tape, func: Any, tensor: Tensor, dim: int, *args: Any, **kwarg
     """Attention weights, which get no relevance; with `softmax="signal"`, a signal (AttnLRP)."""
     node = tape.find(tensor)
     if node is None or tape.composite.softmax == "constant":
-        return weighs(tape, func, tensor, dim, *args, **kwargs)
+        value = weighs(tape, func, tensor, dim, *args, **kwargs)
+        tape.node(value).weights = True
+        return value
     value = func(tensor, dim, *args, **kwargs)
     if tape.has_no_way_back(tensor):
         return tape.refused(func, value, "", tensor)
@@ -235,7 +248,8 @@ def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) ->
     advice = AS_SIGNAL.format(f"torch.ops.{func}")
     if node is None:
         return tape.refused(func, value, advice, *args)
-    tape.gate_of(value, node, nonnegative=True, refusal=advice, func=func)
+    positive = func is aten.rsqrt.default or never_negative(value)
+    tape.gate_of(value, node, nonnegative=positive, refusal=advice, func=func)
     if func is aten.log.default and node.logits is not None:
         made = tape.node(value)
         made.logits = node.logits
@@ -372,7 +386,7 @@ def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
     return value
 
 
-SCALES.update((softmax, of_gate, log_sigmoid))
+SCALES.update((softmax, of_gate, log_sigmoid, power_of_number))
 
 
 @records("glu.default")

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.elementwise import written_out
+from rnnx_lightning.explain.elementwise import never_negative, written_out
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, aten, records
@@ -46,7 +46,10 @@ def add(
     result = tape.add(value, (first, one), (second, two))
     found = tape.node(result)
     found.gate, found.lost = both, both and (first.lost or second.lost)
-    found.magnitude = both and (first.magnitude or second.magnitude)
+    found.magnitude, found.weights = (
+        both and (first.magnitude or second.magnitude),
+        both and (first.weights or second.weights),
+    )
     found.gated = first.gated or second.gated
     return result
 
@@ -122,11 +125,11 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         )
         return tape.refused(func, value, advice, one, two)
     if first is None:
-        return tape.gate_of(value, second, refusal=AS_SIGNAL.format(f"torch.ops.{func}"), func=func)
+        refusal = AS_SIGNAL.format(f"torch.ops.{func}")
+        return tape.gate_of(value, second, nonnegative=never_negative(value), refusal=refusal, func=func)
     if first.gate and not first.magnitude:
-        return tape.gate_of(
-            value, *((first, second) if tape.composite.products in ("refuse", "right") else (first,))
-        )
+        nodes = (first, second) if tape.composite.products in ("refuse", "right") else (first,)
+        return tape.gate_of(value, *nodes, nonnegative=first.nonnegative and second.nonnegative)
     return scaled(tape, value, first, one, 1 / held(two), True if second.nonnegative else None)
 
 
@@ -187,9 +190,8 @@ def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
     if node.gate and not node.magnitude:
         return tape.gate_of(value, node)
     if exponent <= 0:
-        return tape.gate_of(
-            value, node, nonnegative=True, refusal=AS_SIGNAL.format(f"torch.ops.{func}"), func=func
-        )
+        refusal = AS_SIGNAL.format(f"torch.ops.{func}")
+        return tape.gate_of(value, node, nonnegative=never_negative(value), refusal=refusal, func=func)
     positive = exponent % 2 == 0 or exponent < 1 or (node.nonnegative and node.pixels is None)
     made = Node(PASS, (node,), value, nonnegative=positive, gate=exponent < 1 or node.gate)
     made.magnitude = made.gate
@@ -211,7 +213,7 @@ def power_of_tensor(tape: Tape, func: Any, tensor: Tensor, exponent: Tensor) -> 
     low = bool((exponent <= 0).any())
     if low:
         refusal = AS_SIGNAL.format(f"torch.ops.{func}")
-        return tape.gate_of(value, node, nonnegative=True, refusal=refusal, func=func)
+        return tape.gate_of(value, node, nonnegative=never_negative(value), refusal=refusal, func=func)
     made = Node(PASS, (node,), value, nonnegative=node.nonnegative and node.pixels is None, gate=node.gate)
     made.magnitude = node.magnitude
     return tape.note(value, made)

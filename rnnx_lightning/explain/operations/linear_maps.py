@@ -141,13 +141,40 @@ def bilinear(tape: Tape, func: Any, one: Tensor, weight: Tensor, two: Tensor, *r
 
 
 @records("upsample_bicubic2d _upsample_bicubic2d_aa _upsample_bilinear2d_aa")
-def resized(tape: Tape, func: Any, x: Tensor, *args: Any) -> Tensor:
-    """Interpolation by weights of either sign: a matrix product with all pixels of a channel."""
-    size = x.shape[-2] * x.shape[-1]
-    weight = func(torch.eye(size, dtype=x.dtype, device=x.device).view(1, size, *x.shape[-2:]), *args)
-    flat = tape.record(aten.reshape.default, (x, [*x.shape[:-2], size]), {})
-    result = tape.record(aten.matmul.default, (flat, weight.view(size, -1)), {})
-    return tape.record(aten.view.default, (result, [*x.shape[:-2], *weight.shape[-2:]]), {})
+def resized(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Interpolation by weights of either sign: of few rows times few columns."""
+    value = func(x, *args, **kwargs)
+    overload = func.overloadpacket.default
+    corners, scales = args[1], [*args[2:], *kwargs.values()]
+    factors = scales[0] if scales and isinstance(scales[0], list | tuple) else scales
+    height, width = (factors if factors else (None, None))[:2]
+    rows, along_rows = taps(
+        lambda unit: overload(unit[..., None].repeat(1, 1, 1, 2), [value.shape[-2], 2], corners, height, None),
+        x,
+        -2,
+    )
+    columns, along_columns = taps(
+        lambda unit: (
+            overload(unit[..., None, :].repeat(1, 1, 2, 1), [2, value.shape[-1]], corners, None, width).mT
+        ),
+        x,
+        -1,
+    )
+    weight = along_rows[:, None, :, None] * along_columns[None, :, None]  # (H, W, rows, columns)
+
+    def apply(part: Tensor, weights: Tensor) -> Tensor:
+        return (part[..., rows[:, None, :, None], columns[None, :, None]] * weights).sum((-2, -1))
+
+    return tape.linear(func, x, Operation(apply), weight, None, value)
+
+
+def taps(resize: Any, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Which entries along a dimension each new entry is made of, and their weights (new, taps)."""
+    unit = torch.eye(x.shape[dim], dtype=x.dtype, device=x.device).unsqueeze(0)
+    matrix = resize(unit)[0, :, :, 0].T  # of two equal lines; torch has errors where there is only one
+    count = int((matrix != 0).sum(1).max())
+    places = (matrix != 0).to(torch.uint8).topk(count, 1).indices
+    return places, matrix.gather(1, places)
 
 
 @records("grid_sampler_2d.default grid_sampler_3d.default")
