@@ -217,7 +217,7 @@ register(aten._log_softmax.default, gate(AS_WEIGHTS, squashes=True, nonnegative=
 
 @records("pow.Scalar")
 def power_of_number(tape: Tape, func: Any, base: float, exponent: Tensor) -> Tensor:
-    """A scale, as exp."""
+    """A number to a power: gets no relevance when it scales a signal; as a signal, it is refused."""
     value, refusal = func(base, exponent), AS_SIGNAL.format(f"torch.ops.{func}")
     return tape.gate_of(value, tape.node(exponent), nonnegative=base >= 0, refusal=refusal, func=func)
 

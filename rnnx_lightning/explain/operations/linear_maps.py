@@ -142,7 +142,7 @@ def bilinear(tape: Tape, func: Any, one: Tensor, weight: Tensor, two: Tensor, *r
 
 @records("upsample_bicubic2d _upsample_bicubic2d_aa _upsample_bilinear2d_aa")
 def resized(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Interpolation by weights of either sign: of few rows times few columns."""
+    """Interpolation by weights of either sign, of a few rows and columns around each pixel."""
     value = func(x, *args, **kwargs)
     overload = func.overloadpacket.default
     corners, scales = args[1], [*args[2:], *kwargs.values()]
