@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, copied, tensors_of
+from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, copied, network_of, tensors_of
 from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.lookups import WithVectors
 from rnnx_lightning.explain.outputs import Target as Target
@@ -45,7 +45,7 @@ class Attributor(ABC):
         batch_size(x)
         takes_x = isinstance(x, Tensor) or isinstance(model, Bound)  # a method that another one calls has it bound
         bound = model if takes_x and not arguments else Bound(model, arguments)
-        with isolated(model, tensors_of(x)[0].device):
+        with isolated(network_of(model), tensors_of(x)[0].device):
             x = copied(x)
             if not self.needs_gradient or all(t.is_floating_point() for t in tensors_of(x)):
                 return self._relevance(bound, x, target)

@@ -4,6 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from rnnx_lightning.explain.attributor import Attributor, Target, resolve_target
+from rnnx_lightning.explain.examples import cut, joined
+from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, network_of, tensors_of
+from rnnx_lightning.explain.outputs import explained_value
 
 
 class InChunks(Attributor):
@@ -11,14 +14,16 @@ class InChunks(Attributor):
 
     Args:
         method: any attributor.
-        examples: at a time; None: all.
+        examples: at a time; None: all. Inputs of any structure are divided, and further arguments that hold one
+            entry for each example. Then the network runs once more, without gradients, to check this.
         steps: time steps at a time; None: all. Only for `LRP` and `DeepTaylor` without a graph. The values inside
             fused recurrent layers (`nn.LSTM`, `nn.GRU`, `nn.RNN`) are then in memory for so many steps only, and
             computed twice or three times. About the square root of the sequence's length is best. Inputs and
             outputs of the layers stay in memory.
 
     Raises:
-        ValueError: a part is empty, less than two steps, or not possible with this method.
+        ValueError: a part is empty, less than two steps, or not possible with this method; or (when called) the
+            examples cannot be divided.
 
     Examples:
         >>> import torch
@@ -41,17 +46,47 @@ class InChunks(Attributor):
         self.method = method if steps is None else method.in_segments(steps)
         self.examples = examples
 
-    def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         if self.examples is None:
-            whole: Tensor = self.method(model, x, target)
-            return whole
-        if target is None:
-            target = torch.cat([resolve_target(model, part, None) for part in x.split(self.examples)])
+            return self.method(model, x, target)
+        batch, parts = batch_size(x), []
+        arguments = model.arguments if isinstance(model, Bound) else {}
         if isinstance(target, list):
-            target = torch.as_tensor(target, device=x.device)
-        if isinstance(target, Tensor) and target.dim() == 1:
-            targets: list[Target] = list(target.split(self.examples))
-        else:
-            targets = [target] * -(-len(x) // self.examples)
-        parts = zip(x.split(self.examples), targets, strict=True)
-        return torch.cat([self.method(model, part, chosen) for part, chosen in parts])
+            target = torch.as_tensor(target, device=tensors_of(x)[0].device)
+        for start in range(0, batch, self.examples):
+            stop = start + self.examples
+            bound = Bound(network_of(model), cut(arguments, start, stop, batch))
+            part = cut(x, start, stop, batch)
+            chosen = target[start:stop] if isinstance(target, Tensor) and target.dim() == 1 else target
+            chosen = resolve_target(bound, part, None) if chosen is None else chosen
+            if start == 0 and not (isinstance(x, Tensor) and not arguments):
+                _check(model, x, target, bound, part, chosen)
+            parts.append(self.method(bound, part, chosen))
+        return joined(parts, x, batch)
+
+
+def _check(model: nn.Module, x: Inputs, target: Target, bound: Bound, part: Inputs, chosen: Target) -> None:
+    """Compare the output for the first examples with that for the whole batch.
+
+    Raises:
+        ValueError: they differ, so something that is not of single examples was cut.
+    """
+    if any(module.training for module in network_of(model).modules()):
+        return  # random numbers would differ, too
+    examples = batch_size(part)
+    try:
+        with torch.no_grad():
+            whole, _ = explained_value(model(x), batch_size(x), target)
+            own, _ = explained_value(bound(part), examples, chosen)
+        same = torch.allclose(own, whole[:examples].to(own.dtype), rtol=1e-2, atol=1e-2 * float(whole.abs().max()))
+    except (RuntimeError, IndexError) as error:
+        raise ValueError(f"{_UNCLEAR} The network says: {error}") from error
+    if not same:
+        raise ValueError(_UNCLEAR)
+
+
+_UNCLEAR = (
+    "examples: the batch cannot be divided, as its first examples alone give another output. Tensors (B, ...) "
+    "and (layers, B, H) are divided; perhaps one does not hold examples, such as a mask of B time steps. "
+    "Choose another batch size, or explain parts of the batch yourself."
+)
