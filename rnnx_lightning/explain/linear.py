@@ -1,7 +1,7 @@
 """A linear map as rules see it: sums of products of inputs and constant weights."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -252,6 +252,19 @@ class LinearMap:
         if self.present is not None:
             ones = ones * self.present
         return [self._product(ones, part)]
+
+    def only(self, where: Tensor, bias: bool) -> "LinearMap":
+        """The same map with only the contributions of some entries."""
+        return replace(self, where=where, bias=self.bias if bias else None, output=None, _sides=None)
+
+    def only_padded(self, pixels: Tensor) -> bool:
+        """Whether all entries that are no pixels are padding. A channel of only zeros is a start state instead."""
+        if self.present is None or bool((self.present & ~pixels).any()):
+            return False
+        if self.operation.beside is None:
+            return True
+        channel = self.operation.beside[0] % pixels.dim()
+        return bool(pixels.movedim(channel, 0).flatten(1).any(1).all())
 
     def _signed(self, of_positive: WeightPart, of_negative: WeightPart) -> list[Product]:
         """Products >= 0: positive inputs times one part of the weights, negative inputs times the other."""

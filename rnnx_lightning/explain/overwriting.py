@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.pairs import geometry_of_pair, pair_of, paired
@@ -63,8 +64,13 @@ def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
     Raises:
         UnexplainableError: the operation has no out-of-place form.
     """
+    value: Tensor
     tensor, *others = args
     ordinary = _ordinary(func)
+    if ordinary is None and tape.find(tensor) is None and all(tape.find(other) is None for other in others):
+        value = tensor.clone()
+        func(value, *others, **kwargs)
+        return value
     if ordinary is None:
         raise UnexplainableError(
             f"The operation {name_of(func)!r}{tape.path} overwrites a tensor. {WITHOUT_IN_PLACE}"
@@ -77,7 +83,7 @@ def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
         copy = tensor.clone()  # it may be the network's last operation, whose argument is explained
         tape.mark(copy, node)
         args = (copy, *others)
-    value: Tensor = tape.record(ordinary, args, kwargs)
+    value = tape.record(ordinary, args, kwargs)
     return value
 
 
@@ -187,6 +193,23 @@ def current(tape: "Tape", argument: Any) -> Any:
     base, old = found
     geometry = (argument.shape, argument.stride(), argument.storage_offset() - old.storage_offset())
     return tape.record(aten.as_strided.default, (base, *geometry), {})
+
+
+def alias(tape: "Tape", argument: Any) -> Any:
+    """An argument as an operation may keep it: a constant stays as it is when the network overwrites its own."""
+    if type(argument) in (list, tuple):
+        return type(argument)([alias(tape, a) for a in argument])
+    if not isinstance(argument, Tensor) or isinstance(argument, Parameter) or argument.layout is not torch.strided:
+        return argument
+    if tape.find(argument) is not None:
+        return argument
+    kept = tape.read[argument.untyped_storage()._cdata] = held(argument)
+    return kept
+
+
+def was_read(tape: "Tape", tensor: Any) -> bool:
+    """Whether an operation may still need the memory of a constant."""
+    return isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata in tape.read
 
 
 def _ordinary(func: Any) -> Any:

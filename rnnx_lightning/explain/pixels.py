@@ -47,7 +47,8 @@ class Pixels:
     @property
     def plain(self) -> bool:
         """Whether pixels are neither scaled nor shifted."""
-        return isinstance(self.scale, float) and (self.scale, self.shift) == (1.0, 0.0)
+        numbers = isinstance(self.scale, float) and isinstance(self.shift, float)
+        return numbers and (self.scale, self.shift) == (1.0, 0.0)
 
 
 def joined(

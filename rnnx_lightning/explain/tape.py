@@ -6,7 +6,6 @@ are left to the backward pass.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from rnnx_lightning.explain.linear import IDENTITY, LinearMap, Operation, Weight
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.notes import Notes
-from rnnx_lightning.explain.overwriting import current, overwrite
+from rnnx_lightning.explain.overwriting import alias, current, overwrite, was_read
 from rnnx_lightning.explain.pairs import is_complex
 from rnnx_lightning.explain.pixels import Pixels, joined
 from rnnx_lightning.explain.refusals import AS_WEIGHTS, UnexplainableError
@@ -69,6 +68,7 @@ class Tape(Notes):
         self.parts, self.steps = WeightParts(), steps
         self._table, self._harmless, self._scales = table, harmless, scales
         self.retired: dict[int, tuple[Tensor, Tensor]] = {}  # by replaced storage: its tensor, its old content
+        self.read: dict[int, Tensor] = {}  # by storage: a constant that an operation has read
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Handle one operation."""
@@ -82,11 +82,14 @@ class Tape(Notes):
         parts = [part for a in args for part in (a if isinstance(a, list | tuple) else (a,))]
         known = [part for part in parts if isinstance(part, Tensor) and self.find(part) is not None]
         if not known or func in self._harmless:
+            if not known and self.overwrites(func) and was_read(self, first):
+                return overwrite(self, func, first, args, kwargs)
             return func(*args, **kwargs)
         if len(known) > 1:  # where entries are is a choice: what is chosen has the relevance
             known = [part for part in known if part.is_floating_point() or part.is_complex()] or known
         if self.overwrites(func):
             return overwrite(self, func, first, args, kwargs)
+        args = tuple(alias(self, a) for a in args)
         recorder = self._table.get((func, COMPLEX) if any(map(is_complex, parts)) else func)
         if recorder not in self._scales and any(self.has_no_way_back(part) for part in known):
             return self.refused(func, func(*args, **kwargs), "", *known)
@@ -165,7 +168,7 @@ class Tape(Notes):
         rule = choose(self.path, reads_pixels=pixels is not None)
         if pixels is None or pixels.mask is None:
             return [Map(rule, layer)], rule
-        if pixels.alone or only_padded(layer, pixels.mask):
+        if pixels.alone or layer.only_padded(pixels.mask):
             layer.where = pixels.mask
             return [Map(rule, layer)], rule
         other = choose(self.path, reads_pixels=False)
@@ -173,10 +176,7 @@ class Tape(Notes):
             return [Map(rule, layer)], rule
         if not rule.adapts:
             self.common_rule(rule, other)
-        on_pixels, on_features = (
-            replace_map(layer, pixels.mask, bias=False),
-            replace_map(layer, ~pixels.mask, bias=True),
-        )
+        on_pixels, on_features = layer.only(pixels.mask, bias=False), layer.only(~pixels.mask, bias=True)
         on_features.pixels = None
         return [Map(rule, on_pixels), Map(other, on_features)], other
 
@@ -370,11 +370,6 @@ class Tape(Notes):
         new.constant, new.depth, new.scaled = node.constant, node.depth, node.scaled
 
 
-def replace_map(layer: LinearMap, where: Tensor, bias: bool) -> LinearMap:
-    """The same map with only the contributions of some entries."""
-    return replace(layer, where=where, bias=layer.bias if bias else None, output=None, _sides=None)
-
-
 def present_of(nodes: Sequence[Node | None], tensors: Sequence[Tensor], apply: Any) -> Tensor | None:
     """Which entries of several joined tensors are not padding. Constant zeros are padding, as with `F.pad`."""
     parts = [tensor != 0 if node is None else node.present for node, tensor in zip(nodes, tensors, strict=True)]
@@ -386,13 +381,3 @@ def present_of(nodes: Sequence[Node | None], tensors: Sequence[Tensor], apply: A
     ]
     present: Tensor = apply(everywhere)
     return None if bool(present.all()) else present
-
-
-def only_padded(layer: LinearMap, mask: Tensor) -> bool:
-    """Whether all entries that are not pixels are padding. A channel of only zeros is a start state instead."""
-    if layer.present is None or bool((layer.present & ~mask).any()):
-        return False
-    if layer.operation.beside is None:
-        return True
-    channel = layer.operation.beside[0] % mask.dim()
-    return bool(mask.movedim(channel, 0).flatten(1).any(1).all())
