@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, mapped, tensors_of
+from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, mapped, network_of, tensors_of
 from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.lookups import WithVectors
+from rnnx_lightning.explain.norm_gradients import right_gradients_of_norms
 from rnnx_lightning.explain.outputs import Target as Target
 from rnnx_lightning.explain.outputs import explained_value
 
@@ -45,7 +46,7 @@ class Attributor(ABC):
         batch_size(x)
         takes_x = isinstance(x, Tensor) or isinstance(model, Bound)  # a method that another one calls has it bound
         bound = model if takes_x and not arguments else Bound(model, arguments)
-        with isolated(model, tensors_of(x)[0].device):
+        with isolated(model, tensors_of(x)[0].device), right_gradients_of_norms(network_of(model)):
             x = mapped(lambda t: t.detach().clone(), x)
             if not self.needs_gradient or all(t.is_floating_point() for t in tensors_of(x)):
                 return self._relevance(bound, x, target)
