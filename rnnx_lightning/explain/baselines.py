@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from rnnx_lightning.explain.attributor import Attributor, Target
+from rnnx_lightning.explain.inputs import Inputs, mapped, tensors_of
+from rnnx_lightning.explain.refusals import UnexplainableError
 
 
 class Random(Attributor):
@@ -16,9 +18,14 @@ class Random(Attributor):
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
 
-    def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
-        generator = torch.Generator(x.device).manual_seed(self.seed)
-        return torch.rand(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
+        generator = torch.Generator(tensors_of(x)[0].device).manual_seed(self.seed)
+
+        def drawn(part: Tensor) -> Tensor:
+            dtype = part.dtype if part.is_floating_point() else None  # of tokens: torch's default
+            return torch.rand(part.shape, generator=generator, device=part.device, dtype=dtype)
+
+        return mapped(drawn, x)
 
 
 class Input(Attributor):
@@ -26,10 +33,15 @@ class Input(Attributor):
 
     Args:
         background: value of a background pixel.
+
+    Raises:
+        UnexplainableError: the input is tokens, whose numbers have no size.
     """
 
     def __init__(self, background: float = -1.0) -> None:
         self.background = background
 
-    def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
-        return (x - self.background).abs()
+    def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
+        if not all(part.is_floating_point() for part in tensors_of(x)):
+            raise UnexplainableError("Input: the numbers of tokens have no size. Use Random, or another method.")
+        return mapped(lambda part: (part - self.background).abs(), x)

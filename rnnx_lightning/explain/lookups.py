@@ -88,7 +88,8 @@ class Lookups(TorchFunctionMode):
             else:
                 start = lookup(tokens.masked_fill(positions >= 0, self._baseline)).detach()
             self.found.append(Lookup(value, positions, start))
-            return value.clone().requires_grad_()  # what depends on it can be told from a table
+            # What depends on it can be told from a table; it may be overwritten.
+            return value.detach().requires_grad_().clone()
         given = next(self._vectors, None)
         if given is None:
             raise UnexplainableError("The network does not look tokens up in the same way each time that it runs.")

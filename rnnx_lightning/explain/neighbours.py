@@ -79,6 +79,13 @@ class Captum(Attributor):
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         if isinstance(x, PackedSequence):
             raise UnexplainableError("captum does not take packed sequences: use padded tensors, or LRP")
+        gradient = self.method == "NoiseTunnel" or issubclass(
+            self._kind(self.method), self._captum.GradientAttribution
+        )
+        if gradient and not all(part.is_floating_point() for part in tensors_of(x)):
+            raise UnexplainableError(
+                f"Tokens have no gradient, as captum's {self.method} needs: use FeatureAblation, or LRP."
+            )
         with torch.no_grad():
             _, index = explained_value(model(x), batch_size(x), target)
         whole = _Tensors(model, x, target if callable(target) else None)

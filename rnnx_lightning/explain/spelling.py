@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
 
 _ABOVE = {"gt", "greater", "ge", "greater_equal", "__gt__", "__ge__"}
@@ -40,6 +41,8 @@ class PlainSpelling(TorchFunctionMode):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         operands = (*args, *kwargs.values())
+        if any(isinstance(each, Tensor) and is_functorch_wrapped_tensor(each) for each in operands):
+            return func(*args, **kwargs)  # inside vmap, values cannot be compared
         tensor = self._rectified(name, operands)
         if tensor is not None:
             rectified = torch.relu(tensor)

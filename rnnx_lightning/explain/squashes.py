@@ -1,5 +1,6 @@
 """Skips sigmoids and softmaxes at the output of a network, so that logits are explained."""
 
+from copy import copy
 from typing import Any
 
 from torch import Tensor
@@ -13,15 +14,19 @@ from rnnx_lightning.explain.tape import Tape
 def without_squash(tape: Tape, output: Any) -> Any:
     """The output before sigmoids or softmaxes at its end; moves of entries after them are applied to the logits.
 
-    Works on a tensor, and on tuples, lists and dicts of tensors.
+    Works on a tensor, and on tuples, lists and dicts of tensors, whose types are kept.
 
     Raises:
         UnexplainableError: only some entries of a tensor went through a sigmoid or softmax.
     """
     if isinstance(output, dict):
-        return {key: without_squash(tape, value) for key, value in output.items()}
-    if type(output) in (tuple, list):
-        return type(output)(without_squash(tape, value) for value in output)
+        new = copy(output)  # its fields may be attributes, too
+        for key, value in output.items():
+            new[key] = without_squash(tape, value)
+        return new
+    if isinstance(output, tuple | list):
+        parts = [without_squash(tape, value) for value in output]
+        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
     top = tape.find(output)
     made = [] if top is None else _made_of(top)
     if top is None or all(node.logits is None for node in made):

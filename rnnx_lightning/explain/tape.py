@@ -337,6 +337,8 @@ class Tape(Notes):
             nodes = [None if node is not None and node.lost else node for node in nodes]
             known = [node for node in nodes if node is not None]
         new = Node(JOIN, nodes, value, joining)
+        if not value.is_floating_point() and known:  # tokens
+            new.dtype = known[0].dtype
         new.present = present_of(nodes, tensors, apply)
         new.gate = gate
         new.lost = gate and any(node.lost for node in known)

@@ -30,6 +30,7 @@ RELUS = {
     "leaky, of slope 0": nn.LeakyReLU(0.0),
     "hardtanh, very wide": nn.Hardtanh(0.0, 1e9),
     "ReLU6 of small values": nn.ReLU6(),
+    "beside a mask by vmap": lambda z: z.relu() * torch.vmap(lambda k: k >= torch.zeros(()))(torch.arange(9)),
 }
 
 

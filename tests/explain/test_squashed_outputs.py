@@ -1,5 +1,7 @@
 """What squashes an output is no part of what is explained: relevance is that of the logit."""
 
+from collections import OrderedDict, namedtuple
+
 import numpy as np
 import pytest
 import torch
@@ -72,3 +74,20 @@ def test_what_is_half_squashed_is_refused(mixed):
     (x, _), model = data(), network()
     with pytest.raises(UnexplainableError, match=r"sigmoid or softmax at its end|'exp'"):
         LRP(Epsilon())(Last(model, mixed), x, 1)
+
+
+class Output(OrderedDict):
+    """As Hugging Face's: a dict whose entries are attributes, too."""
+
+    def __setitem__(self, key, value):
+        super().__setitem__(key, value)
+        super().__setattr__(key, value)
+
+
+@pytest.mark.parametrize("make", [Output, namedtuple("Pair", "scores, rest")], ids=["a dict", "a tuple"])
+def test_an_output_with_names_keeps_them(make):
+    (x, _), model = data(), network()
+    named = Last(model, lambda z: make(scores=z.softmax(1), rest=z))
+    method = LRP(Epsilon())
+    assert_equal(method(named, x, lambda output: output.scores[:, 1]), method(model, x, 1))
+    assert_equal(method(named, x, lambda output: output.rest[:, 1]), method(model, x, 1))

@@ -176,6 +176,14 @@ def test_two_spellings_have_one_relevance(what, rule):
     torch.testing.assert_close(relevance, method(other, x, 1), rtol=1e-6, atol=1e-9 * float(relevance.abs().max()))
 
 
+def rolled_in_place(t):
+    t = t.masked_fill(t == -100, 0)
+    last = t.gather(1, torch.full((len(t), 1), t.shape[1] - 1)).squeeze(1)
+    t[:, 1:] = t[:, :-1].clone()
+    t[:, 0] = last
+    return t
+
+
 class Tokens(nn.Module):
     """Reads tokens (B, T) in one of several ways, beside another look-up."""
 
@@ -193,13 +201,14 @@ class Tokens(nn.Module):
             "index_select": lambda: weight.index_select(0, t.flatten()).view(*t.shape, 4),
             "one-hot": lambda: F.one_hot(t, 9).double() @ weight,
             "arithmetic": lambda: self.table((2 * t + 1) // 2),
+            "shifted within": lambda: self.table(rolled_in_place(t)).roll(-1, 1),
             "shifted": lambda: F.embedding(1 + t, torch.cat([weight[:1], weight])),
         }[self.way]()
         return self.out((vectors + 0.1 * self.table(t)).relu().mean(1))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=names.get)
-@pytest.mark.parametrize("way", ["index", "index_select", "one-hot", "shifted", "arithmetic"])
+@pytest.mark.parametrize("way", ["index", "index_select", "one-hot", "shifted", "shifted within", "arithmetic"])
 def test_tokens_are_looked_up_in_whichever_way(way, rule):
     tokens = torch.randint(0, 9, (3, 5))
     method = LRP(Composite(rule, bias="spread"), start="logit")
