@@ -253,7 +253,7 @@ class Tape(Notes):
         )
         new.nonnegative = nonnegative
         new.lost = any(n.lost for n in nodes) if lost is None else lost
-        new.magnitude, new.weights = all(n.magnitude for n in nodes), any(n.weights for n in nodes)
+        new.magnitude, new.weights = all(n.magnitude for n in nodes), all(n.weights for n in nodes)
         new.reason = next((n.reason for n in nodes if n.reason is not None), None) or node.refusal
         if refusal is not None and new.reason is None:
             new.reason = self.message(func, refusal)

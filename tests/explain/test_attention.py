@@ -5,6 +5,7 @@ import pytest
 import torch
 from readers import assert_equal
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Epsilon, Gamma, UnexplainableError, ZPlus
 
@@ -125,6 +126,33 @@ def test_mixed_attention_weights_are_no_signals():
         LRP(Epsilon())(
             nn.Sequential(model.score, nn.Softmax(1), model.talk, nn.Flatten()), torch.randn(2, 5, 4).double(), 1
         )
+
+
+class Chosen(nn.Module):
+    """Attention by a way of running it that the network chooses."""
+
+    def __init__(self, way, **how):
+        super().__init__()
+        torch.manual_seed(0)
+        self.qkv, self.out, self.way, self.how = nn.Linear(4, 24), nn.Linear(8, 2), way, how
+        self.double()
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (2, 12)).transpose(1, 2).chunk(3, -1)
+        with sdpa_kernel(self.way):
+            y = torch.nn.functional.scaled_dot_product_attention(q, k, v.relu(), **self.how)
+        return self.out(y.transpose(1, 2).flatten(2).mean(1))
+
+
+@pytest.mark.parametrize("rule", [Epsilon(EPSILON), ZPlus()])
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"is_causal": True}, {"scale": 0.3}, {"attn_mask": torch.linspace(-2, 2, 25).double().view(5, 5).sin()}],
+)
+def test_fused_attention_is_taken_apart(how, rule):
+    x, explain = torch.randn(3, 5, 4).double(), LRP(Composite(rule), start="logit")
+    fused, plain = (Chosen(way, **how) for way in (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH))
+    assert_equal(explain(fused, x, 1), explain(plain, x, 1))
 
 
 def test_against_lxt():

@@ -162,6 +162,8 @@ SCALES = {
     "power of a number": lambda g: 2**g - 1.5,
     "sine": lambda g: torch.sin(7 * g),
     "tangent": lambda g: torch.tan(3 * g),
+    "minus constants": lambda g: g - torch.linspace(0.1, 0.9, 8, dtype=g.dtype),
+    "normalised": lambda g: nn.functional.batch_norm(g, 0.5 + 0 * g[0].detach(), 1 + 0 * g[0].detach()),
     "negative bound": lambda g: g.clamp(max=-0.3),
     "threshold": lambda g: nn.functional.threshold(g, 0.5, -1.0),
 }

@@ -238,11 +238,10 @@ def plus_constant(
         tape.add_constant(value, node, tensor, constant, bias)
         made = tape.node(value)
         made.gate = made.magnitude = True
-        made.nonnegative = bool((value >= 0).all())
+        made.nonnegative = never_negative(value)
         return value
     if node.gate:  # 1 - gate stays a gate
-        number = isinstance(constant, int | float) and not node.lost
-        return tape.gate_of(value, node, nonnegative=bool((value >= 0).all()) if number else None)
+        return tape.gate_of(value, node, nonnegative=never_negative(value))
     if node.pixels is not None and node.rule is None:
         # Scaled and shifted pixels are still pixels: normalising the input gets no relevance.
         pixels = node.pixels.affine(1.0, constant if isinstance(constant, Tensor) else float(constant))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
-from rnnx_lightning.explain.operations.table import aten, records
+from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.tape import Tape
 
 MATRIX_PRODUCT = Operation(lambda a, w: a @ w, beside=(-1, 0), matrix=lambda w: w.mT)
@@ -101,6 +101,34 @@ def solved(tape: Tape, func: Any, one: Tensor, two: Tensor, *args: Any, **kwargs
     inverse = inverse if isinstance(inverse, Tensor) else inverse[0]
     made = tape.stand_in(first, tape.record(aten.matmul.default, (inverse, right), {}))
     return made if isinstance(value, Tensor) else (made, *value[1:])
+
+
+@records(
+    "_scaled_dot_product_flash_attention_for_cpu.default _scaled_dot_product_flash_attention.default "
+    "_scaled_dot_product_efficient_attention.default _scaled_dot_product_cudnn_attention.default"
+)
+def fused_attention(
+    tape: Tape, func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
+) -> Any:
+    """Attention that a network runs fused whatever it is told: matrix products and a softmax."""
+    results = func(query, key, value, *args, **kwargs)
+    given = dict(zip([a.name for a in func._schema.arguments[3:]], args, strict=False)) | kwargs
+    mask, scale = given.get("attn_mask", given.get("attn_bias")), given.get("scale")
+    if given.get("dropout_p") or query.shape[1] != key.shape[1]:
+        tape.refused(func, results[0], "Let it run by SDPBackend.MATH.", query, key, value)
+        return results
+    scores = tape.record(aten.matmul.default, (query, tape.record(aten.transpose.int, (key, -2, -1), {})), {})
+    scores = tape.record(aten.mul.Scalar, (scores, query.shape[-1] ** -0.5 if scale is None else scale), {})
+    if mask is not None:
+        scores = tape.record(aten.add.Tensor, (scores, mask), {})
+    if given.get("is_causal"):
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        scores = tape.record(aten.masked_fill.Scalar, (scores, later, -torch.inf), {})
+    weights = tape.record(aten._softmax.default, (scores, -1, False), {})
+    return (tape.stand_in(results[0], tape.record(aten.matmul.default, (weights, value), {})), *results[1:])
+
+
+SCALES.add(fused_attention)
 
 
 @records("conv_tbc.default")
