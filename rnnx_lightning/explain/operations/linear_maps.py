@@ -110,7 +110,7 @@ def solved(tape: Tape, func: Any, one: Tensor, two: Tensor, *args: Any, **kwargs
 def fused_attention(
     tape: Tape, func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
 ) -> Any:
-    """Attention that a network runs fused whatever it is told: matrix products and a softmax."""
+    """Fused attention, of networks that insist on it: matrix products and a softmax."""
     results = func(query, key, value, *args, **kwargs)
     given = dict(zip([a.name for a in func._schema.arguments[3:]], args, strict=False)) | kwargs
     mask, scale = given.get("attn_mask", given.get("attn_bias")), given.get("scale")
