@@ -2,8 +2,11 @@
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_leaves
 
 from rnnx_lightning.explain.attributor import Attributor, Target, resolve_target
+from rnnx_lightning.explain.inputs import Inputs, batch_size, filled, tensors_of
 
 
 class InChunks(Attributor):
@@ -16,6 +19,8 @@ class InChunks(Attributor):
             fused recurrent layers (`nn.LSTM`, `nn.GRU`, `nn.RNN`) are then in memory for so many steps only, and
             computed twice or three times. About the square root of the sequence's length is best. Inputs and
             outputs of the layers stay in memory.
+
+    Further arguments of the network are passed as they are: what has one entry per example belongs to the input.
 
     Raises:
         ValueError: a part is empty, less than two steps, or not possible with this method.
@@ -41,17 +46,34 @@ class InChunks(Attributor):
         self.method = method if steps is None else method.in_segments(steps)
         self.examples = examples
 
-    def _relevance(self, model: nn.Module, x: Tensor, target: Target) -> Tensor:
+    def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         if self.examples is None:
-            whole: Tensor = self.method(model, x, target)
-            return whole
+            return self.method(model, x, target)
+        parts = split(x, self.examples)
         if target is None:
-            target = torch.cat([resolve_target(model, part, None) for part in x.split(self.examples)])
+            target = torch.cat([resolve_target(model, part, None) for part in parts])
         if isinstance(target, list):
-            target = torch.as_tensor(target, device=x.device)
+            target = torch.as_tensor(target, device=tensors_of(x)[0].device)
         if isinstance(target, Tensor) and target.dim() == 1:
             targets: list[Target] = list(target.split(self.examples))
         else:
-            targets = [target] * -(-len(x) // self.examples)
-        parts = zip(x.split(self.examples), targets, strict=True)
-        return torch.cat([self.method(model, part, chosen) for part, chosen in parts])
+            targets = [target] * len(parts)
+        relevance = [self.method(model, part, chosen) for part, chosen in zip(parts, targets, strict=True)]
+        return filled(x, map(torch.cat, zip(*map(tensors_of, relevance), strict=True)))
+
+
+def split(x: Inputs, examples: int) -> list[Inputs]:
+    """Parts of an input of any structure, so many examples each.
+
+    Raises:
+        ValueError: not all tensors have one entry per example.
+    """
+    tensors, size = tensors_of(x), batch_size(x)
+    packed = any(
+        isinstance(p, PackedSequence) for p in tree_leaves(x, is_leaf=lambda p: isinstance(p, PackedSequence))
+    )
+    if packed or any(len(tensor) != size for tensor in tensors):
+        raise ValueError(
+            "examples: every tensor of the input must have one entry per example, and no sequence may be packed"
+        )
+    return [filled(x, row) for row in zip(*(tensor.split(examples) for tensor in tensors), strict=True)]

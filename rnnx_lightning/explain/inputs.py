@@ -1,6 +1,6 @@
 """Inputs of any structure: a tensor, a packed sequence, or a tuple, list or dict of them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ def tensors_of(x: Inputs) -> list[Tensor]:
         return [x.data]
     if isinstance(x, Tensor):
         return [x]
-    parts = x.values() if isinstance(x, dict) else x if isinstance(x, tuple | list) else ()
+    parts = x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple | list) else ()
     return [tensor for part in parts for tensor in tensors_of(part)]
 
 
@@ -35,7 +35,7 @@ def filled(x: Inputs, tensors: Any) -> Inputs:
             return PackedSequence(next(tensors), part.batch_sizes, part.sorted_indices, part.unsorted_indices)
         if isinstance(part, Tensor):
             return next(tensors)
-        if isinstance(part, dict):
+        if isinstance(part, Mapping):
             return {key: fill(value) for key, value in part.items()}
         if isinstance(part, tuple | list):
             return type(part)(fill(value) for value in part)
@@ -70,7 +70,7 @@ def batch_size(x: Inputs) -> int:
 
 def call(model: Callable[..., Any], x: Inputs, arguments: dict[str, Any]) -> Any:
     """The network's output. A tuple or list holds positional arguments, a dict keyword arguments."""
-    if isinstance(x, dict):
+    if isinstance(x, Mapping):
         return model(**x, **arguments)
     if isinstance(x, tuple | list) and not isinstance(x, PackedSequence):
         return model(*x, **arguments)

@@ -1,5 +1,7 @@
 """Gradient methods on tokens, against the gradient of the table: every token of the input is another one."""
 
+from collections import UserDict
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,8 @@ from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from rnnx_lightning.explain import (
+    LRP,
+    Epsilon,
     GradientTimesInput,
     GuidedBackprop,
     InChunks,
@@ -211,6 +215,20 @@ def test_several_inputs():
     torch.testing.assert_close(relevance["ids"], (of_table[x["ids"]] * vectors).sum(-1))
     torch.testing.assert_close(relevance["numbers"], of_numbers * x["numbers"])
     assert not relevance["mask"].any()
+
+
+def test_parts_of_a_batch_of_several_inputs():
+    model = WithMask()
+    numbers = torch.randn(BATCH, WIDTH, dtype=torch.float64)
+    x = UserDict(ids=tokens(), mask=(tokens() % 4 > 0).long(), numbers=numbers)  # as tokenizers give it
+    for method in (LRP(Epsilon(1e-6)), Sensitivity()):
+        whole = method(model, x)
+        assert list(whole) == list(x)
+        parts = InChunks(method, 2)(model, x)
+        for name in x:
+            torch.testing.assert_close(parts[name], whole[name])
+        with pytest.raises(ValueError, match="one entry per example"):
+            InChunks(method, 2)(model, {**x, "mask": x["mask"][:1]}, 1)
 
 
 def test_parts_of_a_batch_and_the_predicted_class():
