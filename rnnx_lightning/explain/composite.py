@@ -86,9 +86,9 @@ class Composite:
 
     @property
     def zero_gets_nothing(self) -> bool:
-        """Whether no rule gives relevance to a hidden unit of value 0 (switched off by ReLU)."""
+        """Whether a hidden unit of value 0 (switched off by ReLU) gets no relevance, by a rule or from a bias."""
         rules = (self.default, *self.by_type.values(), *self.by_name.values())
-        return all(rule.zero_gets_nothing for rule in rules)
+        return self.bias != "spread" and all(rule.zero_gets_nothing for rule in rules)
 
     @property
     def by_layer(self) -> bool:

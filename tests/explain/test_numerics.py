@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from rnnx_lightning.architectures import RLSTM, ConvDeep, Shallow
-from rnnx_lightning.explain import LRP, DeepTaylor, Epsilon, Gamma, GuidedBackprop, Sensitivity
+from rnnx_lightning.explain import LRP, Composite, DeepTaylor, Epsilon, Gamma, GuidedBackprop, Sensitivity
 
 METHODS = [
     Sensitivity(),
@@ -93,3 +93,13 @@ def test_deep_norms_in_bfloat16(norm, epsilon):
     relevance = method(model.to(torch.bfloat16), x.to(torch.bfloat16)).double()
     assert relevance.isfinite().all()
     assert relevance.abs().max() < 10 * expected.abs().max()
+
+
+def test_biases_spread_through_a_deep_network():
+    """Units that ReLU switches off get relevance, too: it must be divided by the right sum."""
+    torch.manual_seed(0)
+    blocks = [nn.Sequential(nn.Linear(16, 16), nn.ReLU()) for _ in range(8)]
+    model, x = nn.Sequential(*blocks, nn.Linear(16, 1)).double(), torch.randn(50, 16, dtype=torch.float64)
+    explanation = LRP(Composite(Epsilon(1e-2), bias="spread")).explain(model, x)
+    torch.testing.assert_close(explanation.relevance.sum(1), explanation.explained, rtol=1e-10, atol=1e-12)
+    assert explanation.relevance.abs().max() < 100 * explanation.explained.abs().max()
