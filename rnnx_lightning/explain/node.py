@@ -41,6 +41,7 @@ class Node:
         depth: how many gates and constants scale the sum, one after another.
         scaled: totals have exponents.
         exact: totals must also be right for units that are not positive.
+        filled: a value of 0 may get relevance.
         kept: its relevance is to be reported.
         weights: attention weights (a softmax), or made of them.
         logits: the argument of a sigmoid or softmax, until its output scales something.
@@ -49,7 +50,7 @@ class Node:
     """
 
     __slots__ = (
-        "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "gate", "gated",
+        "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "filled", "gate", "gated",
         "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pair", "pixels", "present",
         "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value", "weights",
     )  # fmt: skip
@@ -74,7 +75,7 @@ class Node:
         self.gated = False
         self.present: Tensor | None = None
         self.pair: Tensor | None = None
-        self.lost = self.magnitude = self.weights = False
+        self.lost = self.magnitude = self.weights = self.filled = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
         self.logits: Tensor | None = None

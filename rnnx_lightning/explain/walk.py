@@ -12,13 +12,21 @@ from rnnx_lightning.explain.totals import Total, Unknown, added, exponent_of, po
 
 
 def find_exact(nodes: Sequence[Node], everywhere: bool) -> None:
-    """Mark the sums whose totals must be right for all units, because something other than ReLU reads them."""
+    """Mark the sums whose totals must be right for all units.
+
+    Something other than ReLU reads them; or what ReLU gives is read by a function that is not 0 at 0, such as a
+    sigmoid, so that units that are switched off get relevance, too.
+    """
     for node in reversed(nodes):
         node.exact |= everywhere
         absorbs = node.rule is not None and node.row.absorbs
+        fills = node.gate or node.row.fills or (node.filled and node.rule is None)
         for source in node.sources:
-            if source is not None and source.rule is not None:
-                source.exact |= node.exact if absorbs else not node.row.rectifies
+            if source is None:
+                continue
+            source.filled |= fills
+            if source.rule is not None:
+                source.exact |= node.exact if absorbs else fills or not node.row.rectifies
 
 
 def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]) -> None:

@@ -8,9 +8,21 @@ import naive
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from rnnx_lightning.explain import LRP, AlphaBeta, Composite, DeepTaylor, Flat, InChunks, ZBox, ZPlus
+from rnnx_lightning.explain import (
+    LRP,
+    AlphaBeta,
+    Composite,
+    DeepTaylor,
+    Epsilon,
+    Flat,
+    Gamma,
+    InChunks,
+    ZBox,
+    ZPlus,
+)
 
 
 def make(seed):
@@ -67,3 +79,41 @@ def test_chunks_change_nothing(target):
 def test_a_chunk_needs_an_example():
     with pytest.raises(ValueError, match="examples=0"):
         InChunks(DeepTaylor(), 0)
+
+
+FILLING = {
+    "sigmoid": torch.sigmoid,
+    "softplus": F.softplus,
+    "log-sigmoid": F.logsigmoid,
+    "hard sigmoid": F.hardsigmoid,
+    "logsumexp": lambda h: h.view(len(h), 4, 2).logsumexp(2),
+    "logaddexp": lambda h: torch.logaddexp(h[:, :4], h[:, 4:]),
+    "max pooling, sigmoid": lambda h: F.max_pool1d(h.unsqueeze(1), 2).squeeze(1).sigmoid(),
+    "cummax, sigmoid": lambda h: h.cummax(1)[0].sigmoid(),
+    "moved, sigmoid": lambda h: h.flip(1)[:, 2:].relu().sigmoid(),
+    "minimum, sigmoid": lambda h: torch.minimum(h[:, :4], h[:, 4:]).sigmoid(),
+}
+
+
+class Fills(nn.Module):
+    """A network without biases that reads ReLUs by a function that is not 0 at 0."""
+
+    def __init__(self, function):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.function = nn.Linear(6, 8, bias=False), function
+        self.last = nn.Linear(function(torch.zeros(1, 8)).shape[1], 2, bias=False)
+
+    def forward(self, x):
+        return self.last(self.function(torch.relu(self.first(x))))
+
+
+@pytest.mark.parametrize(
+    "rule", [Epsilon(0), Gamma(0.25), AlphaBeta(2, 1)], ids=["epsilon", "gamma", "alpha-beta"]
+)
+@pytest.mark.parametrize("function", FILLING)
+def test_units_that_are_off_may_get_relevance(function, rule):
+    """Where what ReLU gives is read by a function that is not 0 at 0. Then all of it must be passed on."""
+    model, x = Fills(FILLING[function]).double(), torch.randn(5, 6, dtype=torch.float64)
+    explanation = LRP(rule, start="logit").explain(model, x, 1)
+    torch.testing.assert_close(explanation.relevance.sum(1), explanation.explained, rtol=1e-8, atol=1e-10)

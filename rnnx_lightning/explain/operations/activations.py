@@ -13,7 +13,7 @@ from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, Recorder,
 from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.refusals import AS_WEIGHTS
-from rnnx_lightning.explain.rows import PASS, RELU, SOFTMAX, VJP
+from rnnx_lightning.explain.rows import PASS, RELU, SOFT_MAXIMUM, SOFTMAX, VJP
 from rnnx_lightning.explain.tape import Tape
 
 
@@ -286,7 +286,8 @@ def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> 
         if node.pixels is None or isinstance(node.pixels.scale, Tensor) or isinstance(node.pixels.shift, Tensor)
         else Pixels(None, node.pixels.scale, node.pixels.shift)
     )
-    new = Node(VJP, (node,), first, (function, held(tensor)), node.nonnegative, pixels, node.gate)
+    row = SOFT_MAXIMUM if func is aten.logsumexp.default else VJP
+    new = Node(row, (node,), first, (function, held(tensor)), node.nonnegative, pixels, node.gate)
     new.lost, new.magnitude = node.lost, node.magnitude
     tape.note(first, new)
     return value

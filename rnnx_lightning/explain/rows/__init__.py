@@ -1,6 +1,6 @@
 """How each kind of operation treats relevance."""
 
-from rnnx_lightning.explain.rows.derivatives import Half, Softmax, Vjp, transposed
+from rnnx_lightning.explain.rows.derivatives import Half, Softmax, SoftMaximum, Vjp, transposed
 from rnnx_lightning.explain.rows.linear_map import Constant, Linear, Map, MapCall
 from rnnx_lightning.explain.rows.moves import Join, Joining, Move, Movement
 from rnnx_lightning.explain.rows.row import Embedding, Leaf, Opaque, Part, Pass, Relu, Row
@@ -9,7 +9,7 @@ from rnnx_lightning.explain.rows.sums import Scale, Scaling, Sum
 LEAF, PASS, RELU, OPAQUE, EMBEDDING = Leaf(), Pass(), Relu(), Opaque(), Embedding()
 LINEAR, CONSTANT = Linear(), Constant()
 SUM, SCALE, MOVE, JOIN = Sum(), Scale(), Move(), Join()
-VJP, HALF, SOFTMAX = Vjp(), Half(), Softmax()
+VJP, SOFT_MAXIMUM, HALF, SOFTMAX = Vjp(), SoftMaximum(), Half(), Softmax()
 
 __all__ = [
     "CONSTANT",
@@ -22,7 +22,7 @@ __all__ = [
     "OPAQUE",
     "PASS",
     "RELU",
-    "SCALE", "SOFTMAX",
+    "SCALE", "SOFTMAX", "SOFT_MAXIMUM",
     "SUM",
     "VJP",
     "Joining",

@@ -23,6 +23,12 @@ class Vjp(Row):
         source.receive(transposed(function, value, relevance))
 
 
+class SoftMaximum(Vjp):
+    """A logsumexp: of zeros, it is the logarithm of their number."""
+
+    fills = True
+
+
 class Half(Row):
     """A product of two signals, each of which gets half; `call` is (function, values)."""
 

@@ -23,12 +23,14 @@ class Row:
 
     Attributes:
         absorbs: as a sum, it passes factors to its sources, and needs their totals.
-        rectifies: only positive values get relevance.
+        rectifies: only positive values get relevance, if nothing gives relevance to a result of 0.
+        fills: a source of 0 may get relevance, as f(0) is not 0.
         keeps: the backward pass ends here.
     """
 
     absorbs = True
     rectifies = False
+    fills = False
     keeps = False
 
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
