@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, copied, network_of, tensors_of
+from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, copied, has_tokens, network_of, tensors_of
 from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.lookups import WithVectors
-from rnnx_lightning.explain.norm_gradients import right_gradients_of_norms
 from rnnx_lightning.explain.outputs import Target as Target
 from rnnx_lightning.explain.outputs import explained_value
 
@@ -46,10 +45,9 @@ class Attributor(ABC):
         batch_size(x)
         takes_x = isinstance(x, Tensor) or isinstance(model, Bound)  # a method that another one calls has it bound
         bound = model if takes_x and not arguments else Bound(model, arguments)
-        network = network_of(model)
-        with isolated(network, tensors_of(x)[0].device), right_gradients_of_norms(network):
+        with isolated(network_of(model), tensors_of(x)[0].device):
             x = copied(x)
-            if not self.needs_gradient or all(t.is_floating_point() for t in tensors_of(x)):
+            if not (self.needs_gradient and has_tokens(x)):
                 return self._relevance(bound, x, target)
             vectors = self._with_vectors(bound, x)
             return vectors.of_tokens(self._relevance(vectors, vectors.inputs, target))

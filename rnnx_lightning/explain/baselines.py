@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnx_lightning.explain.attributor import Attributor, Target
-from rnnx_lightning.explain.inputs import Inputs, mapped, tensors_of
+from rnnx_lightning.explain.inputs import Inputs, has_tokens, mapped, tensors_of
 from rnnx_lightning.explain.refusals import UnexplainableError
 
 
@@ -42,6 +42,6 @@ class Input(Attributor):
         self.background = background
 
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
-        if not all(part.is_floating_point() for part in tensors_of(x)):
+        if has_tokens(x):
             raise UnexplainableError("Input: the numbers of tokens have no size. Use Random, or another method.")
         return mapped(lambda part: (part - self.background).abs(), x)

@@ -1,4 +1,4 @@
-"""Recurrent layers on a GPU, as cuDNN runs them, can be differentiated."""
+"""Fused recurrent layers: torch's functions for them, and how cuDNN differentiates them."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-_LAYERS = {torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu}
+FUSED = {torch.lstm: "lstm", torch.gru: "gru", torch.rnn_tanh: "rnn_tanh", torch.rnn_relu: "rnn_relu"}
 
 
 class DifferentiableLayers(TorchFunctionMode):
@@ -17,12 +17,12 @@ class DifferentiableLayers(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a recurrent layer in training mode; other operations unchanged."""
-        return func(*(in_training(args) if func in _LAYERS else args), **(kwargs or {}))
+        return func(*(in_training(args) if func in FUSED else args), **(kwargs or {}))
 
 
-def has_recurrent_layers(model: nn.Module) -> bool:
-    """Whether a network holds an `nn.LSTM`, `nn.GRU` or `nn.RNN`."""
-    return any(isinstance(module, nn.RNNBase) for module in model.modules())
+def has_recurrent_modules(model: nn.Module) -> bool:
+    """Whether a network may call a fused recurrent function."""
+    return any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in model.modules())
 
 
 def in_training(arguments: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ STEPS = 32  # an activation is written in fewer operations
 
 
 def never_negative(value: Tensor) -> bool:
-    """Whether no entry of a scale is negative, where its operation alone does not tell."""
+    """Whether no entry of a scale is negative."""
     return bool((value >= 0).all())
 
 

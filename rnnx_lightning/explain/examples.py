@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
+from rnnx_lightning.explain.inputs import rebuilt
+
 
 def cut(x: Any, start: int, stop: int, batch: int) -> Any:
     """Some examples.
@@ -28,8 +30,7 @@ def cut(x: Any, start: int, stop: int, batch: int) -> Any:
     if isinstance(x, tuple | list):
         if len(x) == batch and all(isinstance(value, int | float) for value in x):
             return x[start:stop]
-        values = [cut(value, start, stop, batch) for value in x]
-        return type(x)(*values) if hasattr(x, "_fields") else type(x)(values)
+        return rebuilt(x, [cut(value, start, stop, batch) for value in x])
     return x
 
 
@@ -51,8 +52,7 @@ def joined(parts: Sequence[Any], like: Any, batch: int) -> Any:
     if isinstance(like, Mapping):
         return {key: joined([part[key] for part in parts], value, batch) for key, value in like.items()}
     if isinstance(like, tuple | list):
-        values = [joined([part[n] for part in parts], value, batch) for n, value in enumerate(like)]
-        return type(like)(*values) if hasattr(like, "_fields") else type(like)(values)
+        return rebuilt(like, [joined([part[n] for part in parts], value, batch) for n, value in enumerate(like)])
     return like
 
 

@@ -9,10 +9,11 @@ from torch.utils.hooks import RemovableHandle
 
 from rnnx_lightning.explain.attributor import Attributor, Target, explained_logit
 from rnnx_lightning.explain.backward_graph import operations
+from rnnx_lightning.explain.cudnn import has_recurrent_modules
 from rnnx_lightning.explain.gates import Gates, hold_gates_constant
 from rnnx_lightning.explain.inputs import Inputs, filled, mapped, network_of, tensors_of
 from rnnx_lightning.explain.isolation import kept_state
-from rnnx_lightning.explain.operations.recurrent import RecurrentModules, has_recurrent_modules
+from rnnx_lightning.explain.operations.recurrent import RecurrentModules
 from rnnx_lightning.explain.refusals import UnexplainableError
 from rnnx_lightning.explain.saved_tensors import overwriting_allowed
 from rnnx_lightning.explain.spelling import PlainSpelling

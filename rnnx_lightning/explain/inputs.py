@@ -38,11 +38,20 @@ def filled(x: Inputs, tensors: Any) -> Inputs:
         if isinstance(part, Mapping):
             return {key: fill(value) for key, value in part.items()}
         if isinstance(part, tuple | list):
-            values = [fill(value) for value in part]
-            return type(part)(*values) if hasattr(part, "_fields") else type(part)(values)
+            return rebuilt(part, [fill(value) for value in part])
         return part
 
     return fill(x)
+
+
+def rebuilt(like: Any, values: list[Any]) -> Any:
+    """A tuple, named tuple or list of the same type with other values."""
+    return type(like)(*values) if hasattr(like, "_fields") else type(like)(values)
+
+
+def has_tokens(x: Inputs) -> bool:
+    """Whether an input has whole numbers, which have no gradient."""
+    return not all(tensor.is_floating_point() for tensor in tensors_of(x))
 
 
 def copied(x: Inputs) -> Inputs:

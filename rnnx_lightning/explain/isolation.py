@@ -10,7 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.explain.cudnn import DifferentiableLayers, has_recurrent_layers
+from rnnx_lightning.explain.cudnn import DifferentiableLayers, has_recurrent_modules
+from rnnx_lightning.explain.norm_gradients import right_gradients_of_norms
 
 
 @contextmanager
@@ -31,7 +32,8 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
         full_precision(),
-        DifferentiableLayers() if device.type == "cuda" and has_recurrent_layers(model) else nullcontext(),
+        DifferentiableLayers() if device.type == "cuda" and has_recurrent_modules(model) else nullcontext(),
+        right_gradients_of_norms(model),
         random_state(device),
         stance,
         kept_state(model),

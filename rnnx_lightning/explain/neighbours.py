@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from rnnx_lightning.explain.attributor import Attributor, Target
-from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, call, filled, network_of, tensors_of
+from rnnx_lightning.explain.inputs import (
+    Bound,
+    Inputs,
+    batch_size,
+    call,
+    filled,
+    has_tokens,
+    network_of,
+    tensors_of,
+)
 from rnnx_lightning.explain.outputs import explained_value, logits_in
 from rnnx_lightning.explain.refusals import UnexplainableError
 
@@ -82,7 +91,7 @@ class Captum(Attributor):
         gradient = self.method == "NoiseTunnel" or issubclass(
             self._kind(self.method), self._captum.GradientAttribution
         )
-        if gradient and not all(part.is_floating_point() for part in tensors_of(x)):
+        if gradient and has_tokens(x):
             raise UnexplainableError(
                 f"Tokens have no gradient, as captum's {self.method} needs: use FeatureAblation, or LRP."
             )

@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from rnnx_lightning.explain.composite import Composite
+from rnnx_lightning.explain.cudnn import has_recurrent_modules
 from rnnx_lightning.explain.inputs import Inputs, network_of, tensors_of
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations import ADVICE, HARMLESS, SCALES, TABLE
-from rnnx_lightning.explain.operations.recurrent import RecurrentModules, has_recurrent_modules
+from rnnx_lightning.explain.operations.recurrent import RecurrentModules
 from rnnx_lightning.explain.replay import Replay
 from rnnx_lightning.explain.squashes import without_squash
 from rnnx_lightning.explain.tape import Tape

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from rnnx_lightning.explain.inputs import rebuilt
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.refusals import UnexplainableError
 from rnnx_lightning.explain.rows import JOIN, MOVE
@@ -25,8 +26,7 @@ def without_squash(tape: Tape, output: Any) -> Any:
             new[key] = without_squash(tape, value)
         return new
     if isinstance(output, tuple | list):
-        parts = [without_squash(tape, value) for value in output]
-        return type(output)(*parts) if hasattr(output, "_fields") else type(output)(parts)
+        return rebuilt(output, [without_squash(tape, value) for value in output])
     top = tape.find(output)
     made = [] if top is None else _made_of(top)
     if top is None or all(node.logits is None for node in made):

@@ -255,10 +255,10 @@ def scaled(
     """Record `tensor * factor`; the factor gets no relevance."""
     if node.gate and (not node.magnitude or node.reason is not None):
         number = not isinstance(factor, Tensor)
-        positive = node.nonnegative and (bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0)
+        positive = node.nonnegative and (never_negative(factor) if isinstance(factor, Tensor) else factor >= 0)
         return tape.gate_of(value, node, lost=node.lost or not (number or node.magnitude), nonnegative=positive)
     if nonnegative is None:
-        nonnegative = bool((factor >= 0).all()) if isinstance(factor, Tensor) else factor >= 0
+        nonnegative = never_negative(factor) if isinstance(factor, Tensor) else factor >= 0
     if node.rule is not None:
         depth = node.depth + 1
         normalise = depth % EVERY == 0

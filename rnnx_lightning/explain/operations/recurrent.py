@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from rnnx_lightning.explain.cudnn import FUSED
 from rnnx_lightning.explain.operations.fused_recurrent import all_steps
 from rnnx_lightning.explain.tape import Tape
 
@@ -70,7 +71,6 @@ STEPS: dict[str, Step] = {
     "rnn_tanh": _plain_step(torch.tanh),
     "rnn_relu": _plain_step(torch.relu),
 }
-FUSED = {getattr(torch, name): name for name in STEPS}
 CELLS = {getattr(torch, f"{name}_cell"): name for name in STEPS}
 
 
@@ -93,11 +93,6 @@ class RecurrentModules(TorchFunctionMode):
         if func in CELLS:
             return cell(CELLS[func], *args)
         return func(*args, **(kwargs or {}))
-
-
-def has_recurrent_modules(model: nn.Module) -> bool:
-    """Whether a network may call a fused recurrent function."""
-    return any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in model.modules())
 
 
 def cell(name: str, x: Tensor, state: Any, *tensors: Any) -> Any:
