@@ -18,7 +18,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import explain, growth, long, recurrent, startup, train
+from benchmarks import explain, growth, long, recurrent, startup, totals, train
 from rnnx_lightning.process import denormals_flushed, keep_freed_memory, look_for_no_driver
 
 PARTS = {
@@ -28,6 +28,7 @@ PARTS = {
     "growth": growth.measure,
     "recurrent": recurrent.measure,
     "long": long.measure,
+    "totals": totals.measure,
     "startup": startup.measure,
 }
 OUT = Path("logs") / "benchmarks"
@@ -43,6 +44,9 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--batch", type=int, default=None, help="sequences (default: 256 on a CPU, 4096 on a GPU)")
     parser.add_argument("--repeats", type=int, default=7, help="rounds that count")
+    parser.add_argument(
+        "--networks", nargs="+", choices=train.NETWORKS, default=train.NETWORKS, help="to train (default: all)"
+    )
     parser.add_argument("--steps", type=int, default=60, help="training steps of a round")
     parser.add_argument("--epochs", type=int, default=12, help="that configs/convdeep.yaml trains")
     options = parser.parse_args()

@@ -28,7 +28,7 @@ from rnnx_lightning.data.datamodule import Sampling
 from rnnx_lightning.data.images import ImageSet
 from rnnx_lightning.schedule import adam
 
-NETWORKS = ("Deep", "ConvDeep", "RLSTM")
+NETWORKS = ("Deep", "ConvDeep", "RLSTM", "Evidence", "ConvEvidence")
 PUBLISHED_STEPS = 100 * 48_000 // 50  # 100 epochs of batch 50
 OWN_BATCH = 100
 GOALS = {"bare": 0.95, "plain": 5.0}
@@ -179,7 +179,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """One row a network and batch: rates, and their ratios to what they are compared with."""
     peak = peak_flops(options.device)
     batches = {OWN_BATCH, options.batch} if options.device.type == "cpu" else {options.batch}
-    return [_compare(name, batch, peak, options) for batch in sorted(batches) for name in NETWORKS]
+    return [_compare(name, batch, peak, options) for batch in sorted(batches) for name in options.networks]
 
 
 def _compare(name: str, batch: int, peak: float, options: argparse.Namespace) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from benchmarks.measure import median_seconds, peak_bytes
 from benchmarks.peers import Unrolled, captum_lrp_refusal, captum_methods, zennit_methods
 from benchmarks.recurrent import EPSILON as EPSILON_IN_NUMPY
 from benchmarks.recurrent import InNumPy, Reader
+from benchmarks.totals import PACKAGES, compared
 from benchmarks.train import StepByStep, flops_of_a_step
 from rnnx_lightning.architectures import RLSTM, ConvDeep, Deep
 from rnnx_lightning.explain import LRP, Composite, Epsilon, GuidedBackprop
@@ -56,3 +57,11 @@ def test_plain_numpy_explains_the_same_lstm():
     ours = LRP(Composite(Epsilon(EPSILON_IN_NUMPY), memory="per_step"))(network, x, 1)
     theirs = [torch.from_numpy(InNumPy(network)(example.numpy(), 1)) for example in x]
     torch.testing.assert_close(ours, torch.stack(theirs), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("package", PACKAGES)
+def test_all_packages_explain_the_same_feed_forward_network(package):
+    found = compared("feed-forward", PACKAGES[package])
+    assert found["off the logit by"] < 1e-5
+    assert found["cosine"] > 1 - 1e-6
