@@ -1,21 +1,30 @@
-"""Writes the page: data, template, style and script in one file."""
+"""Writes the page: data, template, style, scripts and the charts' library in one file."""
 
+import base64
+import gzip
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import vl_convert
 from jinja2 import Environment, PackageLoader, select_autoescape
 from markupsafe import Markup
 
 from rnnx_lightning.files import written_whole
 
 FOLDER = Path(__file__).parent / "templates"
+SCRIPTS = ("packed.js", "charts.js", "view.js")  # in this order, one module
 
 
-def embedded(record: Mapping[str, Any]) -> str:
-    """JSON that can stand in a script element, whatever its strings contain."""
-    return json.dumps(record, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+def packed(text: str) -> str:
+    """Text as base64 of gzip, as the page unpacks it."""
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
+
+
+def unpacked(text: str) -> str:
+    """The text that was `packed`."""
+    return gzip.decompress(base64.b64decode(text)).decode()
 
 
 def write_page(record: Mapping[str, Any], path: str | Path) -> Path:
@@ -31,9 +40,10 @@ def write_page(record: Mapping[str, Any], path: str | Path) -> Path:
     templates = Environment(loader=PackageLoader("rnnx_lightning.view"), autoescape=select_autoescape())
     page = templates.get_template("view.html").render(
         title=", ".join(record["networks"]),
-        data=Markup(embedded(record)),
+        data=packed(json.dumps(record, separators=(",", ":"), allow_nan=False)),
+        vega=packed(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")),
         style=Markup((FOLDER / "view.css").read_text()),
-        script=Markup((FOLDER / "view.js").read_text()),
+        script=Markup("\n".join((FOLDER / name).read_text() for name in SCRIPTS)),
     )
     path = Path(path)
     with written_whole(path) as unfinished:

@@ -1,18 +1,18 @@
-"use strict";
-const data = JSON.parse(document.getElementById("data").textContent);
+const data = JSON.parse(await unpacked("data"));
 const {width, height, samples} = data;
 const state = {sequence: 0, x: Math.floor(width / 2), y: Math.floor(height / 2)};
 const panels = [];
 
-const bytes = (text, kind) => new kind(Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer);
-const shown = (value) => String(Number(value.toPrecision(4)));
-const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 
-function colours(integers) {
-  // As the pictures of `rnnx explain`: clipped at the 99.5th percentile of the magnitudes.
+function clip(integers) {
+  // As the pictures of `rnnx explain`: at the 99.5th percentile of the magnitudes.
   const sorted = Array.from(integers, Math.abs).sort((a, b) => a - b);
-  const limit = sorted[Math.floor(0.995 * (sorted.length - 1))] || sorted[sorted.length - 1] || 1;
+  return sorted[Math.floor(0.995 * (sorted.length - 1))] || sorted[sorted.length - 1] || 1;
+}
+
+function colours(integers) {
+  const limit = clip(integers);
   const [zero, up, down] = ["--back", "--positive", "--negative"].map((name) => rgb(style(name)));
   return Array.from(integers, (value) => {
     const strength = Math.min(Math.abs(value) / limit, 1);
@@ -85,55 +85,18 @@ function read(panel) {
 }
 
 function bars(panel) {
-  const {per_sample: values, cosine} = explained(panel);
+  const {per_sample: perSample, cosine} = explained(panel);
   const {majority} = data.sequences[state.sequence];
-  const make = (name, attributes, text) => {
-    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
-    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-    if (text !== undefined) node.textContent = text;
-    panel.bars.append(node);
-  };
-  panel.bars.replaceChildren();
-  panel.bars.setAttribute("viewBox", "0 0 480 110");
-  const most = Math.max(...values.map(Math.abs)) || 1;
-  const low = values.some((v) => v < 0) ? 55 : 90;
-  const room = low === 55 ? 35 : 72;
-  make("line", {x1: 0, x2: 480, y1: low, y2: low});
-  values.forEach((value, i) => {
-    const size = (Math.abs(value) / most) * room;
-    const x = (480 / values.length) * i;
-    const w = 480 / values.length;
-    const y = value < 0 ? low : low - size;
-    make("rect", {x: x + w * 0.25, y, width: w * 0.5, height: size,
-      fill: style(value < 0 ? "--negative" : "--positive"), stroke: majority[i] ? style("--frame") : "none"});
-    make("text", {x: x + w / 2, y: y - 4, "text-anchor": "middle"}, shown(value));
-    make("text", {x: x + w / 2, y: 106, "text-anchor": "middle"}, `sample ${i + 1}${majority[i] ? ", majority" : ""}`);
-  });
   panel.cosine.textContent = `cosine ${shown(cosine)}`;
+  chart(panel.bars, sampleBars(perSample.map((relevance, i) => (
+    {sample: `sample ${i + 1}${majority[i] ? ", majority" : ""}`, relevance, said: shown(relevance), majority: majority[i]}
+  ))));
 }
 
 function layers(panel) {
   const found = explained(panel).layers;
   panel.none.hidden = found.length > 0;
-  panel.unit.textContent = "";
-  panel.layers.replaceChildren(...found.flatMap((layer) => {
-    const title = document.createElement("span");
-    title.textContent = `${layer.name}: ${layer.steps} steps from top to bottom, ${layer.units} columns`;
-    const canvas = document.createElement("canvas");
-    const integers = bytes(layer.values, Int8Array);
-    enlarged(canvas, layer.units, layer.steps, colours(integers), 8);
-    canvas.style.aspectRatio = "auto";
-    canvas.style.height = `${layer.steps * 10}px`;
-    canvas.addEventListener("pointermove", (event) => {
-      const box = canvas.getBoundingClientRect();
-      const x = Math.min(layer.units - 1, Math.floor(((event.clientX - box.left) / box.width) * layer.units));
-      const y = Math.min(layer.steps - 1, Math.floor(((event.clientY - box.top) / box.height) * layer.steps));
-      if (x < 0 || y < 0) return;
-      panel.unit.textContent = `${layer.name}, step ${y + 1}: ${shown(layer.sums[y])} in total; column ${x + 1}: ` +
-        shown(layer.scale * integers[y * layer.units + x]);
-    });
-    return [title, canvas];
-  }));
+  chart(panel.layers, found.length && layerMaps(found, panel.layers.clientWidth));
 }
 
 function refresh(panel) {
@@ -183,7 +146,7 @@ function addPanel(network, method) {
   const section = document.getElementById("panel").content.cloneNode(true).firstElementChild;
   const part = (name) => section.querySelector(`.${name}`);
   const panel = {network, method, networkChoice: part("network"), methodChoice: part("method")};
-  for (const name of ["input", "map", "read", "bars", "cosine", "layers", "none", "unit", "guess"]) panel[name] = part(name);
+  for (const name of ["input", "map", "read", "bars", "cosine", "layers", "none", "guess"]) panel[name] = part(name);
   fill(panel.networkChoice, data.networks, (i) => { panel.network = i; all(); });
   fill(panel.methodChoice, data.methods, (i) => { panel.method = i; all(); });
   panel.map.addEventListener("pointermove", (event) => {
@@ -239,6 +202,7 @@ function start() {
   fill(document.getElementById("sequence"), data.sequences.map(({number, label}) => `${number}: ${data.classes[label]}`),
     (i) => { state.sequence = i; all(); });
   document.getElementById("theme").addEventListener("click", () => theme());
+  addEventListener("resize", () => panels.forEach(layers));
   theme(asked.get("theme") || (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
 }
 
