@@ -1,4 +1,4 @@
-"""Draws a folder of pictures: letters in the fonts that come with matplotlib, each in another place, size and angle.
+"""Draws a folder of pictures: letters in the fonts that come with matplotlib, at any place, size and angle.
 
     python docs/study/letters.py letters
 
@@ -31,9 +31,8 @@ def picture(letter: str, draw: random.Random) -> Image.Image:
     large = Image.new("L", (LARGE, LARGE))
     middle = (LARGE / 2 + draw.uniform(-12, 12), LARGE / 2 + draw.uniform(-12, 12))
     ImageDraw.Draw(large).text(middle, letter, fill=255, font=font, anchor="mm")
-    return large.rotate(draw.uniform(-20, 20), Image.Resampling.BILINEAR).resize(
-        (SIZE, SIZE), Image.Resampling.BOX
-    )
+    turned = large.rotate(draw.uniform(-20, 20), Image.Resampling.BILINEAR)
+    return turned.resize((SIZE, SIZE), Image.Resampling.BOX)
 
 
 def draw_folder(folder: Path, counts: dict[str, int]) -> None:
