@@ -15,6 +15,7 @@ Bias = Literal["share", "spread", "ignore"]
 Sums = Literal["merged", "closed"]
 Products = Literal["refuse", "half", "left", "right"]
 Softmax = Literal["constant", "signal"]
+Functions = Literal["refuse", "identity"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,8 @@ class Composite:
         softmax: "constant": attention weights get no relevance [Ali et al., 2022]; "signal": relevance goes
             through a softmax by its Taylor expansion at the input (AttnLRP [Achtibat et al., 2024]); use it with
             `products="half"`.
+        functions: how a function with f(0) != 0 (exp, log, cos, 1 / x) is treated as a signal. "refuse": an error;
+            "identity": it passes relevance on unchanged, as an activation does.
 
     Raises:
         ValueError: an option has an unknown value.
@@ -65,9 +68,11 @@ class Composite:
     sums: Sums = "merged"
     products: Products = "refuse"
     softmax: Softmax = "constant"
+    functions: Functions = "refuse"
 
     def __post_init__(self) -> None:
-        choices = {"memory": Memory, "bias": Bias, "sums": Sums, "products": Products, "softmax": Softmax}
+        choices = {"memory": Memory, "bias": Bias, "sums": Sums, "products": Products}
+        choices |= {"softmax": Softmax, "functions": Functions}
         for name, ways in choices.items():
             if getattr(self, name) not in get_args(ways):
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose from {', '.join(get_args(ways))}")

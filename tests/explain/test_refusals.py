@@ -17,7 +17,6 @@ from rnnx_lightning.explain import (
     UnexplainableError,
     ZBox,
     ZPlus,
-    operations,
 )
 
 
@@ -211,17 +210,6 @@ def test_padding_inside_a_convolution_and_before_it_agree():
     before = Function(lambda m, x: F.relu(bare(F.pad(x, (1, 1, 1, 1)))).flatten(1), bare=bare)
     for method in (DeepTaylor(), LRP(ZPlus()), LRP(AlphaBeta(2, 1)), LRP(Epsilon())):
         torch.testing.assert_close(method(before, x), method(inside, x))
-
-
-def test_a_function_that_is_refused_as_a_signal_can_be_allowed(monkeypatch):
-    """As the message says."""
-    model = Function(lambda m, x: m.out(m.layer(x).exp()), out=nn.Linear(4, 2), **LINEAR)
-    x, method = torch.rand(3, 4), LRP(Composite(Epsilon(1e-9), bias="spread"))
-    with pytest.raises(UnexplainableError, match=r"register\(torch\.ops\.aten\.exp\.default, gate\(None\)\)"):
-        method(model, x, 1)
-    monkeypatch.setitem(operations.TABLE, torch.ops.aten.exp.default, operations.TABLE[torch.ops.aten.exp.default])
-    operations.register(torch.ops.aten.exp.default, operations.gate(None))
-    torch.testing.assert_close(method(model, x, 1).sum(1), model(x)[:, 1].detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_a_softmax_within_can_be_a_signal_as_the_message_says():

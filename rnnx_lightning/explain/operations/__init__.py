@@ -4,6 +4,7 @@ from rnnx_lightning.explain.operations import (
     activations,
     arithmetic,
     complex_numbers,
+    gates,
     linear_maps,
     norms,
     scatters,
@@ -11,7 +12,8 @@ from rnnx_lightning.explain.operations import (
     tokens,
     writes,
 )
-from rnnx_lightning.explain.operations.activations import activation, gate
+from rnnx_lightning.explain.operations.activations import activation
+from rnnx_lightning.explain.operations.gates import gate
 from rnnx_lightning.explain.operations.shapes import moving
 from rnnx_lightning.explain.operations.table import ADVICE, HARMLESS, SCALES, TABLE, register
 
@@ -25,6 +27,7 @@ __all__ = [
     "arithmetic",
     "complex_numbers",
     "gate",
+    "gates",
     "linear_maps",
     "moving",
     "norms",

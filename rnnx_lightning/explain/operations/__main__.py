@@ -8,7 +8,8 @@ from rnnx_lightning.explain.operations import TABLE
 HEADINGS = {
     "linear_maps": "Linear maps",
     "arithmetic": "Sums and products",
-    "activations": "Activations, gates, and where the winner takes all",
+    "activations": "Activations, and where the winner takes all",
+    "gates": "Gates and scales",
     "norms": "Norms",
     "shapes": "Moving, choosing and joining",
     "scatters": "Adding where an index says: messages of graphs",

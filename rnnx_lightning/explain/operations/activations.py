@@ -1,4 +1,4 @@
-"""Activations, gates, dropout, and operations where the winner takes all."""
+"""Activations, dropout, and operations where the winner takes all."""
 
 import math
 from typing import Any
@@ -9,11 +9,10 @@ from torch import Tensor
 from rnnx_lightning.explain.elementwise import is_hard_sigmoid, never_negative
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, Recorder, aten, records, register
+from rnnx_lightning.explain.operations.table import Recorder, aten, records, register
 from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.pixels import Pixels
-from rnnx_lightning.explain.refusals import AS_WEIGHTS
-from rnnx_lightning.explain.rows import PASS, RELU, SOFT_MAXIMUM, SOFTMAX, VJP
+from rnnx_lightning.explain.rows import PASS, RELU, SOFT_MAXIMUM, VJP
 from rnnx_lightning.explain.tape import Tape
 
 
@@ -170,102 +169,6 @@ def clamp_above(tape: Tape, func: Any, tensor: Tensor, high: float) -> Tensor:
     return bounded(tape, tensor, None, high)
 
 
-def gate(as_signal: str | None, squashes: bool = False, nonnegative: bool | None = True) -> Recorder:
-    """A recorder for a function that scales signals, and gets no relevance when it does.
-
-    Args:
-        as_signal: the reason why it is refused as a signal; None: as a signal, it passes relevance unchanged.
-        squashes: at the output of a network, it is skipped.
-        nonnegative: its values are >= 0; None: that depends on the argument.
-    """
-
-    def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        value = func(tensor, *args, **kwargs)
-        node = tape.find(tensor)
-        if node is None:
-            return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
-        refusal = None if as_signal is None else as_signal.format(f"torch.ops.{func}")
-        sign = never_negative(value) if nonnegative is None else nonnegative
-        tape.gate_of(value, node, nonnegative=sign, refusal=refusal, func=func)
-        made = tape.find(value)
-        if squashes and made is not None:
-            made.logits = tensor
-        return value
-
-    SCALES.add(record)
-    as_one = "passes relevance unchanged" if as_signal is None else "is refused"
-    record.__doc__ = f"Gets no relevance when it scales a signal; as a signal, it {as_one}."
-    return record
-
-
-for _operation in (aten.sigmoid.default, aten.hardsigmoid.default):
-    register(_operation, gate(None, squashes=True))
-for _operation in (aten.softplus.default, aten.sqrt.default):
-    register(_operation, gate(None))
-register(aten.log1p.default, gate(None, nonnegative=None))
-for _operation in (aten.sign.default, aten.sgn.default):
-    register(_operation, gate(None, nonnegative=False))
-register(aten.exp.default, gate(AS_SIGNAL, squashes=True))
-for _operation in (aten.exp2.default, aten.cosh.default):
-    register(_operation, gate(AS_SIGNAL))
-for _operation in (
-    aten.cos.default, aten.logcumsumexp.default, aten.cumprod.default, aten.affine_grid_generator.default
-):  # fmt: skip
-    register(_operation, gate(AS_SIGNAL, nonnegative=False))
-register(aten._log_softmax.default, gate(AS_WEIGHTS, squashes=True, nonnegative=False))
-
-
-@records("pow.Scalar")
-def power_of_number(tape: Tape, func: Any, base: float, exponent: Tensor) -> Tensor:
-    """A number to a power: gets no relevance when it scales a signal; as a signal, it is refused."""
-    value, refusal = func(base, exponent), AS_SIGNAL.format(f"torch.ops.{func}")
-    return tape.gate_of(value, tape.node(exponent), nonnegative=base >= 0, refusal=refusal, func=func)
-
-
-weighs = gate(AS_WEIGHTS, squashes=True)
-
-
-@records("_softmax.default _safe_softmax.default")
-def softmax(tape: Tape, func: Any, tensor: Tensor, dim: int, *args: Any, **kwargs: Any) -> Tensor:
-    """Attention weights, which get no relevance; with `softmax="signal"`, a signal (AttnLRP)."""
-    node = tape.find(tensor)
-    if node is None or tape.composite.softmax == "constant":
-        value = weighs(tape, func, tensor, dim, *args, **kwargs)
-        tape.node(value).weights = True
-        return value
-    value = func(tensor, dim, *args, **kwargs)
-    if tape.has_no_way_back(tensor):
-        return tape.refused(func, value, "", tensor)
-    made = Node(SOFTMAX, (node,), value, (held(tensor), held(value), dim), nonnegative=True)
-    made.logits = tensor
-    return tape.note(value, made)
-
-
-def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Gets no relevance if its argument is a scale, or if it scales a signal; as a signal, it is refused."""
-    value = func(tensor, *args, **kwargs)
-    node = tape.find(tensor)
-    advice = AS_SIGNAL.format(f"torch.ops.{func}")
-    if node is None:
-        return tape.refused(func, value, advice, *args)
-    positive = func is aten.rsqrt.default or never_negative(value)
-    tape.gate_of(value, node, nonnegative=positive, refusal=advice, func=func)
-    if func is aten.log.default and node.logits is not None:
-        made = tape.node(value)
-        made.logits = node.logits
-    return value
-
-
-for _operation in (
-    aten.rsqrt.default,
-    aten.reciprocal.default,
-    aten.log.default,
-    aten.log2.default,
-    aten.log10.default,
-):
-    register(_operation, of_gate)
-
-
 def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Any:
     """Max pooling, a maximum over time, sorting: the winner takes all. A logsumexp shares by its softmax."""
     value, node = func(tensor, *args, **kwargs), tape.node(tensor)
@@ -375,24 +278,3 @@ def dropout(tape: Tape, func: Any, tensor: Tensor, p: float, train: bool | None)
         return tape.record(aten.clone.default, (tensor,), {}), torch.ones_like(tensor, dtype=torch.bool)
     value, mask = func(torch.ones_like(tensor), p, True)
     return tape.record(aten.mul.Tensor, (tensor, value), {}), mask
-
-
-@records("log_sigmoid_forward.default")
-def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
-    """A log-sigmoid is skipped at the output of a network; as a signal, it passes relevance unchanged."""
-    value = func(tensor)
-    tape.gate_of(value[0], tape.node(tensor), nonnegative=False)
-    made = tape.node(value[0])
-    made.logits = tensor
-    return value
-
-
-SCALES.update((softmax, of_gate, log_sigmoid, power_of_number))
-
-
-@records("glu.default")
-def gated_linear_unit(tape: Tape, func: Any, tensor: Tensor, dim: int = -1) -> Tensor:
-    """The first half, gated by the second."""
-    half = tensor.shape[dim] // 2
-    signal, gates = tape.record(aten.split.Tensor, (tensor, half, dim), {})
-    return tape.record(aten.mul.Tensor, (signal, tape.record(aten.sigmoid.default, (gates,), {})), {})

@@ -8,7 +8,8 @@ from torch import Tensor
 from rnnx_lightning.explain.elementwise import never_negative, written_out
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, aten, records
+from rnnx_lightning.explain.operations.gates import refused_as_signal
+from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.rows import PASS, SCALE, Scaling
 from rnnx_lightning.explain.tape import Tape
@@ -125,7 +126,7 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         )
         return tape.refused(func, value, advice, one, two)
     if first is None:
-        refusal = AS_SIGNAL.format(f"torch.ops.{func}")
+        refusal = refused_as_signal(tape)
         return tape.gate_of(value, second, nonnegative=never_negative(value), refusal=refusal, func=func)
     if first.gate and not first.magnitude:
         nodes = (first, second) if tape.composite.products in ("refuse", "right") else (first,)
@@ -190,7 +191,7 @@ def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
     if node.gate and not node.magnitude:
         return tape.gate_of(value, node)
     if exponent <= 0:
-        refusal = AS_SIGNAL.format(f"torch.ops.{func}")
+        refusal = refused_as_signal(tape)
         return tape.gate_of(value, node, nonnegative=never_negative(value), refusal=refusal, func=func)
     positive = exponent % 2 == 0 or exponent < 1 or (node.nonnegative and node.pixels is None)
     made = Node(PASS, (node,), value, nonnegative=positive, gate=exponent < 1 or node.gate)
@@ -212,7 +213,7 @@ def power_of_tensor(tape: Tape, func: Any, tensor: Tensor, exponent: Tensor) -> 
         return tape.gate_of(value, node)
     low = bool((exponent <= 0).any())
     if low:
-        refusal = AS_SIGNAL.format(f"torch.ops.{func}")
+        refusal = refused_as_signal(tape)
         return tape.gate_of(value, node, nonnegative=never_negative(value), refusal=refusal, func=func)
     made = Node(PASS, (node,), value, nonnegative=node.nonnegative and node.pixels is None, gate=node.gate)
     made.magnitude = node.magnitude

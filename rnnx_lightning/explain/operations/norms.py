@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.operations.arithmetic import plus_constant
-from rnnx_lightning.explain.operations.table import AS_SIGNAL, SCALES, aten, records
+from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.tape import Tape
 
 
@@ -187,12 +187,15 @@ def vector_norm(
     value = func(x, order, dim, keepdim, **kwargs) if func is not aten.norm.Scalar else func(x, order)
     order = 2 if order is None else float(order)
     node = tape.find(x)
-    if node is None or node.refusal is not None or node.reason is not None or not 1 <= order < float("inf"):
-        if node is None:
-            return tape.refused(func, value, "", *kwargs.values())
-        refusal = AS_SIGNAL.format(f"torch.ops.{func}")
-        return tape.gate_of(value, node, nonnegative=True, refusal=refusal, func=func)
+    if node is None:
+        return tape.refused(func, value, "", *kwargs.values())
     dims = [dim] if isinstance(dim, int) else list(dim) if dim else list(range(x.dim()))
+    if math.isinf(order):
+        extreme = aten.amax.default if order > 0 else aten.amin.default
+        return tape.record(extreme, (tape.record(aten.abs.default, (x,), {}), dims, keepdim), {})
+    if node.refusal is not None or node.reason is not None or order < 1:
+        advice = "As a signal, only a norm of order 1 or more has a rule."
+        return tape.gate_of(value, node, nonnegative=True, refusal=advice, func=func)
     now = held(x)
     whole = torch.linalg.vector_norm(now, order, dims, keepdim=True)
     weight = now.sign() * (now.abs() / whole.masked_fill(whole == 0, torch.inf)) ** (order - 1)

@@ -76,11 +76,6 @@ HARMLESS = frozenset(
     )
 )
 
-AS_SIGNAL = (
-    "It can scale a signal, but has no rule as a signal, because f(0) is not 0. To pass relevance on as an "
-    "activation does: register({}, gate(None)), both from rnnx_lightning.explain.operations."
-)
-
 ADVICE = {
     "mkldnn_rnn_layer": "Call nn.LSTM from Python, not from TorchScript or an extension.",
     "_softmax": "Explain the logits: remove the softmax from the network.",

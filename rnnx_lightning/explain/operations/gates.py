@@ -1,0 +1,145 @@
+"""Functions that scale signals, and get no relevance when they do: sigmoid, softmax, exp, log, 1 / x, ..."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from rnnx_lightning.explain.elementwise import never_negative
+from rnnx_lightning.explain.linear import held
+from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.operations.table import SCALES, Recorder, aten, records, register
+from rnnx_lightning.explain.refusals import AS_WEIGHTS
+from rnnx_lightning.explain.rows import SOFTMAX
+from rnnx_lightning.explain.tape import Tape
+
+AS_SIGNAL = "It can scale a signal, but has no rule as a signal"
+Refusal = str | None | Callable[[Tape], str | None]
+
+
+def refused_as_signal(tape: Tape) -> str | None:
+    """Why a function with f(0) != 0 is refused as a signal; None if the composite has it pass relevance on."""
+    if tape.composite.functions == "identity":
+        return None
+    return (
+        f"{AS_SIGNAL}, because f(0) is not 0. To pass relevance on unchanged, as an activation does: "
+        'Composite(..., functions="identity").'
+    )
+
+
+def gate(as_signal: Refusal, squashes: bool = False, nonnegative: bool | None = True) -> Recorder:
+    """A recorder for a function that scales signals, and gets no relevance when it does.
+
+    Args:
+        as_signal: the reason why it is refused as a signal; None: as a signal, it passes relevance unchanged.
+            `refused_as_signal`: the composite chooses.
+        squashes: at the output of a network, it is skipped.
+        nonnegative: its values are >= 0; None: that depends on the argument.
+    """
+
+    def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        value = func(tensor, *args, **kwargs)
+        node = tape.find(tensor)
+        if node is None:
+            return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
+        refusal = as_signal(tape) if callable(as_signal) else as_signal
+        sign = never_negative(value) if nonnegative is None else nonnegative
+        tape.gate_of(value, node, nonnegative=sign, refusal=refusal, func=func)
+        made = tape.find(value)
+        if squashes and made is not None:
+            made.logits = tensor
+        return value
+
+    SCALES.add(record)
+    as_one = "passes relevance unchanged" if as_signal is None else "is refused"
+    if callable(as_signal):
+        as_one += ', unless `functions="identity"`'
+    record.__doc__ = f"Gets no relevance when it scales a signal; as a signal, it {as_one}."
+    return record
+
+
+for _operation in (aten.sigmoid.default, aten.hardsigmoid.default):
+    register(_operation, gate(None, squashes=True))
+for _operation in (aten.softplus.default, aten.sqrt.default):
+    register(_operation, gate(None))
+register(aten.log1p.default, gate(None, nonnegative=None))
+for _operation in (aten.sign.default, aten.sgn.default):
+    register(_operation, gate(None, nonnegative=False))
+register(aten.exp.default, gate(refused_as_signal, squashes=True))
+for _operation in (aten.exp2.default, aten.cosh.default):
+    register(_operation, gate(refused_as_signal))
+register(aten.cos.default, gate(refused_as_signal, nonnegative=False))
+for _operation in (aten.logcumsumexp.default, aten.cumprod.default, aten.affine_grid_generator.default):
+    register(_operation, gate(f"{AS_SIGNAL}.", nonnegative=False))
+register(aten._log_softmax.default, gate(AS_WEIGHTS, squashes=True, nonnegative=False))
+
+
+@records("pow.Scalar")
+def power_of_number(tape: Tape, func: Any, base: float, exponent: Tensor) -> Tensor:
+    """Gets no relevance when it scales a signal; as a signal, it is refused, unless `functions="identity"`."""
+    value, refusal = func(base, exponent), refused_as_signal(tape)
+    return tape.gate_of(value, tape.node(exponent), nonnegative=base >= 0, refusal=refusal, func=func)
+
+
+weighs = gate(AS_WEIGHTS, squashes=True)
+
+
+@records("_softmax.default _safe_softmax.default")
+def softmax(tape: Tape, func: Any, tensor: Tensor, dim: int, *args: Any, **kwargs: Any) -> Tensor:
+    """Attention weights, which get no relevance; with `softmax="signal"`, a signal (AttnLRP)."""
+    node = tape.find(tensor)
+    if node is None or tape.composite.softmax == "constant":
+        value = weighs(tape, func, tensor, dim, *args, **kwargs)
+        tape.node(value).weights = True
+        return value
+    value = func(tensor, dim, *args, **kwargs)
+    if tape.has_no_way_back(tensor):
+        return tape.refused(func, value, "", tensor)
+    made = Node(SOFTMAX, (node,), value, (held(tensor), held(value), dim), nonnegative=True)
+    made.logits = tensor
+    return tape.note(value, made)
+
+
+def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """No relevance if its argument is a scale, or if it scales a signal; else refused, unless "identity"."""
+    value = func(tensor, *args, **kwargs)
+    node = tape.find(tensor)
+    if node is None:
+        return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
+    positive = func is aten.rsqrt.default or never_negative(value)
+    tape.gate_of(value, node, nonnegative=positive, refusal=refused_as_signal(tape), func=func)
+    if func is aten.log.default and node.logits is not None:
+        made = tape.node(value)
+        made.logits = node.logits
+    return value
+
+
+for _operation in (
+    aten.rsqrt.default,
+    aten.reciprocal.default,
+    aten.log.default,
+    aten.log2.default,
+    aten.log10.default,
+):
+    register(_operation, of_gate)
+
+
+@records("log_sigmoid_forward.default")
+def log_sigmoid(tape: Tape, func: Any, tensor: Tensor) -> Any:
+    """A log-sigmoid is skipped at the output of a network; as a signal, it passes relevance unchanged."""
+    value = func(tensor)
+    tape.gate_of(value[0], tape.node(tensor), nonnegative=False)
+    made = tape.node(value[0])
+    made.logits = tensor
+    return value
+
+
+SCALES.update((softmax, of_gate, log_sigmoid, power_of_number))
+
+
+@records("glu.default")
+def gated_linear_unit(tape: Tape, func: Any, tensor: Tensor, dim: int = -1) -> Tensor:
+    """The first half, gated by the second."""
+    half = tensor.shape[dim] // 2
+    signal, gates = tape.record(aten.split.Tensor, (tensor, half, dim), {})
+    return tape.record(aten.mul.Tensor, (signal, tape.record(aten.sigmoid.default, (gates,), {})), {})
