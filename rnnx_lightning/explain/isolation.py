@@ -83,7 +83,7 @@ def random_state(device: torch.device) -> AbstractContextManager[None]:
 
 @contextmanager
 def kept_state(model: nn.Module) -> Iterator[None]:
-    """Put back what a forward pass changes on a model: buffers, attributes, what lists and dicts hold.
+    """Put back what a forward pass changes on a model: buffers, attributes, rescaled embeddings, lists and dicts.
 
     Containers are filled again in place: another module may hold the same one.
     """
@@ -94,6 +94,8 @@ def kept_state(model: nn.Module) -> Iterator[None]:
         if isinstance(module, torch.jit.ScriptModule):
             continue
         containers[id(module.__dict__)] = module.__dict__, module.__dict__.copy()
+        if module.__dict__.get("max_norm") is not None:  # an embedding that rescales its vectors as it reads them
+            tensors |= {id(weight): weight for weight in module.parameters(recurse=False)}
         for name, value in module.__dict__.items():
             if type(value) in _UNCHANGEABLE:
                 continue

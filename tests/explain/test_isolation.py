@@ -89,6 +89,21 @@ def test_running_statistics_are_put_back():
     assert_same(before, state(model))
 
 
+@pytest.mark.parametrize("make", [nn.Embedding, nn.EmbeddingBag])
+@pytest.mark.parametrize("method", [*METHODS[:4], IntegratedGradients(steps=2)], ids=lambda m: type(m).__name__)
+def test_embeddings_that_are_rescaled_are_put_back(method, make):
+    """torch writes vectors of length `max_norm` into the weights whenever longer ones are read."""
+    model = nn.Sequential(make(9, 4, max_norm=0.1), nn.Flatten(), nn.LazyLinear(3))
+    tokens = torch.tensor([[1, 2, 3], [2, 5, 8]])
+    model(tokens)
+    nn.init.normal_(model[0].weight)
+    before = model[0].weight.detach().clone()
+    method(model, tokens, 1)
+    assert torch.equal(model[0].weight, before)
+    model(tokens)
+    assert not torch.equal(model[0].weight, before)
+
+
 @pytest.mark.parametrize("method", METHODS[:4], ids=lambda m: type(m).__name__)
 def test_surroundings_change_nothing(method):
     model, x = ConvDeep().eval(), torch.rand(2, 1, 28, 84)
