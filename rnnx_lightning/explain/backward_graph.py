@@ -1,7 +1,6 @@
 """The autograd graph of a value: which operations computed it, from what."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor
@@ -27,19 +26,17 @@ def operations(value: Tensor) -> list[Any]:
     value before the list: torch frees recursively the nodes that Python has seen and no longer holds.
     """
     ordered: list[Any] = []
-    seen: set[Any] = {None, value.grad_fn}
-    ahead: list[tuple[Any, Iterator[Any]]] = [(value.grad_fn, _inputs(value.grad_fn))] if value.grad_fn else []
+    opened: set[Any] = {None}
+    done: set[Any] = {None}
+    ahead: list[Any] = [value.grad_fn]
     while ahead:
-        node, inputs = ahead[-1]
-        unseen = next((before for before in inputs if before not in seen), None)
-        if unseen is None:
+        node = ahead[-1]
+        if node not in opened:
+            opened.add(node)
+            ahead += [before for before, _ in node.next_functions if before not in opened]
+            continue
+        ahead.pop()
+        if node not in done:
+            done.add(node)
             ordered.append(node)
-            ahead.pop()
-        else:
-            seen.add(unseen)
-            ahead.append((unseen, _inputs(unseen)))
     return ordered
-
-
-def _inputs(node: Any) -> Iterator[Any]:
-    return iter([before for before, _ in node.next_functions])

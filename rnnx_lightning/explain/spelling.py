@@ -18,6 +18,7 @@ _CASTS = {"float", "double", "half", "bfloat16", "to", "type", "type_as", *_NOT}
 _TIMES = {"mul", "multiply", "__mul__", "__rmul__", "mul_", "multiply_", "__imul__"}
 _FILLS = {"masked_fill", "masked_fill_", "__setitem__"}
 _IN_PLACE = {"relu_", "clamp_", "clamp_min_", "clip_", "hardtanh_", "threshold_", "sigmoid_", "mul_", "multiply_"}
+_SEEN = _COMPARISONS | _CASTS | _TIMES | _FILLS | _IN_PLACE | {"where", "lstm"}  # all others run as they are
 
 
 class PlainSpelling(TorchFunctionMode):
@@ -40,6 +41,8 @@ class PlainSpelling(TorchFunctionMode):
         """Compute one operation."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if name not in _SEEN and not kwargs.get("inplace"):
+            return func(*args, **kwargs)
         operands = (*args, *kwargs.values())
         if any(isinstance(each, Tensor) and is_functorch_wrapped_tensor(each) for each in operands):
             return func(*args, **kwargs)  # inside vmap, values cannot be compared
