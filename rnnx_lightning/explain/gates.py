@@ -87,10 +87,11 @@ def _classify(node: Any, inputs: list[_Made]) -> _Made:
     if _is_sum(name, inputs):
         return min(all_made, _Made.SIGNALS)
     if name in _PRODUCTS:
+        if name in ("Bmm", "Mm") and _Made.CONSTANTS in inputs:  # a linear layer that reads gates
+            return _Made.SIGNALS
         if all_made is _Made.GATES and not _by_tensor(node, inputs):
             return _Made.GATES
-        linear = name in ("Bmm", "Mm") and _Made.CONSTANTS in inputs  # a linear layer that reads gates
-        return _Made.SIGNALS if linear else max(all_made, _Made.SCALED_GATES)
+        return max(all_made, _Made.SCALED_GATES)
     return _Made.SIGNALS
 
 

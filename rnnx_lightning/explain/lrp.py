@@ -217,7 +217,7 @@ class LRP(Attributor):
         find_exact(tape.nodes, not tape.composite.zero_gets_nothing or bool(path.outputs))
         top.receive(explained)
         kept: dict[int, Tensor | None] = {}
-        walk(tape.nodes, tape.composite, kept)
+        walk(tape.nodes, tape.composite, kept, bool(explained.any()))
         at_layers = {}
         for name, found in asked.items():
             relevances = [None if node is None else kept.get(id(node)) for node in found]

@@ -11,6 +11,7 @@ from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.totals import UNKNOWN, Total, Unknown
 
 if TYPE_CHECKING:
+    from rnnx_lightning.explain.pieces import Pieces
     from rnnx_lightning.explain.rows import Row
     from rnnx_lightning.explain.rules import Rule
 
@@ -28,6 +29,7 @@ class Node:
         call: data that the row needs.
         nonnegative: all entries that are not pixels are known to be >= 0.
         pixels: which entries are pixels.
+        pieces: the parts of a joined tensor.
         pair: of a complex value, its real and imaginary parts (..., 2), which are on the tape.
         present: False where an entry is padding; None if there is no padding.
         gate: a factor that gets no relevance (the output of a sigmoid, 1 - gate, a standard deviation).
@@ -51,7 +53,7 @@ class Node:
 
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "filled", "gate", "gated",
-        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pair", "pixels", "present",
+        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pair", "pieces", "pixels", "present",
         "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value", "weights",
     )  # fmt: skip
 
@@ -75,6 +77,7 @@ class Node:
         self.gated = False
         self.present: Tensor | None = None
         self.pair: Tensor | None = None
+        self.pieces: Pieces | None = None
         self.lost = self.magnitude = self.weights = self.filled = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
@@ -124,4 +127,5 @@ class Node:
     def free(self) -> None:
         """Free everything that the walk no longer needs."""
         self.sources, self.call, self.value, self.tape, self.logits = (), None, None, None, None
-        self.inbox, self.totals, self.pixels, self.present, self.pair = [], [], None, None, None
+        self.inbox, self.totals = [], []
+        self.pixels, self.present, self.pair, self.pieces = None, None, None, None

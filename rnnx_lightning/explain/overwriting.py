@@ -9,6 +9,8 @@ from torch.nn import Parameter
 
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.pairs import geometry_of_pair, pair_of, paired
+from rnnx_lightning.explain.pieces import geometry as geometry_of
+from rnnx_lightning.explain.pieces import note_written
 from rnnx_lightning.explain.refusals import UnexplainableError, name_of
 from rnnx_lightning.explain.rows import Joining
 
@@ -148,7 +150,9 @@ def written(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor
     whole = put(held(base), held(value))
     if below is None and above is None:
         return whole
-    return tape.join(whole, [below, above], [base, value], Joining(apply, undo), apply)
+    tape.join(whole, [below, above], [base, value], Joining(apply, undo), apply)
+    note_written(tape, base, whole, value, geometry_of(*geometry))
+    return whole
 
 
 def _written_pair(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor:

@@ -18,6 +18,7 @@ from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.notes import Notes
 from rnnx_lightning.explain.overwriting import alias, current, overwrite, was_read
 from rnnx_lightning.explain.pairs import is_complex
+from rnnx_lightning.explain.pieces import read_back
 from rnnx_lightning.explain.pixels import Pixels, joined
 from rnnx_lightning.explain.refusals import AS_WEIGHTS, UnexplainableError
 from rnnx_lightning.explain.rows import (
@@ -95,7 +96,10 @@ class Tape(Notes):
             return self.refused(func, func(*args, **kwargs), "", *known)
         if recorder is None:
             return self.opaque(func, args, kwargs)
-        return recorder(self, func, *args, **kwargs)
+        result = recorder(self, func, *args, **kwargs)
+        if func.is_view:
+            read_back(self, args[0], result)
+        return result
 
     def overwrites(self, func: Any) -> bool:
         """Whether an operation is an in-place form; random leaky ReLU only overwrites its noise."""

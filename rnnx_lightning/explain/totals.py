@@ -1,5 +1,6 @@
 """Totals of contributions, with separate exponents to avoid underflow."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -31,7 +32,8 @@ class Total(NamedTuple):
 
 
 def power(exponent: Tensor, like: Tensor) -> Tensor:
-    """2^exponent in the dtype of another tensor."""
+    """2^exponent in the dtype of another tensor; at most the largest power of 2 that this dtype has."""
+    exponent = exponent.clamp(max=math.frexp(torch.finfo(like.dtype).max)[1] - 1)
     return torch.exp2(exponent.to(torch.float64 if like.dtype == torch.float64 else torch.float32)).to(like.dtype)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.node import RELEVANCE, Node
+from rnnx_lightning.explain.rows import OPAQUE
 from rnnx_lightning.explain.totals import Total, Unknown, added, exponent_of, power
 
 
@@ -29,13 +30,15 @@ def find_exact(nodes: Sequence[Node], everywhere: bool) -> None:
                 source.exact |= node.exact if absorbs else fills or not node.row.rectifies
 
 
-def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]) -> None:
+def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None], anything: bool = True) -> None:
     """Pass relevance from the last nodes back to the inputs.
 
     Args:
         nodes: the nodes of the tape; the list is emptied on the way, to free memory.
         composite: how biases are treated.
         kept: receives the relevance of each kept node, by the node's id.
+        anything: there is relevance at the output. Then an operation without a rule that gets relevance 0 only is
+            of an output that is not explained, and not refused.
     """
     while nodes:
         node = nodes.pop()
@@ -52,7 +55,7 @@ def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]
                 if factor is not None:
                     node.row.share(node, channel, factor)
             node.row.finish(node)
-        elif relevance is not None:
+        elif relevance is not None and not (node.row is OPAQUE and anything and not bool(relevance.any())):
             node.row.pass_on(node, relevance)
         node.free()
 

@@ -329,6 +329,27 @@ class Hidden(torch.autograd.Function):
         return gradient
 
 
+@pytest.mark.parametrize("gate", [torch.sigmoid, F.hardsigmoid], ids=lambda gate: gate.__name__)
+@pytest.mark.parametrize("product", ["x @ W", "W @ x", "batched", "vector"])
+def test_a_matrix_may_read_a_sigmoid(gate, product, x):
+    """A layer without a bias: the sigmoid is an activation, and its gradient stays."""
+    weight = torch.randn(x.shape[2], x.shape[2], dtype=x.dtype)
+
+    class Network(nn.Module):
+        def forward(self, x):
+            h = gate(x)
+            return {
+                "x @ W": lambda: h[:, 0] @ weight,
+                "W @ x": lambda: (weight @ h[:, 0].T).T,
+                "batched": lambda: (h @ weight.expand(len(x), -1, -1))[:, 0],
+                "vector": lambda: torch.stack([weight @ row for row in h[:, 0]]),
+            }[product]()
+
+    one, other = (GradientTimesInput(gates=gates)(Network(), x, 0) for gates in ("constant", "free"))
+    assert bool(other.any())
+    torch.testing.assert_close(one, other)
+
+
 def test_what_may_hide_a_gate_is_refused(x):
     model = nn.Sequential(nn.Flatten(), nn.Linear(6 * INPUTS, 2).double())
     model.register_forward_hook(lambda *arguments: Hidden.apply(arguments[-1]))

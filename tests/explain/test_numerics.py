@@ -103,3 +103,51 @@ def test_biases_spread_through_a_deep_network():
     explanation = LRP(Composite(Epsilon(1e-2), bias="spread")).explain(model, x)
     torch.testing.assert_close(explanation.relevance.sum(1), explanation.explained, rtol=1e-10, atol=1e-12)
     assert explanation.relevance.abs().max() < 100 * explanation.explained.abs().max()
+
+
+class Masked(nn.Module):
+    """h = (h + W x) * mask, many times: so deep that totals have exponents."""
+
+    def __init__(self, mask):
+        super().__init__()
+        self.read, self.out = nn.Linear(3, len(mask)), nn.Linear(len(mask), 1)
+        self.mask = mask
+
+    def forward(self, x):
+        h = self.read(x)
+        for _ in range(12):
+            h = (h + self.read(x)) * self.mask
+        return self.out(h)
+
+
+@pytest.mark.parametrize("method", METHODS[2:], ids=lambda m: type(m).__name__)
+def test_a_deep_mask_of_either_sign_may_be_0(method):
+    model, smaller = Masked(torch.tensor([1.0, -1.0, 0.5, 0.0])).double(), Masked(torch.tensor([1.0, -1.0, 0.5]))
+    smaller.read.weight, smaller.read.bias = (nn.Parameter(p[:3].detach()) for p in model.read.parameters())
+    smaller.out.weight, smaller.out.bias = nn.Parameter(model.out.weight[:, :3].detach()), model.out.bias
+    x = torch.rand(5, 3, dtype=torch.float64)
+    torch.testing.assert_close(method(model, x, 0), method(smaller, x, 0))
+
+
+class Forgetful(nn.Module):
+    """A memory that forgets by gates near the smallest number of float32."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.out = nn.Linear(3, 8), nn.Linear(4, 1, bias=False)
+
+    def forward(self, x):
+        c = x.new_zeros(len(x), 4)
+        for t, part in enumerate(x.unbind(1)):
+            forget, write = self.read(part).chunk(2, 1)
+            c = torch.sigmoid(forget - 90 * (t % 3 == 0)) * c + torch.sigmoid(write) * torch.relu(write)
+        return self.out(c).abs()
+
+
+@pytest.mark.parametrize("method", METHODS[2:], ids=lambda m: type(m).__name__)
+def test_gates_near_the_smallest_number(method):
+    torch.manual_seed(0)
+    model, x = Forgetful(), torch.randn(5, 30, 3)
+    relevance = method(model, x, 0)
+    assert relevance.isfinite().all()
+    assert method(model.double(), x.double(), 0).sub(relevance).abs().max() < 1e-5

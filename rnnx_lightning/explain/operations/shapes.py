@@ -9,6 +9,7 @@ from torch import Tensor
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import Recorder, aten, overloads, records, register
 from rnnx_lightning.explain.pairs import pair_of, paired
+from rnnx_lightning.explain.pieces import note_parts
 from rnnx_lightning.explain.rows import PASS, Joining, Movement, transposed
 from rnnx_lightning.explain.tape import Tape
 
@@ -267,10 +268,12 @@ def join(tape: Tape, func: Any, tensors: Sequence[Tensor], dim: int = 0) -> Tens
     shapes = [t.detach() for t in tensors]
     widths = [] if func is aten.stack.default else [t.shape[dim] for t in tensors]
 
-    def undo(part: Tensor) -> Sequence[Tensor | None]:
+    def undo(part: Tensor) -> Sequence[Tensor]:
         return part.unbind(dim) if func is aten.stack.default else part.split(widths, dim)
 
-    return tape.join(value, nodes, tensors, Joining(put, undo), put)
+    tape.join(value, nodes, tensors, Joining(put, undo), put)
+    note_parts(tape, value, undo(value), nodes)
+    return value
 
 
 @records("block_diag.default")

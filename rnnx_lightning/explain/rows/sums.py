@@ -106,7 +106,7 @@ def rescaled(
         return None
     if whole.exponent is None or whole.exponent is part.exponent:
         return factor
-    shift = exponent_of(part) - whole.exponent
+    shift = (exponent_of(part) - whole.exponent).masked_fill(whole.mantissa == 0, 0)
     return factor * power(shift, factor)
 
 

@@ -1,0 +1,186 @@
+"""A state that is kept in one tensor, or in a buffer, has the relevance that it has without it."""
+
+import pytest
+import torch
+from torch import nn
+
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Epsilon, Gamma, UnexplainableError, ZBox, ZPlus
+
+METHODS = {
+    "epsilon": Composite(Epsilon(0.01)),
+    "spread": Composite(Epsilon(0.01), bias="spread"),
+    "z+": Composite(ZPlus(), pixels=ZBox(-5, 5)),
+    "alpha-beta": Composite(AlphaBeta(1.5, 0.5)),
+    "gamma": Composite(Gamma(0.25)),
+}
+BATCH, STEPS, UNITS = 3, 9, 4
+
+
+class Plain(nn.Module):
+    """An LSTM by hand; `put` keeps (h, c) of a step, and `get` reads them."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.gates, self.out = nn.Linear(3 + UNITS, 4 * UNITS), nn.Linear(UNITS, 3)
+        self.double()
+
+    def start(self, zeros):
+        return zeros, zeros
+
+    def put(self, state, t, h, c):
+        return h, c
+
+    def get(self, state, t):
+        return state
+
+    def forward(self, x):
+        state = self.start(x.new_zeros(len(x), UNITS))
+        for t, step in enumerate(x.unbind(1)):
+            h, c = self.get(state, t)
+            i, f, g, o = self.gates(torch.cat([step, h], 1)).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            state = self.put(state, t, o.sigmoid() * c.tanh(), c)
+        return self.out(self.get(state, STEPS)[0])
+
+
+class Stacked(Plain):
+    def start(self, zeros):
+        return torch.stack([zeros, zeros])
+
+    def put(self, state, t, h, c):
+        return torch.stack([h, c])
+
+    def get(self, state, t):
+        return state.view(2, -1, UNITS).unbind(0)
+
+
+class Joined(Plain):
+    def start(self, zeros):
+        return torch.cat([zeros, zeros], 1)
+
+    def put(self, state, t, h, c):
+        return torch.cat([h, c], 1)
+
+    def get(self, state, t):
+        return state.chunk(2, 1)
+
+
+class Sliced(Joined):
+    def get(self, state, t):
+        return state[:, :UNITS], state[..., UNITS:]
+
+
+class Overwritten(Plain):
+    """One buffer, first full of something else."""
+
+    def start(self, zeros):
+        state = torch.full((BATCH, 2, UNITS), 7.0, dtype=zeros.dtype)
+        state[:] = 0
+        return state
+
+    def put(self, state, t, h, c):
+        state[:, 0] = h
+        state[:, 1:2] = c.unsqueeze(1)
+        return state
+
+    def get(self, state, t):
+        return state[:, 0], state.view(BATCH, -1)[:, UNITS:]
+
+
+class Buffers(Plain):
+    """A buffer of all steps for each; as `torch.empty`, they hold something before."""
+
+    def start(self, zeros):
+        states = (
+            torch.full((STEPS + 1, BATCH, UNITS), 7.0, dtype=zeros.dtype),
+            torch.full((BATCH, STEPS + 1, UNITS), 7.0, dtype=zeros.dtype),
+        )
+        states[0][0], states[1][:, 0] = 0, 0
+        return states
+
+    def put(self, state, t, h, c):
+        state[0][t + 1], state[1][:, t + 1] = h, c
+        return state
+
+    def get(self, state, t):
+        return state[0][t], state[1][:, t]
+
+
+@pytest.fixture
+def x():
+    torch.manual_seed(0)
+    return torch.randn(BATCH, STEPS, 3, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("how", METHODS)
+@pytest.mark.parametrize("network", [Stacked, Joined, Sliced, Overwritten, Buffers])
+def test_a_state_may_be_kept_in_one_tensor(network, how, create_graph, x):
+    method = LRP(METHODS[how], start="logit", create_graph=create_graph)
+    torch.testing.assert_close(method(network(), x, 1), method(Plain(), x, 1), rtol=1e-9, atol=1e-12)
+
+
+def test_a_part_that_was_overwritten_is_not_what_it_was(x):
+    """Under LRP-0 it does not matter how sums are merged."""
+
+    class Network(nn.Module):
+        def __init__(self, apart):
+            super().__init__()
+            torch.manual_seed(3)
+            self.read, self.apart = nn.Linear(3, 6).double(), apart
+
+        def forward(self, x):
+            h, more = self.read(x[:, 0]), self.read(x[:, 1]).relu()
+            if self.apart:
+                kept = torch.ones_like(h)
+                kept[0, 4] = 0
+                return torch.cat([h[:, :2], more[:, :2], h[:, 4:]], 1) - 0.5 * (h.tanh() * kept + (1 - kept))
+            both = torch.cat([h, h.tanh()], 1)
+            both[:, 2:4] = more[:, :2]
+            both[0, 10] = 1.0
+            return both[:, :6] - 0.5 * both[:, 6:]
+
+    method = LRP(Epsilon(0))
+    for target in range(6):
+        torch.testing.assert_close(method(Network(False), x, target), method(Network(True), x, target))
+
+
+def test_a_gate_in_one_tensor_with_signals_is_a_gate(x):
+    class Gated(nn.Module):
+        def __init__(self, joined):
+            super().__init__()
+            torch.manual_seed(2)
+            self.read, self.joined = nn.Linear(3, 8).double(), joined
+
+        def forward(self, x):
+            signal, gate = self.read(x[:, 0]).chunk(2, 1)
+            gate = gate.exp()
+            if self.joined:
+                signal, gate = torch.stack([signal, gate]).unbind(0)
+            return signal / (1 + gate)
+
+    method = LRP(Epsilon(0.01))
+    torch.testing.assert_close(method(Gated(True), x, 1), method(Gated(False), x, 1))
+
+
+def test_an_output_that_is_not_explained_is_not_refused(x):
+    """A mean and a deviation in one tensor: there is no rule for the deviation, and none is needed for the mean."""
+
+    class Forecast(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.read = nn.Linear(3, 2).double()
+
+        def forward(self, x):
+            mean, spread = self.read(x[:, 0]).chunk(2, 1)
+            return torch.cat([mean, spread.exp() + 1], 1)
+
+    model, method = Forecast(), LRP(Epsilon(0))
+    mean = nn.Sequential(nn.Flatten(), nn.Linear(STEPS * 3, 1)).double()
+    with torch.no_grad():
+        mean[1].weight.zero_()[0, :3] = model.read.weight[0]
+        mean[1].bias.copy_(model.read.bias[:1])
+    torch.testing.assert_close(method(model, x, 0), method(mean, x, 0))
+    with pytest.raises(UnexplainableError, match="exp"):
+        method(model, x, 1)
