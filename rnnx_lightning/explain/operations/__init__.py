@@ -12,7 +12,7 @@ from rnnx_lightning.explain.operations import (
     writes,
 )
 from rnnx_lightning.explain.operations.activations import activation, gate
-from rnnx_lightning.explain.operations.shapes import moving
+from rnnx_lightning.explain.operations.shapes import by_gradient, moving
 from rnnx_lightning.explain.operations.table import ADVICE, HARMLESS, SCALES, TABLE, register
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "activation",
     "activations",
     "arithmetic",
+    "by_gradient",
     "complex_numbers",
     "gate",
     "linear_maps",

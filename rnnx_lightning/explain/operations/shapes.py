@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations.table import Recorder, aten, overloads, records, register
+from rnnx_lightning.explain.operations.table import aten, overloads, records, register
 from rnnx_lightning.explain.pairs import pair_of, paired
 from rnnx_lightning.explain.rows import PASS, Joining, Movement, transposed
-from rnnx_lightning.explain.tape import Tape
+from rnnx_lightning.explain.tape import Recorder, Tape
 
 Undo = Callable[..., Callable[[Tensor], Tensor] | None]  # (func, tensor, args, kwargs) -> the way back
 
