@@ -67,7 +67,7 @@ class SequenceDropout(nn.Module):
     def __init__(self, p: float = 0.2, stationary: bool = False, times: int = 1) -> None:
         super().__init__()
         if not 0 <= p < 1:
-            raise ValueError(f"dropout={p} must lie in [0, 1)")
+            raise ValueError(f"dropout={p} must be at least 0 and below 1")
         self.p = p
         self.stationary = stationary
         self.times = times

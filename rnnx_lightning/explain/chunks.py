@@ -86,7 +86,7 @@ def _check(model: nn.Module, x: Inputs, target: Target, bound: Bound, part: Inpu
 
 
 _UNCLEAR = (
-    "examples: the batch cannot be divided, as its first examples alone give another output. Tensors (B, ...) "
-    "and (layers, B, H) are divided; perhaps one does not hold examples, such as a mask of B time steps. "
-    "Choose another batch size, or explain parts of the batch yourself."
+    "examples: the batch cannot be divided, because its first examples give another output without the rest. "
+    "Tensors (B, ...) and (layers, B, H) are divided; perhaps one does not hold examples, such as a mask of B "
+    "time steps. Choose another batch size, or explain parts of the batch yourself."
 )

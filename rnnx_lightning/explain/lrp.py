@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -94,8 +94,8 @@ class LRP(Attributor):
             if alpha is None or beta is None:
                 raise ValueError("alpha and beta belong together: give both")
             rules = AlphaBeta(alpha, beta)
-        if start not in (None, "logit", "positive"):
-            raise ValueError(f'start={start!r}: choose "logit" or "positive"')
+        if start is not None and start not in get_args(Start):
+            raise ValueError(f"start={start!r}: choose from {', '.join(get_args(Start))}")
         rules = rules if rules is not None else ZPlus()
         self.composite = rules if isinstance(rules, Composite) else Composite(rules)
         self.start = start or ("logit" if self.composite.default.sharing.signed else "positive")

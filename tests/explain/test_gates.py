@@ -353,5 +353,5 @@ def test_gates_beside_signals_in_one_tensor_are_refused(way, x):
 
 
 def test_another_word_for_gates_is_refused():
-    with pytest.raises(ValueError, match="gates='held' must be one of 'free', 'constant'"):
+    with pytest.raises(ValueError, match="gates='held': choose from free, constant"):
         GuidedBackprop(gates="held")

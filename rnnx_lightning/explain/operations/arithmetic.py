@@ -89,7 +89,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         return scaled(tape, value, node, tensor, constant, None)
     if first.gate and second.gate and first.magnitude == second.magnitude and first is not second:
         return tape.product_of_gates(func, value, (first, one), (second, two), func)
-    if first is second:  # a square: all is the one's
+    if first is second:  # a square is an activation
         made = Node(PASS, (first,), value, nonnegative=True, gate=first.gate)
         made.magnitude = first.magnitude
         return tape.note(value, made)

@@ -51,7 +51,7 @@ def scatter_reduce(
     start = held(base)
     if tape.find(base) is not None or tape.find(source) is None or reduce in ("prod", "multiply"):
         value = func(base, dim, index, source, reduce, include_self=include_self)
-        return tape.refused(func, value, "Let it reduce into a constant, and by another way than a product.", base)
+        return tape.refused(func, value, "Reduce into a constant tensor, and not by a product.", base)
 
     def apply(part: Tensor, *_: Any) -> Tensor:
         return func(start.to(part.dtype), dim, index, part, reduce, include_self=include_self)
