@@ -15,11 +15,12 @@ from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, copied, fil
 from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.module_path import ModulePath
-from rnnx_lightning.explain.node import RELEVANCE
+from rnnx_lightning.explain.node import RELEVANCE, Node
 from rnnx_lightning.explain.outputs import Target, explained_value, logits_in
 from rnnx_lightning.explain.recording import recorded
 from rnnx_lightning.explain.refusals import NothingToExplainWarning, UnexplainableError
 from rnnx_lightning.explain.rules import AlphaBeta, PixelBound, Rule, ZBox, ZPlus
+from rnnx_lightning.explain.tape import Tape
 from rnnx_lightning.explain.walk import find_exact, walk
 
 Start = Literal["logit", "positive"]
@@ -196,15 +197,16 @@ class LRP(Attributor):
 
     def _walk(
         self,
-        tape: Any,
-        inputs: Any,
+        tape: Tape,
+        inputs: list[Node],
         x: Inputs,
         logits: Any,
         explained: Tensor,
         nothing: Tensor,
         path: ModulePath,
-        top: Any,
+        top: Node,
     ) -> Explanation:
+        """Pass relevance back from `top`, the node of the explained values, to the inputs and the asked layers."""
         asked = {name: [tape.find(output) for output in outputs] for name, outputs in path.outputs.items()}
         for name, found in asked.items():
             if not found:

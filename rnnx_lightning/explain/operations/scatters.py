@@ -13,7 +13,7 @@ from rnnx_lightning.explain.operations.writes import writing
 from rnnx_lightning.explain.tape import Tape
 
 
-def gathered(tape: Tape, func: Any, base: Tensor, source: Tensor, add_up: Any) -> Tensor:
+def gathered(tape: Tape, base: Tensor, source: Tensor, add_up: Any) -> Tensor:
     """`add_up` of a source, on top of a base that may be zeros."""
     node = tape.find(source)
     if node is None:
@@ -32,7 +32,7 @@ def add_at(
     zeros = torch.zeros_like(held(base))
     if alpha != 1:
         source = tape.record(aten.mul.Scalar, (source, alpha), {})
-    return gathered(tape, func, base, source, lambda part: func(zeros.to(part.dtype), dim, index, part))
+    return gathered(tape, base, source, lambda part: func(zeros.to(part.dtype), dim, index, part))
 
 
 @records("scatter_reduce.two index_reduce.default")
@@ -73,7 +73,7 @@ def index_put(
     if not accumulate:
         return write(tape, func, base, indices, source)
     zeros = torch.zeros_like(held(base))
-    return gathered(tape, func, base, source, lambda part: func(zeros.to(part.dtype), indices, part, True))
+    return gathered(tape, base, source, lambda part: func(zeros.to(part.dtype), indices, part, True))
 
 
 write = writing(2)
