@@ -173,8 +173,8 @@ class LRP(Attributor):
     def _attempt(
         self, model: nn.Module, x: Inputs, target: Target, path: ModulePath, watched: bool
     ) -> Explanation:
-        pixels = [t for t in tensors_of(x) if t.is_floating_point()]
-        composite = self.composite.fitted(pixels[0]) if pixels else self.composite
+        pixels = [t for t in tensors_of(x) if t.is_floating_point() and t.numel()]
+        composite = self.composite.fitted(pixels) if pixels else self.composite
         examples = batch_size(x)
 
         def choose(output: Any) -> tuple[Any, Tensor]:

@@ -6,6 +6,7 @@ them. A unit j with relevance R_j gives input i a part in proportion to the cont
 
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -49,8 +50,8 @@ class Rule(ABC):
         """The total of a channel, if there is a shorter way than summing its products; else None."""
         return None
 
-    def fitted(self, inputs: Tensor) -> "Rule":
-        """The rule adapted to the explained pixels: it may take bounds from them, or warn if they do not fit."""
+    def fitted(self, inputs: Sequence[Tensor]) -> "Rule":
+        """The rule, fitted to inputs (B, ...): it may take bounds from them, or warn if they lie outside."""
         return self
 
 
@@ -205,19 +206,22 @@ class ZBox(Rule):
         elif not bool(torch.as_tensor(low < high).all()):
             raise ValueError(f"low={low} must be below high={high}")
 
-    def fitted(self, inputs: Tensor) -> "ZBox":
-        """Replaces "data" by the bounds of the inputs; warns if inputs lie outside the bounds."""
-        least, greatest = (float(bound) for bound in torch.aminmax(inputs.detach()))
+    def fitted(self, inputs: Sequence[Tensor]) -> "ZBox":
+        """Replaces "data" by the bounds of all inputs; warns if inputs lie outside the bounds."""
+        ranges = [torch.aminmax(part.detach()) for part in inputs]
+        least, greatest = min(float(low) for low, _ in ranges), max(float(high) for _, high in ranges)
         asked_low, asked_high = self._bounds
         low = least if isinstance(asked_low, str) else asked_low
         high = greatest if isinstance(asked_high, str) else asked_high
         if isinstance(asked_high, str) and not bool(torch.as_tensor(low < high).all()):
             high = low + 1  # all inputs are equal
-        outside = (inputs < low) | (inputs > high)
-        if bool(outside.any()):
+        # Bounds that differ between entries are those of the inputs whose shape they have.
+        compared = [part for part in inputs if _broadcasts(low, part) and _broadcasts(high, part)]
+        count = sum(part.numel() for part in compared)
+        if outside := sum(int(((part < low) | (part > high)).sum()) for part in compared):
             warnings.warn(
-                f"{int(outside.sum())} of {inputs.numel()} inputs lie outside the bounds [{low}, {high}] of z^B, "
-                f"so their relevance may be wrong. The inputs range from {least:g} to {greatest:g}: use these as "
+                f"{outside} of {count} inputs lie outside the bounds [{low}, {high}] of z^B, so their "
+                f"relevance may be wrong. The inputs range from {least:g} to {greatest:g}: use these as "
                 'bounds, or low="data" and high="data".',
                 PixelRangeWarning,
                 stacklevel=2,
@@ -250,6 +254,14 @@ class ZBox(Rule):
                 'ZBox with "data" can only be the rule for pixels: Composite(..., pixels=ZBox("data", "data"))'
             )
         return low, high
+
+
+def _broadcasts(bound: float | Tensor, part: Tensor) -> bool:
+    """Whether a bound has a value for each entry of an input."""
+    if not isinstance(bound, Tensor):
+        return True
+    sizes = zip(reversed(bound.shape), reversed(part.shape), strict=False)
+    return bound.dim() <= part.dim() and all(size in (1, length) for size, length in sizes)
 
 
 @dataclass(frozen=True)
