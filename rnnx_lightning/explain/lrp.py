@@ -46,7 +46,7 @@ class Explanation(NamedTuple):
 
 
 class LRP(Attributor):
-    """Layer-wise relevance propagation [BML+16], also for recurrent networks.
+    """Layer-wise relevance propagation [Bach et al., 2015], [BML+16], also for recurrent networks.
 
     `LRP()` uses z+ everywhere, `LRP(alpha=1.5, beta=0.5)` the alpha-beta rule. `LRP(rules)` uses one rule for all
     layers, or a `Composite`, which chooses a rule for each layer.

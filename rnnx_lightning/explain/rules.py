@@ -57,9 +57,10 @@ class Rule(ABC):
 
 @dataclass(frozen=True)
 class ZPlus(Rule):
-    """z+ (alpha 1, beta 0): R_i = sum_j (a_i w_ij)+ / sum_i' (a_i' w_i'j)+ * R_j [BML+16, MLB+17].
+    """z+ (alpha 1, beta 0): R_i = sum_j (a_i w_ij)+ / sum_i' (a_i' w_i'j)+ * R_j [Bach et al., 2015].
 
-    A positive bias gets its share of the relevance; a negative one is ignored.
+    Deep Taylor decomposition uses it for layers that do not read pixels [MLB+17]. A positive bias gets its share
+    of the relevance; a negative one is ignored.
 
     Examples:
         >>> import torch
@@ -76,7 +77,7 @@ class ZPlus(Rule):
 
 @dataclass(frozen=True)
 class AlphaBeta(Rule):
-    """R_i = sum_j (alpha (a_i w_ij)+ / z+_j - beta (a_i w_ij)- / z-_j) R_j, alpha - beta = 1 [BML+16].
+    """R_i = sum_j (alpha (a_i w_ij)+ / z+_j - beta (a_i w_ij)- / z-_j) R_j, alpha - beta = 1 [Bach et al., 2015].
 
     A positive bias is part of z+; a negative one is ignored. If there are no contributions to z+_j or none to
     z-_j, the others get all of R_j.
@@ -113,7 +114,7 @@ class AlphaBeta(Rule):
 
 @dataclass(frozen=True)
 class Epsilon(Rule):
-    """R_i = sum_j a_i w_ij / (z_j + epsilon sign(z_j)) R_j [BML+16]; the bias gets its share.
+    """R_i = sum_j a_i w_ij / (z_j + epsilon sign(z_j)) R_j [Bach et al., 2015]; the bias gets its share.
 
     Attributes:
         epsilon: stabiliser >= 0.

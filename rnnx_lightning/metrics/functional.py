@@ -124,7 +124,7 @@ def pixel_flipping(
     background: float = -1.0,
     seed: int = 0,
 ) -> PixelFlipping:
-    """Set patches to the background, the most relevant first, and measure the prediction [BML+16].
+    """Set patches to the background, the most relevant first, and measure the prediction [Samek et al., 2017].
 
     Args:
         model: maps (B, 1, H, W) to logits (B, K).
