@@ -4,6 +4,7 @@ A rule declares which products of inputs and weights count as contributions, and
 them. A unit j with relevance R_j gives input i a part in proportion to the contribution of i.
 """
 
+import math
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -103,7 +104,7 @@ class AlphaBeta(Rule):
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        if abs(self.alpha - self.beta - 1) > 1e-9 or self.beta < 0:
+        if not (abs(self.alpha - self.beta - 1) <= 1e-9 and self.beta >= 0):  # NaN is refused, too
             raise ValueError(f"alpha={self.alpha}, beta={self.beta}: alpha - beta must be 1 and beta >= 0")
 
     @cached_property
@@ -112,12 +113,20 @@ class AlphaBeta(Rule):
         return TwoSided(self.alpha, self.beta) if self.beta else PROPORTIONAL
 
 
+def _check_not_negative(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}={value} must be at least 0 and finite")
+
+
 @dataclass(frozen=True)
 class Epsilon(Rule):
     """R_i = sum_j a_i w_ij / (z_j + epsilon sign(z_j)) R_j [Bach et al., 2015]; the bias gets its share.
 
     Attributes:
         epsilon: stabiliser >= 0.
+
+    Raises:
+        ValueError: epsilon is negative or not finite.
 
     Examples:
         >>> import torch
@@ -130,6 +139,9 @@ class Epsilon(Rule):
     """
 
     epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check_not_negative("epsilon", self.epsilon)
 
     @cached_property
     def sharing(self) -> Sharing:
@@ -146,6 +158,9 @@ class Gamma(Rule):
     Attributes:
         gamma: how much contributions with the sign of the net input are favoured, >= 0.
 
+    Raises:
+        ValueError: gamma is negative or not finite.
+
     Examples:
         >>> import torch
         >>> from torch import nn
@@ -157,6 +172,9 @@ class Gamma(Rule):
     """
 
     gamma: float = 0.25
+
+    def __post_init__(self) -> None:
+        _check_not_negative("gamma", self.gamma)
 
     @cached_property
     def sharing(self) -> Sharing:
