@@ -76,7 +76,7 @@ class GradientMethod(Attributor):
         hooks: list[RemovableHandle] = []
         try:
             if self.gates == "constant":
-                hooks += hold_gates_constant(nodes, leaves[0])
+                hooks += hold_gates_constant(nodes, leaves)
             hooks += self._change_backward(nodes)
             several = len(leaves) > 1 or None  # an input that does not affect the output gets gradient 0
             gradients = torch.autograd.grad(
