@@ -103,6 +103,13 @@ class LRP(Attributor):
         self.create_graph = create_graph
         self._steps: int | None = None
 
+    def fitted(self, x: Inputs) -> "LRP":
+        """A copy whose bounds of pixels are those of the whole input."""
+        fitted = copy(self)
+        pixels = [t for t in tensors_of(x) if t.is_floating_point() and t.numel()]
+        fitted.composite = self.composite.fitted(pixels) if pixels else self.composite
+        return fitted
+
     def in_segments(self, steps: int) -> "LRP":
         """A copy that has the values of so many time steps of a fused recurrent layer in memory at a time.
 
@@ -173,9 +180,7 @@ class LRP(Attributor):
     def _attempt(
         self, model: nn.Module, x: Inputs, target: Target, path: ModulePath, watched: bool
     ) -> Explanation:
-        pixels = [t for t in tensors_of(x) if t.is_floating_point() and t.numel()]
-        composite = self.composite.fitted(pixels) if pixels else self.composite
-        examples = batch_size(x)
+        composite, examples = self.fitted(x).composite, batch_size(x)
 
         def choose(output: Any) -> tuple[Any, Tensor]:
             return logits_in(output), explained_value(output, examples, target)[0]
