@@ -1,4 +1,4 @@
-"""The Deep family: an input part, a two-layer ReLU recurrence, and an output part (thesis, section 2)."""
+"""The Deep family: an input part, a two-layer ReLU recurrence, and an output part [Cho18]."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The LSTM family: an input part, a gated cell, and a linear output (thesis, section 2)."""
+"""The LSTM family: an input part, a gated cell, and a linear output [Cho18]."""
 
 from typing import Any
 

@@ -22,7 +22,7 @@ def sample_relevance(relevance: Tensor, samples: int) -> Tensor:
 
 
 def majority_cosine_similarity(relevance: Tensor, majority: Tensor) -> Tensor:
-    """cos(m, v) = m.v / (|m| |v|), v the relevance of each sample, 0 where |v| = 0 (thesis, section 4).
+    """cos(m, v) = m.v / (|m| |v|), v the relevance of each sample, 0 where |v| = 0 [Cho18].
 
     Args:
         relevance: (B, 1, H, S * W).
