@@ -236,7 +236,7 @@ class _NoTips(logging.Filter):
         return "Tip:" not in record.getMessage()
 
 
-def run(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Run a command: `arguments` are its name and its options."""
     # Lightning's warnings about torch; about folders of other runs, whose files we never overwrite (`runs`); and
     # about our loader, whose order `PredictionTable` knows.
