@@ -1,6 +1,6 @@
-# make fit: train ConvDeep on MNIST. make test: pass the tests. make bench: measure speed, beside the peers.
-# make docs: the pages of docs/, into site/. make results: the pages that are made of numbers.
-# All install what they need into .venv.
+# make fit: train ConvDeep on MNIST. make test: run the tests. make lint: check style and types.
+# make bench: measure speed, next to other packages. make docs: build the pages of docs/ into site/.
+# make results: generate the pages that are made of numbers. All install what they need into .venv.
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt

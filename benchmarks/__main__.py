@@ -70,7 +70,7 @@ def _show(console: Console, part: str, rows: list[dict[str, Any]]) -> None:
 def _processor() -> str:
     """The processor's name and the widest instructions that torch uses of it."""
     name = platform.processor() or platform.machine()
-    described = Path("/proc/cpuinfo")  # on Linux `platform` knows the architecture alone
+    described = Path("/proc/cpuinfo")  # on Linux `platform` knows only the architecture
     if described.exists():
         models = [line.partition(": ")[2] for line in described.read_text().splitlines() if "model name" in line]
         name = next(iter(models), name)

@@ -44,7 +44,7 @@ def _seconds(*command: str) -> float:
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """One row a wait: the best of three, as the files are warm then."""
+    """One row for each wait: the best of three, because the files are then in memory."""
     config = str(ROOT / "configs" / "quick.yaml")
     commands = {
         "rnnx --help": ("-m", "rnnx_lightning", "--help"),

@@ -31,8 +31,6 @@ from rnnx_lightning.schedule import adam
 NETWORKS = ("Deep", "ConvDeep", "RLSTM", "Evidence", "ConvEvidence")
 PUBLISHED_STEPS = 100 * 48_000 // 50  # 100 epochs of batch 50
 OWN_BATCH = 100
-GOALS = {"bare": 0.95, "plain": 5.0}
-PLAIN_GOAL_GPU = 20.0
 
 
 def made_up_data(**arguments: Any) -> MajoritySequences:
@@ -113,7 +111,7 @@ class PlainSequences(Dataset):
 class PlainDropout(nn.Dropout):
     """Dropouts for sequences, drawn for each step by torch's own, one after the other.
 
-    It is no stationary one, but says so: what steps bring to the cell is then computed in one product.
+    It calls itself stationary, although it is not, so that `CellNetwork` computes the drive of all steps at once.
     """
 
     stationary = True

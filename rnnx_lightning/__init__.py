@@ -8,7 +8,7 @@ __all__ = ["LRP", "Captum", "DeepTaylor", "GuidedBackprop", "Sensitivity", "__ve
 
 
 def __getattr__(name: str) -> Any:
-    """The most used methods, also from here; torch is imported for them alone."""
+    """The most used methods can be imported from here, too; only then is torch imported."""
     if name in __all__:
         from rnnx_lightning import explain
 

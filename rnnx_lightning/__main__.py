@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 
 from rnnx_lightning import __version__
@@ -53,20 +54,13 @@ def main(arguments: list[str] | None = None) -> None:
     sys.path.append(os.getcwd())  # the user's own networks and methods are found here
     try:
         with importing():
-            if command == "explain":
-                from rnnx_lightning.commands.explain import main as run
-            elif command == "view":
-                from rnnx_lightning.commands.view import main as run
-            elif command == "compare":
-                from rnnx_lightning.commands.compare import main as run
-            elif command == "doctor":
-                from rnnx_lightning.commands.doctor import main as run
-            else:
-                from rnnx_lightning.cli import run
+            module = import_module(
+                f"rnnx_lightning.commands.{command}" if command in OWN else "rnnx_lightning.cli"
+            )
         look_for_no_driver()
         with denormals_flushed():
             rest = named_configs(rest)
-            run(rest if command in OWN else [command, *rest])
+            module.main(rest if command in OWN else [command, *rest])
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Classifiers and their data, rebuilt from a checkpoint alone; nothing in it is unpickled as code."""
+"""Classifiers and their data, rebuilt from a checkpoint; code in it is never run."""
 
 import os
 import pkgutil
@@ -77,9 +77,9 @@ def check_same_network(path: str | Path, configured: dict[str, Any]) -> None:
 
     if described(saved) != described(configured):
         raise CheckpointError(
-            f"{path} holds another network than the configuration asks for:\n  checkpoint:    {described(saved)}\n"
-            f"  configuration: {described(configured)}\nUse the config that the checkpoint was trained with "
-            "(config.yaml in its run's folder)."
+            f"{path} holds another network, not the one that the configuration asks for:\n"
+            f"  checkpoint:    {described(saved)}\n  configuration: {described(configured)}\n"
+            "Use the config that the checkpoint was trained with (config.yaml in its run's folder)."
         )
 
 
@@ -97,7 +97,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint with `weights_only=True`.
 
     Raises:
-        CheckpointError: it is not there, damaged, holds code, or is no rnnx checkpoint.
+        CheckpointError: it does not exist, is damaged, holds code, or was not written by rnnx.
     """
     path = Path(path)
     if not path.is_file():
@@ -111,10 +111,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{path} is damaged or no checkpoint: {[*str(error).splitlines(), type(error).__name__][0]}"
+            f"{path} is damaged or not a checkpoint: {[*str(error).splitlines(), type(error).__name__][0]}"
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise CheckpointError(f"{path} is no checkpoint of rnnx: it has no state_dict")
+        raise CheckpointError(f"{path} is not a checkpoint of rnnx: it has no state_dict")
     return checkpoint
 
 

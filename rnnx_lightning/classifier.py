@@ -39,7 +39,7 @@ from rnnx_lightning.schedule import (
 def rejection_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     """Cross-entropy over the logits and one constant 0, a "none of these" class that is never the target.
 
-    It pushes the true logit above 0, so that there is positive relevance to explain (thesis, section 2).
+    It pushes the true logit above 0, so that there is positive relevance to explain [Cho18].
 
     Args:
         logits: (B, K).

@@ -99,7 +99,7 @@ class RnnxCLI(LightningCLI):
         self.config = parse(parser, args, parsers[args[0]])
         seed = self.config[self.config["subcommand"]].get("seed_everything")
         if isinstance(seed, int) and not isinstance(seed, bool) and not 0 <= seed < 2**32:
-            raise ValueError(f"seed_everything={seed} must be between 0 and {2**32 - 1}")
+            raise ValueError(f"seed_everything={seed} must lie between 0 and {2**32 - 1}")
 
     def _parse_ckpt_path(self) -> None:
         """Find the checkpoint for `--ckpt_path last`; refuse a damaged one, and one of another network.
@@ -236,7 +236,7 @@ class _NoTips(logging.Filter):
         return "Tip:" not in record.getMessage()
 
 
-def run(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """Run a command: `arguments` are its name and its options."""
     # Lightning's warnings about torch; about folders of other runs, whose files we never overwrite (`runs`); and
     # about our loader, whose order `PredictionTable` knows.

@@ -84,7 +84,7 @@ class ScoredMethods:
     def __init__(self, methods: Mapping[str, Attributor], scores: Mapping[str, Metric]) -> None:
         self.methods = methods
         self._needs = {name: _needs(name, score) for name, score in scores.items()}
-        self._sent = any("explained" in _parameters(score) for score in scores.values())
+        self._needs_logit = any("explained" in _parameters(score) for score in scores.values())
         self.metrics = {
             name: {
                 method: score.clone()
@@ -110,7 +110,7 @@ class ScoredMethods:
         known: dict[str, Any] = {"image": image, "label": label, "network": network}
         if majority is not None:
             known["majority"] = majority
-        logit = _logit(network, image, label) if self._sent else None
+        logit = _logit(network, image, label) if self._needs_logit else None
         values: dict[str, dict[str, Tensor]] = {}
         for score, metrics in self.metrics.items():
             for name, metric in metrics.items():

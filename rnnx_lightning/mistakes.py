@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 # Where a value could be of several types, jsonargparse reports on each of them; these lines do not help.
-AROUND = (
+UNHELPFUL = (
     "Does not validate against",
     "Subtypes:",
     "Errors:",
@@ -70,7 +70,7 @@ def _message(said: str, parser: "ArgumentParser", arguments: list[str]) -> str:
         if {old, f"--{old}", CALLBACKS + old}.intersection(words) and f"--{old}" not in options
     ]
     if not lines:
-        told = [line for line in said.splitlines() if line.strip() and not line.strip(" -").startswith(AROUND)]
+        told = [line for line in said.splitlines() if line.strip() and not line.strip(" -").startswith(UNHELPFUL)]
         lines = [_of_class(line) for line in dict.fromkeys(told)] + _nearest(words, options)
     if files := _configs(arguments):
         lines.append(f"config files, in this order: {', '.join(files)}")

@@ -232,7 +232,7 @@ def test_apples_gpu_is_not_chosen_unasked(tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cli.MPSAccelerator, "is_available", staticmethod(lambda: True))
-    cli.run(["fit", *QUICK, "--trainer.fast_dev_run=1"])
+    cli.main(["fit", *QUICK, "--trainer.fast_dev_run=1"])
     assert "--trainer.accelerator mps" in capsys.readouterr().out
 
 

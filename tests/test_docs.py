@@ -11,7 +11,7 @@ import yaml
 from paths import ROOT
 from torch import nn
 
-from rnnx_lightning import explain
+from rnnx_lightning import architectures, explain, metrics
 
 PAGE = (ROOT / "docs" / "explaining.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
@@ -105,6 +105,29 @@ def test_an_operation_of_ones_own(own_files, monkeypatch):
     torch.testing.assert_close(method(Shrinking(lambda z: shrink(z, 0.2)), x, 1), method(known, x, 1))
 
 
+def test_a_move_of_ones_own():
+    from rnnx_lightning.explain.operations import by_gradient, moving
+
+    @torch.library.custom_op("mine::reversed", mutates_args=())
+    def reverse(x: torch.Tensor) -> torch.Tensor:
+        return x.flip(-1)
+
+    reverse.register_autograd(lambda context, gradient: gradient.flip(-1))
+    explain.register(torch.ops.mine.reversed.default, moving(by_gradient))
+    network = nn.Sequential(nn.Linear(5, 7), nn.ReLU(), nn.Linear(7, 3)).double()
+    x = torch.randn(4, 5, dtype=torch.float64)
+
+    def mirrored(z):
+        return network[2](reverse(network[1](network[0](z))))
+
+    class Mirrored(nn.Module):
+        forward = staticmethod(mirrored)
+
+    relevance = explain.LRP(explain.Epsilon(0.01))(Mirrored(), x, 1)
+    network[2].weight.data = network[2].weight.data.flip(1)
+    torch.testing.assert_close(relevance, explain.LRP(explain.Epsilon(0.01))(network, x, 1))
+
+
 def test_the_page_of_operations_is_what_is_known():
     page = importlib.import_module("rnnx_lightning.explain.operations.__main__").page()
     assert (ROOT / "docs" / "operations.md").read_text() == page, "python -m rnnx_lightning.explain.operations"
@@ -193,6 +216,12 @@ def test_every_public_method_is_documented():
     for name in explain.__all__:
         if isinstance(getattr(explain, name), type) and issubclass(getattr(explain, name), explain.Attributor):
             assert name == "Attributor" or name in PAGE
+
+
+@pytest.mark.parametrize("package", [explain, metrics, architectures])
+def test_every_public_name_is_in_the_reference(package):
+    page = (ROOT / "docs" / "api.md").read_text()
+    assert {name for name in package.__all__ if f"::: {package.__name__}.{name}\n" not in page} == set()
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/explaining.md", "docs/extending.md"])

@@ -1,8 +1,10 @@
 """What travels with the package."""
 
+import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 
 import pytest
@@ -93,6 +95,13 @@ def test_doctor_says_what_there_is(rnnx, tmp_path):
     assert "fetched when first used: train-images-idx3-ubyte" in rows["mnist"]
     assert "complete" in rows["digits"]
     assert "All required packages are installed" in done.stdout
+
+
+def test_doctor_looks_for_all_dependencies():
+    from rnnx_lightning.commands import doctor
+
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert sorted(doctor.NEEDED) == sorted(re.match(r"[\w-]+", line)[0] for line in asked)
 
 
 def test_doctor_fails_where_something_is_missing(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Variants of the evidence network, for the study alone: what carries the effect, and what would help."""
+"""Variants of the evidence network, only for the study: what carries the effect, and what would help."""
 
 from typing import Any
 
@@ -48,8 +48,8 @@ class VariantCell(nn.Module):
             gate k_t; "told", the same with k_t = 0 at the first step of each sample, which it is told.
         units: width of the memory, with a linear output after it; 0: one a class, and no output.
         sign: "free" or "positive" weights of that output.
-        gate: "memory", sees z and all of m; "own", z and its own unit of m; "input", z alone; "evidence", its
-            own evidence alone (`tied`); "none".
+        gate: "memory", sees z and all of m; "own", z and its own unit of m; "input", only z; "evidence", only
+            its own evidence (`tied`); "none".
         forget: "none"; "gate": m_t = f_t m_{t-1} + ..., f_t seeing z and m.
         tied: how steeply the gate opens with its own evidence; 0: it does not see it.
         huber: evidence a becomes min(a / huber, 1) a; 0: a.
@@ -140,7 +140,7 @@ class VariantCell(nn.Module):
             )
 
     def drive(self, features: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """(..., inputs) to what a step alone brings."""
+        """(..., inputs) to what one step contributes."""
         if self.inner == "rlstm":
             return self.inner_cell.drive(features)
         driven = self.window_input(features)

@@ -1,4 +1,4 @@
-"""The Deep family: an input part, a two-layer ReLU recurrence, and an output part (thesis, section 2)."""
+"""The Deep family: an input part, a two-layer ReLU recurrence, and an output part [Cho18]."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ class Shallow(CellNetwork):
 
 
 class DeepFamily(CellNetwork):
-    """An input part, the deep recurrence, and an output part with one hidden layer.
+    """The base class of the Deep family: an input part, the deep recurrence, and an output part of two layers.
 
     Args:
         front: the input part, (N, 1, rows, columns) to (N, features).

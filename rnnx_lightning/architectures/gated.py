@@ -1,4 +1,4 @@
-"""The LSTM family: an input part, a gated cell, and a linear output (thesis, section 2)."""
+"""The LSTM family: an input part, a gated cell, and a linear output [Cho18]."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ from rnnx_lightning.architectures.fronts import conv_front, linear_front
 from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear
 
 
-class _GatedFamily(CellNetwork):
-    """Front, dropout, gated cell, linear output.
+class GatedFamily(CellNetwork):
+    """The base class of the LSTM family: an input part, dropout, a gated cell, and a linear output.
 
     Args:
         columns: pixel columns a time step.
@@ -49,18 +49,18 @@ class _GatedFamily(CellNetwork):
         return outputs[-1]
 
 
-class RLSTM(_GatedFamily):
+class RLSTM(GatedFamily):
     """LSTM with a ReLU candidate and no tanh on the cell output. 145,576 parameters with the published sizes."""
 
 
-class ConvRLSTM(_GatedFamily):
+class ConvRLSTM(GatedFamily):
     """Two convolutions on each step, then an R-LSTM cell. 152,120 parameters with the published sizes.
 
     Args:
         columns: pixel columns a time step.
         features: width of the input part.
         units: width of the cell.
-        **options: as of `RLSTM`.
+        **options: as of `GatedFamily`.
     """
 
     convolutional = True
@@ -69,19 +69,19 @@ class ConvRLSTM(_GatedFamily):
         super().__init__(columns, features, units, **options)
 
 
-class RGRU(_GatedFamily):
+class RGRU(GatedFamily):
     """GRU whose candidate is ReLU. 121,888 parameters with the sizes of `RLSTM`."""
 
     cell_class = GRUCell
 
 
-class LSTM(_GatedFamily):
+class LSTM(GatedFamily):
     """Baseline with an ordinary tanh LSTM cell [HS97]. 145,648 parameters with the sizes of `RLSTM`."""
 
     tanh = True
 
 
-class GRU(_GatedFamily):
+class GRU(GatedFamily):
     """Baseline with an ordinary tanh GRU cell. 122,032 parameters with the sizes of `RLSTM`."""
 
     cell_class = GRUCell

@@ -41,7 +41,7 @@ def bias_free_conv(inputs: int, outputs: int, size: int) -> nn.Conv2d:
 
 
 def initialise(layer: LayerT, fan_in: int) -> LayerT:
-    """Draw the weights as the thesis does: truncated normal, std 1 / sqrt(fan_in)."""
+    """Draw the weights as in [Cho18]: truncated normal, std 1 / sqrt(fan_in)."""
     std = 1 / math.sqrt(fan_in)
     nn.init.trunc_normal_(layer.weight, std=std, a=-2 * std, b=2 * std)
     return layer
@@ -67,7 +67,7 @@ class SequenceDropout(nn.Module):
     def __init__(self, p: float = 0.2, stationary: bool = False, times: int = 1) -> None:
         super().__init__()
         if not 0 <= p < 1:
-            raise ValueError(f"dropout={p} must lie in [0, 1)")
+            raise ValueError(f"dropout={p} must be at least 0 and below 1")
         self.p = p
         self.stationary = stationary
         self.times = times

@@ -54,5 +54,5 @@ class FiniteLoss(Callback):
             raise NonFiniteLossError(
                 f"the loss became NaN or infinite at step {bad[0]} (epoch {trainer.current_epoch + 1}); the "
                 f"last good checkpoint is in {last_checkpoint(trainer).parent}. Lower optimizer.lr, or "
-                "look for it with --trainer.detect_anomaly=true."
+                "look for the cause with --trainer.detect_anomaly=true."
             )

@@ -27,14 +27,15 @@ class BestAndLast(ModelCheckpoint):
 
     @property
     def state_key(self) -> str:
-        """Only what is monitored: when a run is resumed with another interval, the best score is still known."""
+        """Only what is monitored, so that a run resumed with another interval still knows its best score."""
         return f"{type(self).__qualname__}({self.mode} {self.monitor})"
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Keep checkpoints within an epoch. Lightning waits for a monitored score; `last.ckpt` does not."""
-        # Private: when `train_time_interval` last asked for a checkpoint, on which all ranks agree. No hook tells.
+        # `_last_time_checked` is private, but no hook says when `train_time_interval` asks for a checkpoint. All
+        # ranks agree on it.
         checked = self._last_time_checked
         super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         step = trainer.global_step

@@ -101,7 +101,7 @@ class GracefulStop(Callback):
 
 def _epoch_ends_or_validation_follows(trainer: Trainer) -> bool:
     """Whether the epoch ends, or Lightning will validate, after the current training batch."""
-    # Private: Lightning decides this in a method of its loop, and has no public way to ask. A copy of its rules
+    # Lightning decides this in a private method of its loop, and has no public way to ask. A copy of its rules
     # (intervals by batch, by epoch and by clock) would have to change whenever they do.
     loop = trainer.fit_loop
     assert loop._data_fetcher is not None  # there was a batch

@@ -17,7 +17,11 @@ from rnnx_lightning import __version__
 from rnnx_lightning.data.images import DATASETS, default_data_dir, missing_files
 from rnnx_lightning.mistakes import parse
 
-NEEDED = ("torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "matplotlib", "safetensors")
+NEEDED = (  # the dependencies in pyproject.toml
+    "torch", "torchvision", "lightning", "torchmetrics", "jsonargparse", "docstring-parser", "tensorboard", "rich",
+    "matplotlib", "scikit-learn", "pandas", "tabulate", "scipy", "joblib", "jinja2", "pillow", "safetensors",
+    "vl-convert-python",
+)  # fmt: skip
 OPTIONAL = {
     "captum": "captum's methods",
     "zennit": "tests and benchmarks",
@@ -55,13 +59,11 @@ def findings() -> Iterator[Row]:
 
 
 def _version(name: str) -> str | None:
-    """The version of a package; None if it cannot be imported."""
-    if importlib.util.find_spec(name) is None:
-        return None
+    """The version of a package; None if it is not installed."""
     try:
         return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "version unknown"
+    except importlib.metadata.PackageNotFoundError:  # such as mlflow, of the package mlflow-skinny
+        return None if importlib.util.find_spec(name) is None else "version unknown"
 
 
 def main(arguments: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""The results of the thesis: means over ten folds, read off its plots to about +-0.002, and its findings."""
+"""The results of [Cho18]: means over ten folds, read off its plots to about +-0.002, and its findings."""
 
 from typing import NamedTuple
 

@@ -89,7 +89,7 @@ class MajoritySequences(L.LightningDataModule):
         if margin < 0:
             raise ValueError(f"margin={margin} must be at least 0")
         if sampling not in get_args(Sampling):
-            raise ValueError(f"sampling={sampling!r} must be one of {', '.join(get_args(Sampling))}")
+            raise ValueError(f"sampling={sampling!r}: choose from {', '.join(get_args(Sampling))}")
         self.sample_width = IMAGE_SIZE + margin
         width = samples * self.sample_width
         if columns < 1 or width % columns:

@@ -2,8 +2,7 @@
 
 A sequence shows `samples` images side by side. `majority_size` of them are of one class, the label; the others
 are of other classes, each with fewer images than the majority. One sequence is planned for every image of a
-split (thesis, section on the MAJ problem). A plan only has indices; pixels are gathered later, on the device
-that trains.
+split [Cho18]. A plan only has indices; pixels are gathered later, on the device that trains.
 """
 
 from typing import NamedTuple

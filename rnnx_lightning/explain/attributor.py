@@ -56,6 +56,10 @@ class Attributor(ABC):
         """A network of tokens, as one of vectors."""
         return WithVectors(model, x)
 
+    def fitted(self, x: Inputs) -> "Attributor":
+        """A copy that explains parts of `x` as it explains the whole, see `InChunks`."""
+        return self
+
     def in_segments(self, steps: int) -> "Attributor":
         """A copy that needs less memory for long sequences, see `InChunks`.
 

@@ -90,7 +90,7 @@ class SmoothGrad(Attributor):
     def __init__(
         self, method: Attributor | None = None, samples: int = 16, noise: float = 0.2, seed: int = 0
     ) -> None:
-        if samples < 1 or noise < 0:
+        if samples < 1 or not noise >= 0:
             raise ValueError(f"samples={samples} must be at least 1 and noise={noise} at least 0")
         self.method = method or Sensitivity()
         self.samples = samples

@@ -18,4 +18,5 @@ class Channel(IntEnum):
     COUNT = 4  # the number of contributions
 
 
+# By channel: the one that its contributions belong to after a change of sign.
 FLIPPED = (Channel.NET, Channel.NEGATIVE, Channel.POSITIVE, Channel.CONSTANT, Channel.COUNT)

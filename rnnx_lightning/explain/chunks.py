@@ -12,6 +12,8 @@ from rnnx_lightning.explain.outputs import explained_value
 class InChunks(Attributor):
     """Another method, on a part of the batch or of the sequence at a time: the same relevance with less memory.
 
+    Methods that draw random numbers (`SmoothGrad`, `Random`) draw the same ones for each part.
+
     Args:
         method: any attributor.
         examples: at a time; None: all. Inputs of any structure are divided, and further arguments that hold one
@@ -49,7 +51,7 @@ class InChunks(Attributor):
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         if self.examples is None:
             return self.method(model, x, target)
-        batch, parts = batch_size(x), []
+        batch, parts, method = batch_size(x), [], self.method.fitted(x)
         arguments = model.arguments if isinstance(model, Bound) else {}
         if isinstance(target, list):
             target = torch.as_tensor(target, device=tensors_of(x)[0].device)
@@ -61,7 +63,7 @@ class InChunks(Attributor):
             chosen = resolve_target(bound, part, None) if chosen is None else chosen
             if start == 0 and not (isinstance(x, Tensor) and not arguments):
                 _check(model, x, target, bound, part, chosen)
-            parts.append(self.method(bound, part, chosen))
+            parts.append(method(bound, part, chosen))
         return joined(parts, x, batch)
 
 
@@ -86,7 +88,7 @@ def _check(model: nn.Module, x: Inputs, target: Target, bound: Bound, part: Inpu
 
 
 _UNCLEAR = (
-    "examples: the batch cannot be divided, as its first examples alone give another output. Tensors (B, ...) "
-    "and (layers, B, H) are divided; perhaps one does not hold examples, such as a mask of B time steps. "
-    "Choose another batch size, or explain parts of the batch yourself."
+    "examples: the batch cannot be divided, because its first examples give another output without the rest. "
+    "Tensors (B, ...) and (layers, B, H) are divided; perhaps one does not hold examples, such as a mask of B "
+    "time steps. Choose another batch size, or explain parts of the batch yourself."
 )

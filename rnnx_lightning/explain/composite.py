@@ -1,6 +1,6 @@
 """Composites: which layer gets which rule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Literal, get_args
@@ -100,8 +100,8 @@ class Composite:
         """Whether rules depend on the layer."""
         return bool(self.by_type or self.by_name)
 
-    def fitted(self, inputs: Tensor) -> "Composite":
-        """The composite with its rule for pixels adapted to these inputs."""
+    def fitted(self, inputs: Sequence[Tensor]) -> "Composite":
+        """The composite with its rule for pixels adapted to these inputs, each (B, ...)."""
         return self if self.pixels is None else replace(self, pixels=self.pixels.fitted(inputs))
 
     def check(self, model: nn.Module) -> None:

@@ -41,10 +41,10 @@ def is_hard_sigmoid(node: Node, low: float | None, high: float | None) -> bool:
 
 
 def _sources(node: Node) -> list[Node]:
-    """What each entry is computed from, if it is computed from the same entries of other values alone."""
+    """What each entry is computed from, if it is computed only from the same entries of other values."""
     if node.row is LINEAR:
-        alone = len(node.call.maps) == 1 and node.call.maps[0].layer.operation is IDENTITY
-        sources = node.sources if alone else ()
+        unchanged = len(node.call.maps) == 1 and node.call.maps[0].layer.operation is IDENTITY
+        sources = node.sources if unchanged else ()
     else:
         sources = node.sources if node.row in (PASS, RELU, SCALE, SUM) else ()
     known = [source for source in sources if source is not None]
@@ -61,7 +61,7 @@ def _reached(node: Node) -> list[Node]:
 
 
 def _vanishes(node: Node, x: Node) -> bool | None:
-    """Whether a function of x is 0 where x is 0, as far as one sees; None: it is not a function of x alone."""
+    """Whether a function of x is 0 where x is 0, as far as can be seen; None: it depends on more than x."""
     ahead, seen, vanishes = [node], 0, True
     while ahead:
         each = ahead.pop()

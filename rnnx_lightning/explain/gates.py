@@ -1,6 +1,6 @@
 """Gates as constants: no gradient flows through a sigmoid whose output scales a signal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -40,8 +40,8 @@ _FUSED = {"CudnnRnn", "MiopenRnn", "MkldnnRnnLayer", "ThnnFusedLstmCell", "ThnnF
 _FUSED_LSTM = 2  # the mode of a fused recurrent layer: ReLU, tanh, LSTM, GRU
 
 
-def hold_gates_constant(nodes: list[Any], x: Tensor) -> list[RemovableHandle]:
-    """Make the backward pass to `x` treat gates as constants.
+def hold_gates_constant(nodes: list[Any], leaves: Sequence[Tensor]) -> list[RemovableHandle]:
+    """Make the backward pass to the explained inputs treat gates as constants.
 
     A gate is the output of a sigmoid, or an elementwise affine function of gates, that scales a signal: in
     `gate * signal`, `torch.lerp`, a matrix product or GLU. It may also scale a constant tensor, as a forget gate
@@ -50,7 +50,7 @@ def hold_gates_constant(nodes: list[Any], x: Tensor) -> list[RemovableHandle]:
 
     Args:
         nodes: the `operations` of the explained value.
-        x: the explained input, a leaf of their graph.
+        leaves: the explained inputs, leaves of their graph.
 
     Returns:
         The hooks, to be removed after the backward pass.
@@ -60,10 +60,11 @@ def hold_gates_constant(nodes: list[Any], x: Tensor) -> list[RemovableHandle]:
             code or a custom autograd function, or in one tensor with signals.
     """
     made: dict[int, _Made] = {id(None): _Made.CONSTANTS}
+    explained = set(map(id, leaves))
     hooks: list[RemovableHandle] = []
     for node in nodes:
         inputs = [made[id(before)] for before, _ in node.next_functions]
-        if getattr(node, "variable", None) is x:
+        if id(getattr(node, "variable", None)) in explained:
             made[id(node)] = _Made.SIGNALS
         elif max(inputs, default=_Made.CONSTANTS) is _Made.CONSTANTS:
             made[id(node)] = _Made.CONSTANTS

@@ -36,7 +36,7 @@ class GradientMethod(Attributor):
 
     def __init__(self, gates: Gates = "free", *, create_graph: bool = False) -> None:
         if gates not in get_args(Gates):
-            raise ValueError(f"gates={gates!r} must be one of {', '.join(map(repr, get_args(Gates)))}")
+            raise ValueError(f"gates={gates!r}: choose from {', '.join(get_args(Gates))}")
         self.gates = gates
         self.create_graph = create_graph
 
@@ -70,13 +70,13 @@ class GradientMethod(Attributor):
         if not value.requires_grad:
             raise UnexplainableError(
                 "The model's output has no gradient by its input: it is computed under torch.no_grad, detached, "
-                "or made of comparisons or whole numbers alone. Compute it with gradients, or explain by LRP."
+                "or made only of comparisons or whole numbers. Compute it with gradients, or explain by LRP."
             )
         nodes = operations(value) if self._looks_at_graph else []
         hooks: list[RemovableHandle] = []
         try:
             if self.gates == "constant":
-                hooks += hold_gates_constant(nodes, leaves[0])
+                hooks += hold_gates_constant(nodes, leaves)
             hooks += self._change_backward(nodes)
             several = len(leaves) > 1 or None  # an input that does not affect the output gets gradient 0
             gradients = torch.autograd.grad(

@@ -46,7 +46,7 @@ def full_precision() -> Iterator[None]:
     """Compute products of float32 numbers in float32.
 
     On newer GPUs, torch rounds the factors of a convolution to 10 bits of mantissa (TF32), unless told not to.
-    That does a decision no harm, but relevance is a difference of larger shares, where the errors remain.
+    This hardly changes a decision. But relevance is a difference of larger shares, and the errors remain in it.
     """
     backends = cast(Any, torch.backends)  # some of its settings are unknown to type checkers
     cuda, cudnn, onednn = backends.cuda, backends.cudnn, backends.mkldnn

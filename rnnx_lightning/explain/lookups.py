@@ -43,8 +43,8 @@ class Lookups(TorchFunctionMode):
     """A context that finds the lookups of tokens, or replaces what they return.
 
     Args:
-        tokens: those of the input.
-        vectors: what the lookups return, in order; None: what they find.
+        tokens: the tokens of the input.
+        vectors: what the lookups return, in order; None: they return what they find.
         baseline: a token; None: its vectors are zero.
     """
 
@@ -88,7 +88,8 @@ class Lookups(TorchFunctionMode):
             else:
                 start = lookup(tokens.masked_fill(positions >= 0, self._baseline)).detach()
             self.found.append(Lookup(value, positions, start))
-            # What depends on it can be told from a table; it may be overwritten.
+            # It requires a gradient, so that `_chooses` can tell what depends on it from a constant table. It is a
+            # clone, because a leaf of the graph must not be overwritten.
             return value.detach().requires_grad_().clone()
         given = next(self._vectors, None)
         if given is None:

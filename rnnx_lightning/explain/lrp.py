@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,12 @@ from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, copied, fil
 from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.module_path import ModulePath
-from rnnx_lightning.explain.node import RELEVANCE
+from rnnx_lightning.explain.node import RELEVANCE, Node
 from rnnx_lightning.explain.outputs import Target, explained_value, logits_in
 from rnnx_lightning.explain.recording import recorded
 from rnnx_lightning.explain.refusals import NothingToExplainWarning, UnexplainableError
 from rnnx_lightning.explain.rules import AlphaBeta, PixelBound, Rule, ZBox, ZPlus
+from rnnx_lightning.explain.tape import Tape
 from rnnx_lightning.explain.walk import find_exact, walk
 
 Start = Literal["logit", "positive"]
@@ -45,7 +46,7 @@ class Explanation(NamedTuple):
 
 
 class LRP(Attributor):
-    """Layer-wise relevance propagation [BML+16], also for recurrent networks.
+    """Layer-wise relevance propagation [Bach et al., 2015], [BML+16], also for recurrent networks.
 
     `LRP()` uses z+ everywhere, `LRP(alpha=1.5, beta=0.5)` the alpha-beta rule. `LRP(rules)` uses one rule for all
     layers, or a `Composite`, which chooses a rule for each layer.
@@ -94,13 +95,20 @@ class LRP(Attributor):
             if alpha is None or beta is None:
                 raise ValueError("alpha and beta belong together: give both")
             rules = AlphaBeta(alpha, beta)
-        if start not in (None, "logit", "positive"):
-            raise ValueError(f'start={start!r}: choose "logit" or "positive"')
+        if start is not None and start not in get_args(Start):
+            raise ValueError(f"start={start!r}: choose from {', '.join(get_args(Start))}")
         rules = rules if rules is not None else ZPlus()
         self.composite = rules if isinstance(rules, Composite) else Composite(rules)
         self.start = start or ("logit" if self.composite.default.sharing.signed else "positive")
         self.create_graph = create_graph
         self._steps: int | None = None
+
+    def fitted(self, x: Inputs) -> "LRP":
+        """A copy whose bounds of pixels are those of the whole input."""
+        fitted = copy(self)
+        pixels = [t for t in tensors_of(x) if t.is_floating_point() and t.numel()]
+        fitted.composite = self.composite.fitted(pixels) if pixels else self.composite
+        return fitted
 
     def in_segments(self, steps: int) -> "LRP":
         """A copy that has the values of so many time steps of a fused recurrent layer in memory at a time.
@@ -172,9 +180,7 @@ class LRP(Attributor):
     def _attempt(
         self, model: nn.Module, x: Inputs, target: Target, path: ModulePath, watched: bool
     ) -> Explanation:
-        pixels = [t for t in tensors_of(x) if t.is_floating_point()]
-        composite = self.composite.fitted(pixels[0]) if pixels else self.composite
-        examples = batch_size(x)
+        composite, examples = self.fitted(x).composite, batch_size(x)
 
         def choose(output: Any) -> tuple[Any, Tensor]:
             return logits_in(output), explained_value(output, examples, target)[0]
@@ -196,15 +202,16 @@ class LRP(Attributor):
 
     def _walk(
         self,
-        tape: Any,
-        inputs: Any,
+        tape: Tape,
+        inputs: list[Node],
         x: Inputs,
         logits: Any,
         explained: Tensor,
         nothing: Tensor,
         path: ModulePath,
-        top: Any,
+        top: Node,
     ) -> Explanation:
+        """Pass relevance back from `top`, the node of the explained values, to the inputs and the asked layers."""
         asked = {name: [tape.find(output) for output in outputs] for name, outputs in path.outputs.items()}
         for name, found in asked.items():
             if not found:

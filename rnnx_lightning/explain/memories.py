@@ -38,7 +38,7 @@ class Memory:
     before: Before
 
     def total(self, channel: Channel) -> Total | None:
-        """The total of the memories of all steps, with exponents; of each step alone, where each is closed."""
+        """The total of the memories of all steps, with exponents; where each step is closed, of each by itself."""
         written, before = evaluate(self.written, channel), self.before(channel)
         if self.closed:
             return added([written, *_of_the_step_before(self, channel, before)])
@@ -63,7 +63,7 @@ class MemoryBack:
         read: relevance of the hidden states; None if there is none.
 
     Attributes:
-        alone: if there is one channel, what its factors are multiplied with in the end, and `step` does not.
+        only_written: with one channel, what its factors still have to be multiplied with after `step`; else None.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class MemoryBack:
             for c in channels
         }
         written = beside([_in_units_of(totals[c], evaluate(memory.written, c), zeros) for c in channels])
-        self.alone = written if self.count == 1 else None
+        self.only_written = written if self.count == 1 else None
         self.written = written.unbind(1) if self.count > 1 else None
         closing = beside([of_one.get(c, zeros) for c in channels])
         known = beside([factors[c].expand(zeros.shape) if c in factors else zeros for c in channels])

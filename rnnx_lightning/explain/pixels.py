@@ -15,13 +15,13 @@ class Pixels:
         mask: of the tensor's shape, True where an entry is a pixel; None if all are.
         scale: an entry is scale * pixel + shift; both are numbers, or tensors of the tensor's shape.
         shift: see `scale`.
-        alone: all entries that are not pixels are padding.
+        others_are_padding: all entries that are not pixels are padding.
     """
 
     mask: Tensor | None = None
     scale: Tensor | float = 1.0
     shift: Tensor | float = 0.0
-    alone: bool = True
+    others_are_padding: bool = True
 
     def bounds(self, low: float | Tensor, high: float | Tensor) -> tuple[Tensor | float, Tensor | float]:
         """Lower and upper bounds of the entries, if pixels lie in [low, high]."""
@@ -38,11 +38,11 @@ class Pixels:
             return move(part.expand(shape)) if isinstance(part, Tensor) else part
 
         mask = None if self.mask is None else move(self.mask)
-        return Pixels(mask, follow(self.scale), follow(self.shift), self.alone)
+        return Pixels(mask, follow(self.scale), follow(self.shift), self.others_are_padding)
 
     def affine(self, scale: Tensor | float, shift: Tensor | float) -> "Pixels":
         """The pixels after `scale * entry + shift`."""
-        return Pixels(self.mask, scale * self.scale, scale * self.shift + shift, self.alone)
+        return Pixels(self.mask, scale * self.scale, scale * self.shift + shift, self.others_are_padding)
 
     @property
     def plain(self) -> bool:
@@ -65,9 +65,9 @@ def joined(
     ]
     everywhere = all(part is not None and part.mask is None for part in pixels)
     mask = None if everywhere else join(masks)
-    alone = all(part is not None and part.alone for part in pixels)
+    padding = all(part is not None and part.others_are_padding for part in pixels)
     if all(part is None or part.plain for part in pixels):
-        return Pixels(mask, alone=alone)
+        return Pixels(mask, others_are_padding=padding)
 
     def follow(name: str, default: float) -> Tensor:
         return join(
@@ -79,4 +79,4 @@ def joined(
             ]
         )
 
-    return Pixels(mask, follow("scale", 1.0), follow("shift", 0.0), alone)
+    return Pixels(mask, follow("scale", 1.0), follow("shift", 0.0), padding)

@@ -122,5 +122,5 @@ def _note(
             return places if bool(moved.any()) else None
     (one, *others) = known
     one_by_one = name in ONE_BY_ONE or name.rstrip("_") in ONE_BY_ONE
-    alone = not others and isinstance(one, Places) and one.up.shape == result.shape
-    return one if one_by_one and alone else name
+    same_entries = not others and isinstance(one, Places) and one.up.shape == result.shape
+    return one if one_by_one and same_entries else name

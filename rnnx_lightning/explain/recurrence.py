@@ -122,8 +122,8 @@ class Recurrence:
         memory = None
         if self.memory is not None and node is not None:
             memory = MemoryBack(self.memory, node, self.of_one(node), self.factors, self.read)
-        if memory is not None and memory.alone is not None:
-            shares = shares * repeated(memory.alone, count)
+        if memory is not None and memory.only_written is not None:
+            shares = shares * repeated(memory.only_written, count)
         scaled = self._reset(shares, of_one)
         given = torch.empty_like(shares)
         matrix, states = self._recurrent(list(of_one))

@@ -222,8 +222,10 @@ class Replay:
         """Write a new value to a tensor, and so to all tensors that share its memory."""
         memory = memory_of(tensor)
         whole = self._whole(memory)
-        alone = _geometry(tensor) == self._geometry[memory]
-        self._memory[memory] = value if alone else written(self._tape, whole, value, *self._inside(whole, tensor))
+        whole_memory = _geometry(tensor) == self._geometry[memory]
+        self._memory[memory] = (
+            value if whole_memory else written(self._tape, whole, value, *self._inside(whole, tensor))
+        )
         self._age[memory] = self._age.get(memory, 0) + 1
         self._put(tensor, value)
 

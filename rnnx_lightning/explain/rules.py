@@ -4,8 +4,10 @@ A rule declares which products of inputs and weights count as contributions, and
 them. A unit j with relevance R_j gives input i a part in proportion to the contribution of i.
 """
 
+import math
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -49,16 +51,17 @@ class Rule(ABC):
         """The total of a channel, if there is a shorter way than summing its products; else None."""
         return None
 
-    def fitted(self, inputs: Tensor) -> "Rule":
-        """The rule adapted to the explained pixels: it may take bounds from them, or warn if they do not fit."""
+    def fitted(self, inputs: Sequence[Tensor]) -> "Rule":
+        """The rule, fitted to inputs (B, ...): it may take bounds from them, or warn if they lie outside."""
         return self
 
 
 @dataclass(frozen=True)
 class ZPlus(Rule):
-    """z+ (alpha 1, beta 0): R_i = sum_j (a_i w_ij)+ / sum_i' (a_i' w_i'j)+ * R_j [BML+16, MLB+17].
+    """z+ (alpha 1, beta 0): R_i = sum_j (a_i w_ij)+ / sum_i' (a_i' w_i'j)+ * R_j [Bach et al., 2015].
 
-    A positive bias gets its share of the relevance; a negative one is ignored.
+    Deep Taylor decomposition uses it for layers that do not read pixels [MLB+17]. A positive bias gets its share
+    of the relevance; a negative one is ignored.
 
     Examples:
         >>> import torch
@@ -75,7 +78,7 @@ class ZPlus(Rule):
 
 @dataclass(frozen=True)
 class AlphaBeta(Rule):
-    """R_i = sum_j (alpha (a_i w_ij)+ / z+_j - beta (a_i w_ij)- / z-_j) R_j, alpha - beta = 1 [BML+16].
+    """R_i = sum_j (alpha (a_i w_ij)+ / z+_j - beta (a_i w_ij)- / z-_j) R_j, alpha - beta = 1 [Bach et al., 2015].
 
     A positive bias is part of z+; a negative one is ignored. If there are no contributions to z+_j or none to
     z-_j, the others get all of R_j.
@@ -101,7 +104,7 @@ class AlphaBeta(Rule):
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        if abs(self.alpha - self.beta - 1) > 1e-9 or self.beta < 0:
+        if not (abs(self.alpha - self.beta - 1) <= 1e-9 and self.beta >= 0):  # NaN is refused, too
             raise ValueError(f"alpha={self.alpha}, beta={self.beta}: alpha - beta must be 1 and beta >= 0")
 
     @cached_property
@@ -110,12 +113,20 @@ class AlphaBeta(Rule):
         return TwoSided(self.alpha, self.beta) if self.beta else PROPORTIONAL
 
 
+def _check_not_negative(name: str, value: float) -> None:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name}={value} must be at least 0 and finite")
+
+
 @dataclass(frozen=True)
 class Epsilon(Rule):
-    """R_i = sum_j a_i w_ij / (z_j + epsilon sign(z_j)) R_j [BML+16]; the bias gets its share.
+    """R_i = sum_j a_i w_ij / (z_j + epsilon sign(z_j)) R_j [Bach et al., 2015]; the bias gets its share.
 
     Attributes:
         epsilon: stabiliser >= 0.
+
+    Raises:
+        ValueError: epsilon is negative or not finite.
 
     Examples:
         >>> import torch
@@ -128,6 +139,9 @@ class Epsilon(Rule):
     """
 
     epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _check_not_negative("epsilon", self.epsilon)
 
     @cached_property
     def sharing(self) -> Sharing:
@@ -144,6 +158,9 @@ class Gamma(Rule):
     Attributes:
         gamma: how much contributions with the sign of the net input are favoured, >= 0.
 
+    Raises:
+        ValueError: gamma is negative or not finite.
+
     Examples:
         >>> import torch
         >>> from torch import nn
@@ -155,6 +172,9 @@ class Gamma(Rule):
     """
 
     gamma: float = 0.25
+
+    def __post_init__(self) -> None:
+        _check_not_negative("gamma", self.gamma)
 
     @cached_property
     def sharing(self) -> Sharing:
@@ -205,19 +225,22 @@ class ZBox(Rule):
         elif not bool(torch.as_tensor(low < high).all()):
             raise ValueError(f"low={low} must be below high={high}")
 
-    def fitted(self, inputs: Tensor) -> "ZBox":
-        """Replaces "data" by the bounds of the inputs; warns if inputs lie outside the bounds."""
-        least, greatest = (float(bound) for bound in torch.aminmax(inputs.detach()))
+    def fitted(self, inputs: Sequence[Tensor]) -> "ZBox":
+        """Replaces "data" by the bounds of all inputs; warns if inputs lie outside the bounds."""
+        ranges = [torch.aminmax(part.detach()) for part in inputs]
+        least, greatest = min(float(low) for low, _ in ranges), max(float(high) for _, high in ranges)
         asked_low, asked_high = self._bounds
         low = least if isinstance(asked_low, str) else asked_low
         high = greatest if isinstance(asked_high, str) else asked_high
         if isinstance(asked_high, str) and not bool(torch.as_tensor(low < high).all()):
             high = low + 1  # all inputs are equal
-        outside = (inputs < low) | (inputs > high)
-        if bool(outside.any()):
+        # Bounds that differ between entries are those of the inputs whose shape they have.
+        compared = [part for part in inputs if _broadcasts(low, part) and _broadcasts(high, part)]
+        count = sum(part.numel() for part in compared)
+        if outside := sum(int(((part < low) | (part > high)).sum()) for part in compared):
             warnings.warn(
-                f"{int(outside.sum())} of {inputs.numel()} inputs lie outside the bounds [{low}, {high}] of z^B, "
-                f"so their relevance may be wrong. The inputs range from {least:g} to {greatest:g}: use these as "
+                f"{outside} of {count} inputs lie outside the bounds [{low}, {high}] of z^B, so their "
+                f"relevance may be wrong. The inputs range from {least:g} to {greatest:g}: use these as "
                 'bounds, or low="data" and high="data".',
                 PixelRangeWarning,
                 stacklevel=2,
@@ -250,6 +273,14 @@ class ZBox(Rule):
                 'ZBox with "data" can only be the rule for pixels: Composite(..., pixels=ZBox("data", "data"))'
             )
         return low, high
+
+
+def _broadcasts(bound: float | Tensor, part: Tensor) -> bool:
+    """Whether a bound has a value for each entry of an input."""
+    if not isinstance(bound, Tensor):
+        return True
+    sizes = zip(reversed(bound.shape), reversed(part.shape), strict=False)
+    return bound.dim() <= part.dim() and all(size in (1, length) for size, length in sizes)
 
 
 @dataclass(frozen=True)

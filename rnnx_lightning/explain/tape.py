@@ -172,7 +172,7 @@ class Tape(Notes):
         rule = choose(self.path, reads_pixels=pixels is not None)
         if pixels is None or pixels.mask is None:
             return [Map(rule, layer)], rule
-        if pixels.alone or layer.only_padded(pixels.mask):
+        if pixels.others_are_padding or layer.only_padded(pixels.mask):
             layer.where = pixels.mask
             return [Map(rule, layer)], rule
         other = choose(self.path, reads_pixels=False)
@@ -232,9 +232,9 @@ class Tape(Notes):
             # Not a bias, but a term that happens not to depend on the input, such as that of a start state.
             rule = self.composite.rule(self.path, reads_pixels=False)
         number = torch.as_tensor(constant, dtype=value.dtype, device=value.device)
-        alone = Node(CONSTANT, (), number, number)
-        alone.rule, alone.constant, alone.by_value = rule, True, True
-        new = Node(SUM, (term, self.append(alone)), value)
+        other = Node(CONSTANT, (), number, number)
+        other.rule, other.constant, other.by_value = rule, True, True
+        new = Node(SUM, (term, self.append(other)), value)
         self.sum_of(new, rule, value, term.by_value)
         new.constant, new.depth, new.scaled = True, term.depth, term.scaled
         return self.note(value, new)
@@ -321,7 +321,9 @@ class Tape(Notes):
             )
             new.present = movement.apply(present.expand(node.shape))
             if node.pixels is not None and node.pixels.mask is None and new.pixels is not None:
-                new.pixels = Pixels(new.present, new.pixels.scale, new.pixels.shift, node.pixels.alone)
+                new.pixels = Pixels(
+                    new.present, new.pixels.scale, new.pixels.shift, node.pixels.others_are_padding
+                )
         if node.rule is not None:
             self._take_over(new, node, value)
         return self.note(value, new)

@@ -67,7 +67,7 @@ def deletion(
     seed: int = 0,
     at_once: int = 1024,
 ) -> PixelFlipping:
-    """Set parts to a baseline, the most relevant first, and measure the prediction [BML+16].
+    """Set parts to a baseline, the most relevant first, and measure the prediction [Samek et al., 2017].
 
     The relevance of a part is the sum over its entries. Among equally relevant parts, the first is deleted first.
 

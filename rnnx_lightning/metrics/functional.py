@@ -22,7 +22,7 @@ def sample_relevance(relevance: Tensor, samples: int) -> Tensor:
 
 
 def majority_cosine_similarity(relevance: Tensor, majority: Tensor) -> Tensor:
-    """cos(m, v) = m.v / (|m| |v|), v the relevance of each sample, 0 where |v| = 0 (thesis, section 4).
+    """cos(m, v) = m.v / (|m| |v|), v the relevance of each sample, 0 where |v| = 0 [Cho18].
 
     Args:
         relevance: (B, 1, H, S * W).
@@ -124,7 +124,7 @@ def pixel_flipping(
     background: float = -1.0,
     seed: int = 0,
 ) -> PixelFlipping:
-    """Set patches to the background, the most relevant first, and measure the prediction [BML+16].
+    """Set patches to the background, the most relevant first, and measure the prediction [Samek et al., 2017].
 
     Args:
         model: maps (B, 1, H, W) to logits (B, K).

@@ -8,7 +8,8 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from rnnx_lightning.architectures import Shallow
 from rnnx_lightning.classifier import SequenceClassifier
-from rnnx_lightning.data import EvaluationLoader, ImpossibleSequencesError, MajoritySequences, TrainingLoader
+from rnnx_lightning.data import ImpossibleSequencesError, MajoritySequences
+from rnnx_lightning.data.loader import EvaluationLoader, TrainingLoader
 from rnnx_lightning.data.splits import stratified_split
 from rnnx_lightning.schedule import ONE_CYCLE
 
@@ -146,7 +147,7 @@ def test_published_split_sizes(real_data_dir):
         ({"folds": 1}, "folds=1"),
         ({"folds": 5, "fold": 5}, "fold=5"),
         ({"samples": 0}, "samples=0"),
-        ({"sampling": "fresh"}, "sampling='fresh' must be one of pooled, published"),
+        ({"sampling": "fresh"}, "sampling='fresh': choose from pooled, published"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, words):

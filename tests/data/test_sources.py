@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from rnnx_lightning.data import DataError, MajoritySequences, load_images, sources
+from rnnx_lightning.data import DataError, MajoritySequences, sources
+from rnnx_lightning.data.images import load_images
 
 
 class Originals:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 
-from rnnx_lightning.explain import LRP, Epsilon, InChunks, Sensitivity
+from rnnx_lightning.explain import LRP, DeepTaylor, Epsilon, InChunks, Sensitivity
 
 METHODS = {"epsilon": LRP(Epsilon(1e-3)), "SA": Sensitivity()}
 B, T = 5, 4
@@ -110,3 +110,14 @@ def test_what_does_not_hold_examples_is_not_cut_in_silence():
         InChunks(Sensitivity(), 1)(Attends().eval(), wide, 0, mask=mask),
         Sensitivity()(Attends().eval(), wide, 0, mask=mask),
     )
+
+
+def test_bounds_from_the_data_are_those_of_the_whole_batch(x):
+    scales = torch.arange(1.0, B + 1, dtype=torch.float64)[:, None, None]
+    method = DeepTaylor("data", "data")
+    model = nn.Sequential(
+        nn.Flatten(), nn.Linear(3 * T, 6, bias=False), nn.ReLU(), nn.Linear(6, 2, bias=False)
+    ).double()
+    expected = LRP(method.composite, start="logit")(model, x * scales, 1)
+    relevance = InChunks(LRP(method.composite, start="logit"), 2)(model, x * scales, 1)
+    torch.testing.assert_close(relevance, expected)

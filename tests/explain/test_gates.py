@@ -374,5 +374,50 @@ def test_gates_beside_signals_in_one_tensor_are_refused(way, x):
 
 
 def test_another_word_for_gates_is_refused():
-    with pytest.raises(ValueError, match="gates='held' must be one of 'free', 'constant'"):
+    with pytest.raises(ValueError, match="gates='held': choose from free, constant"):
         GuidedBackprop(gates="held")
+
+
+class GateOfAnother(nn.Module):
+    """One input gates the other; in the order of the arguments, or in the other order."""
+
+    def __init__(self, hold, swapped):
+        super().__init__()
+        torch.manual_seed(0)
+        self.signal, self.gate, self.out = (nn.Linear(*sizes).double() for sizes in ((3, 4), (2, 4), (4, 2)))
+        self.hold, self.swapped = hold, swapped
+
+    def forward(self, one, two):
+        signal, gate = (two, one) if self.swapped else (one, two)
+        return self.out(self.hold(self.gate(gate).sigmoid()) * self.signal(signal) + self.gate(gate).relu())
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+@pytest.mark.parametrize("method", [Sensitivity, GuidedBackprop, GradientTimesInput])
+def test_gates_of_every_input_are_constants(method, swapped):
+    torch.manual_seed(1)
+    x = torch.randn(5, 3, dtype=torch.float64), torch.randn(5, 2, dtype=torch.float64)
+    x = x[::-1] if swapped else x
+    relevance = method(gates="constant")(GateOfAnother(free, swapped), x, 1)
+    known = method(gates="free")(GateOfAnother(held, swapped), x, 1)
+    for own, other in zip(relevance, known, strict=True):
+        torch.testing.assert_close(own, other)
+
+
+@pytest.mark.parametrize("method", [Sensitivity, GradientTimesInput])
+def test_gates_that_tokens_open_are_constants(method):
+    torch.manual_seed(0)
+    embedding, lstm, out = (
+        nn.Embedding(7, 6).double(),
+        nn.LSTM(6, 5, batch_first=True).double(),
+        nn.Linear(5, 3).double(),
+    )
+
+    class OfVectors(nn.Module):
+        def forward(self, vectors):
+            return out(lstm(vectors)[0][:, -1])
+
+    tokens = torch.randint(0, 7, (2, 4))
+    model = nn.Sequential(embedding, OfVectors())
+    relevance = method(gates="constant")(OfVectors(), embedding(tokens).detach(), 1)
+    torch.testing.assert_close(method(gates="constant")(model, tokens, 1), relevance.sum(-1))

@@ -169,3 +169,40 @@ def test_integrated_gradients_from_a_tensor(shape):
     relevance = IntegratedGradients(baseline, steps=300)(model, x, 1)
     difference = model(x)[:, 1] - model(baseline.expand_as(x))[:, 1]
     torch.testing.assert_close(relevance.flatten(1).sum(1), difference.detach(), rtol=0, atol=1e-2)
+
+
+class TwoInputs(nn.Module):
+    """Reads two inputs with one layer each."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.out = (nn.Linear(*sizes, bias=False) for sizes in ((3, 4), (2, 4), (4, 2)))
+        self.double()
+
+    def forward(self, one, two):
+        return self.out((self.one(one) + self.two(two)).relu())
+
+
+def test_all_inputs_are_compared_with_the_box():
+    """The second input is the wider one."""
+    torch.manual_seed(1)
+    x = torch.rand(5, 3, dtype=torch.float64), 10 * torch.rand(5, 2, dtype=torch.float64) - 5
+    model = TwoInputs()
+    outside = sum(int(((part < -2) | (part > 1)).sum()) for part in x)
+    with pytest.warns(
+        explain.PixelRangeWarning, match=rf"{outside} of 25 .*from {x[1].min():g} to {x[1].max():g}:"
+    ):
+        DeepTaylor(-2, 1)(model, x, lambda logits: logits.square().sum(1))
+    bounds = float(x[1].min()), float(x[1].max())
+    for own, known in zip(DeepTaylor("data", "data")(model, x), DeepTaylor(*bounds)(model, x), strict=True):
+        assert_equal(own, known)
+
+
+def test_bounds_by_entry_are_those_of_the_input_of_their_shape():
+    x = torch.rand(5, 3, dtype=torch.float64), torch.rand(5, 2, dtype=torch.float64) - 0.5
+    low = torch.zeros(3, dtype=torch.float64)
+    model = TwoInputs()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", explain.PixelRangeWarning)
+        LRP(Composite(ZPlus(), by_name={"two": ZPlus()}, pixels=ZBox(low, low + 1)), start="logit")(model, x, 0)

@@ -185,7 +185,18 @@ def test_a_rule_for_a_layer_that_is_not_there_is_refused():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: AlphaBeta(2, 2), lambda: AlphaBeta(0.5, -0.5), lambda: ZBox(1, 1), lambda: LRP(alpha=2)]
+    "make",
+    [
+        lambda: AlphaBeta(2, 2),
+        lambda: AlphaBeta(0.5, -0.5),
+        lambda: AlphaBeta(float("nan"), 0.5),
+        lambda: Epsilon(-1e-6),
+        lambda: Epsilon(float("inf")),
+        lambda: Gamma(-0.25),
+        lambda: Gamma(float("nan")),
+        lambda: ZBox(1, 1),
+        lambda: LRP(alpha=2),
+    ],
 )
 def test_impossible_rules_are_refused(make):
     with pytest.raises(ValueError, match=r"must be|belong together"):

@@ -113,6 +113,10 @@ COMMAND_LINE = {
     "explain nothing": (["explain", "--ckpt_path=nowhere.ckpt"], ["nowhere.ckpt"]),
     "explain a word": (["explain", "--ckpt_path=a.ckpt", "--index=first"], ["first"]),
     "explain by an unknown method": (["explain", "--ckpt_path=a.ckpt", "--methods.A=LRPP"], ["methods", "LRPP. Did you mean LRP?"]),
+    "explain by a negative epsilon": (
+        ["explain", "--pretrained=rlstm-digits", "--methods.A=LRP", "--methods.A.rules=Epsilon", "--methods.A.rules.epsilon=-1"],
+        ["epsilon=-1.0 must be at least 0 and finite"],
+    ),
     "explain by what is no score": (["explain", "--ckpt_path=a.ckpt", "--scores.A=Linear"], ["scores", "Linear"]),
     "score that is none": (
         [*FIT, "--trainer.callbacks=Explainability", "--trainer.callbacks.scores.mine=Linear"], ["mine", "Linear"],

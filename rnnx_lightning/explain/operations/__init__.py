@@ -14,7 +14,7 @@ from rnnx_lightning.explain.operations import (
 )
 from rnnx_lightning.explain.operations.activations import activation
 from rnnx_lightning.explain.operations.gates import gate
-from rnnx_lightning.explain.operations.shapes import moving
+from rnnx_lightning.explain.operations.shapes import by_gradient, moving
 from rnnx_lightning.explain.operations.table import ADVICE, HARMLESS, SCALES, TABLE, register
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "activation",
     "activations",
     "arithmetic",
+    "by_gradient",
     "complex_numbers",
     "gate",
     "gates",

@@ -9,11 +9,11 @@ from torch import Tensor
 from rnnx_lightning.explain.elementwise import is_hard_sigmoid, never_negative
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations.table import Recorder, aten, records, register
+from rnnx_lightning.explain.operations.table import aten, records, register
 from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.rows import PASS, RELU, SOFT_MAXIMUM, VJP
-from rnnx_lightning.explain.tape import Tape
+from rnnx_lightning.explain.tape import Recorder, Tape
 
 
 def activation(nonnegative: bool = False, keeps_signs: bool = True) -> Recorder:

@@ -85,12 +85,12 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         return whole_numbers(tape, func, one, two, value=value)
     first, second = tape.find(one), tape.find(two)
     if first is None or second is None:
-        node, tensor, constant = (second, two, one) if first is None else (first, one, two)
+        node, constant = (second, one) if first is None else (first, two)
         assert node is not None  # one of them depends on the input
-        return scaled(tape, value, node, tensor, constant, None)
+        return scaled(tape, value, node, constant, None)
     if first.gate and second.gate and first.magnitude == second.magnitude and first is not second:
         return tape.product_of_gates(func, value, (first, one), (second, two), func)
-    if first is second:  # a square: all is the one's
+    if first is second:  # a square is an activation
         made = Node(PASS, (first,), value, nonnegative=True, gate=first.gate)
         made.magnitude = first.magnitude
         return tape.note(value, made)
@@ -99,13 +99,13 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
             return tape.note(value, Node(PASS, (source,), value))
         return tape.product_of_signals(func, value, (first, one), (second, two), func)
     second_signals = first.gate and not (second.gate and first.magnitude)
-    node, tensor, gate, known = (second, two, one, first) if second_signals else (first, one, two, second)
+    node, gate, known = (second, one, first) if second_signals else (first, two, second)
     known.logits = None
     sign = True if known.nonnegative else None
     if node.gated and node.rule is not None and tape.composite.memory == "per_step":
         tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and known.nonnegative))
     else:
-        scaled(tape, value, node, tensor, held(gate), sign)
+        scaled(tape, value, node, held(gate), sign)
     made = tape.node(value)
     made.gated = True
     return value
@@ -118,7 +118,7 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     first, second = tape.find(one), tape.find(two)
     if second is None:
         assert first is not None  # one of them depends on the input
-        return scaled(tape, value, first, one, 1 / two, None)
+        return scaled(tape, value, first, 1 / two, None)
     if not second.gate and (first is None or tape.composite.products in ("refuse", "right")):
         advice = (
             "Only division by a constant or by a scale (such as a norm) has a rule. To treat the divisor of a "
@@ -131,7 +131,7 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     if first.gate and not first.magnitude:
         nodes = (first, second) if tape.composite.products in ("refuse", "right") else (first,)
         return tape.gate_of(value, *nodes, nonnegative=first.nonnegative and second.nonnegative)
-    return scaled(tape, value, first, one, 1 / held(two), True if second.nonnegative else None)
+    return scaled(tape, value, first, 1 / held(two), True if second.nonnegative else None)
 
 
 @records("neg.default _neg_view.default")
@@ -139,7 +139,7 @@ def negate(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     """Multiplication by -1."""
     value = func(tensor)
     node = tape.node(tensor)
-    return scaled(tape, value, node, tensor, -1.0, False)
+    return scaled(tape, value, node, -1.0, False)
 
 
 @records("abs.default")
@@ -147,7 +147,7 @@ def absolute(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     """An absolute value is multiplication by the sign, a constant; as a scale, it gets no relevance."""
     value = func(tensor)
     node = tape.node(tensor)
-    scaled(tape, value, node, tensor, held(tensor.sign()), None)
+    scaled(tape, value, node, held(tensor.sign()), None)
     made = tape.node(value)
     made.gate = made.magnitude = made.nonnegative = True
     return value
@@ -250,10 +250,16 @@ def plus_constant(
     return tape.add_constant(value, node, tensor, constant, bias)
 
 
-def scaled(
-    tape: Tape, value: Tensor, node: Node, tensor: Tensor, factor: Operand, nonnegative: bool | None
-) -> Tensor:
-    """Record `tensor * factor`; the factor gets no relevance."""
+def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: bool | None) -> Tensor:
+    """Record a node's value times a factor, which gets no relevance.
+
+    Args:
+        tape: the tape.
+        value: the product.
+        node: the node of what is scaled.
+        factor: a number, a constant tensor, or the value of a gate.
+        nonnegative: whether the factor is >= 0; None: look at it.
+    """
     if node.gate and (not node.magnitude or node.reason is not None):
         number = not isinstance(factor, Tensor)
         positive = node.nonnegative and (never_negative(factor) if isinstance(factor, Tensor) else factor >= 0)

@@ -141,7 +141,7 @@ def as_strided(tape: Tape, func: Any, value: Tensor, size: Any, stride: Any, off
     if not (
         value.is_contiguous() and pair.is_contiguous() and value.storage_offset() == pair.storage_offset() == 0
     ):
-        return tape.refused(func, func(value, size, stride, offset), "Its memory is not in order.", value)
+        return tape.refused(func, func(value, size, stride, offset), "Its memory is not contiguous.", value)
     view = tape.record(aten.as_strided.default, (pair, *geometry_of_pair(size, stride, start)), {})
     return paired(tape, func(value, size, stride, offset), view)
 

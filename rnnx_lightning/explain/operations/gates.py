@@ -8,10 +8,10 @@ from torch import Tensor
 from rnnx_lightning.explain.elementwise import never_negative
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations.table import SCALES, Recorder, aten, records, register
+from rnnx_lightning.explain.operations.table import SCALES, aten, records, register
 from rnnx_lightning.explain.refusals import AS_WEIGHTS
 from rnnx_lightning.explain.rows import SOFTMAX
-from rnnx_lightning.explain.tape import Tape
+from rnnx_lightning.explain.tape import Recorder, Tape
 
 AS_SIGNAL = "It can scale a signal, but has no rule as a signal"
 Refusal = str | None | Callable[[Tape], str | None]

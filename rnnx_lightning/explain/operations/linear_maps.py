@@ -110,12 +110,14 @@ def solved(tape: Tape, func: Any, one: Tensor, two: Tensor, *args: Any, **kwargs
 def fused_attention(
     tape: Tape, func: Any, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any
 ) -> Any:
-    """Fused attention, of networks that insist on it: matrix products and a softmax."""
+    """Fused attention, where the network chooses it: matrix products and a softmax."""
     results = func(query, key, value, *args, **kwargs)
     given = dict(zip([a.name for a in func._schema.arguments[3:]], args, strict=False)) | kwargs
     mask, scale = given.get("attn_mask", given.get("attn_bias")), given.get("scale")
     if given.get("dropout_p") or query.shape[1] != key.shape[1]:
-        tape.refused(func, results[0], "Let it run by SDPBackend.MATH.", query, key, value)
+        tape.refused(
+            func, results[0], "Run it with torch.nn.attention.sdpa_kernel(SDPBackend.MATH).", query, key, value
+        )
         return results
     scores = tape.record(aten.matmul.default, (query, tape.record(aten.transpose.int, (key, -2, -1), {})), {})
     scores = tape.record(aten.mul.Scalar, (scores, query.shape[-1] ** -0.5 if scale is None else scale), {})
@@ -212,7 +214,7 @@ def sampled(tape: Tape, func: Any, x: Tensor, grid: Tensor, mode: int, *args: An
     if tape.find(x) is None or mode == 2:
         value = func(x, grid, mode, *args)
         return tape.refused(
-            func, value, "It is explained for what is sampled, by mode bilinear or nearest.", x, grid
+            func, value, "Only what is sampled may depend on the input, in mode bilinear or nearest.", x, grid
         )
     return total(tape, lambda part: func(part, places.to(part.dtype), mode, *args), x)
 

@@ -174,18 +174,18 @@ class Layer:
             keep, kept, last = steps.keep, None, None if state is None else state[-1]
             if self.closed:
                 earlier = _one_before(steps.hidden if steps.memory is None else steps.memory, last)
-                kept = self._alone(keep[:, -earlier.shape[1] :] * earlier) if earlier.shape[1] else None
+                kept = self._term(keep[:, -earlier.shape[1] :] * earlier) if earlier.shape[1] else None
                 before = self._known if state is None else _nothing
-            call.memory = Memory(keep, self._alone(steps.written), kept, self.closed, before)
+            call.memory = Memory(keep, self._term(steps.written), kept, self.closed, before)
         return call
 
-    def _alone(self, signal: Tensor) -> Node:
+    def _term(self, signal: Tensor) -> Node:
         """The node of a term of a memory."""
         return self.tape.mapped(Node(PASS, (), signal), signal, IDENTITY, None, None, signal)
 
     def _memory(self, call: Recurrence | SegmentedRecurrence, drive: Node, value: Tensor) -> Node:
         """The node of the memories: merged sums, or (memory="per_step") one sum per step."""
-        node, term = Node(MEMORY, (drive,), value, call), self._alone(value)
+        node, term = Node(MEMORY, (drive,), value, call), self._term(value)
         assert term.rule is not None  # a sum
         self.tape.sum_of(node, term.rule, value, term.by_value)
         node.constant, node.scaled, node.exact = self.before is not None, not self.closed, True

@@ -13,7 +13,7 @@ from rnnx_lightning.explain.operations.writes import writing
 from rnnx_lightning.explain.tape import Tape
 
 
-def gathered(tape: Tape, func: Any, base: Tensor, source: Tensor, add_up: Any) -> Tensor:
+def gathered(tape: Tape, base: Tensor, source: Tensor, add_up: Any) -> Tensor:
     """`add_up` of a source, on top of a base that may be zeros."""
     node = tape.find(source)
     if node is None:
@@ -32,7 +32,7 @@ def add_at(
     zeros = torch.zeros_like(held(base))
     if alpha != 1:
         source = tape.record(aten.mul.Scalar, (source, alpha), {})
-    return gathered(tape, func, base, source, lambda part: func(zeros.to(part.dtype), dim, index, part))
+    return gathered(tape, base, source, lambda part: func(zeros.to(part.dtype), dim, index, part))
 
 
 @records("scatter_reduce.two index_reduce.default")
@@ -51,7 +51,7 @@ def scatter_reduce(
     start = held(base)
     if tape.find(base) is not None or tape.find(source) is None or reduce in ("prod", "multiply"):
         value = func(base, dim, index, source, reduce, include_self=include_self)
-        return tape.refused(func, value, "Let it reduce into a constant, and by another way than a product.", base)
+        return tape.refused(func, value, "Reduce into a constant tensor, and not by a product.", base)
 
     def apply(part: Tensor, *_: Any) -> Tensor:
         return func(start.to(part.dtype), dim, index, part, reduce, include_self=include_self)
@@ -73,7 +73,7 @@ def index_put(
     if not accumulate:
         return write(tape, func, base, indices, source)
     zeros = torch.zeros_like(held(base))
-    return gathered(tape, func, base, source, lambda part: func(zeros.to(part.dtype), indices, part, True))
+    return gathered(tape, base, source, lambda part: func(zeros.to(part.dtype), indices, part, True))
 
 
 write = writing(2)

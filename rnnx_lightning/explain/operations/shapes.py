@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations.table import Recorder, aten, overloads, records, register
+from rnnx_lightning.explain.operations.table import aten, overloads, records, register
 from rnnx_lightning.explain.pairs import pair_of, paired
 from rnnx_lightning.explain.pieces import note_parts
 from rnnx_lightning.explain.rows import PASS, Joining, Movement, transposed
-from rnnx_lightning.explain.tape import Tape
+from rnnx_lightning.explain.tape import Recorder, Tape
 
 Undo = Callable[..., Callable[[Tensor], Tensor] | None]  # (func, tensor, args, kwargs) -> the way back
 
@@ -167,7 +167,7 @@ def pad(tape: Tape, func: Any, tensor: Tensor, widths: list[int], value: float =
     if not value:
         return tape.move(result, node, movement, padding=any(widths))
     inside = torch.ones_like(tensor, dtype=torch.bool)
-    return fill(tape, func, tensor, ~apply(inside), value, result, apply)
+    return fill(tape, tensor, ~apply(inside), value, result, apply)
 
 
 @records("masked_fill.Scalar masked_fill.Tensor")
@@ -177,10 +177,10 @@ def masked_fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any)
         return tape.record(aten.where.self, (mask, value, tensor), {})
     shape = torch.broadcast_shapes(tensor.shape, mask.shape)
     moved = tape.record(aten.expand.default, (tensor, shape), {}) if shape != tensor.shape else tensor
-    return fill(tape, func, moved, mask, value, func(tensor, mask, value), lambda part: part)
+    return fill(tape, moved, mask, value, func(tensor, mask, value), lambda part: part)
 
 
-def fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any, result: Tensor, apply: Any) -> Tensor:
+def fill(tape: Tape, tensor: Tensor, mask: Tensor, value: Any, result: Tensor, apply: Any) -> Tensor:
     """Record that the entries of a tensor under a mask are replaced by a constant."""
     node = tape.node(tensor)
     constant = torch.full_like(result, 0.0).masked_fill(mask, value)

@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from rnnx_lightning.explain.tape import Recorder
+
 aten = torch.ops.aten
-Recorder = Callable[..., Any]
 R = TypeVar("R", bound=Recorder)
 
 TABLE: dict[Any, Recorder] = {}
@@ -20,8 +21,8 @@ def register(operation: Any, recorder: Recorder) -> None:
         operation: as a `TorchDispatchMode` sees it: `torch.ops.aten.softsign.default`, for example, or an
             operation of your own, made with `torch.library`.
         recorder: a function `(tape, operation, *args, **kwargs)` that records the operation and returns its
-            result. `activation()`, `gate(None)` and `moving(undo)` from `rnnx_lightning.explain.operations` make
-            one.
+            result. `activation()`, `gate(None)` and `moving(by_gradient)` from `rnnx_lightning.explain.operations`
+            make one.
 
     Examples:
         >>> import torch

@@ -36,7 +36,7 @@ def whole_numbers(
 
 
 def looked_up(tape: Tape, value: Tensor, tokens: Tensor) -> Tensor:
-    """The entries of a constant table at tokens (..., tokens, ...): all that a token's have is its relevance."""
+    """The entries of a constant table at tokens: the relevance of a token is the sum over its entries."""
     node = tape.node(tokens)
     if tokens.dim() == 0:
         movement = Movement(lambda part: part, lambda part: part.sum())

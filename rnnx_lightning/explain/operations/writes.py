@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.operations.table import Recorder, overloads, records, register
+from rnnx_lightning.explain.operations.table import overloads, records, register
 from rnnx_lightning.explain.overwriting import places, written
 from rnnx_lightning.explain.rows import Joining, Movement
-from rnnx_lightning.explain.tape import Tape
+from rnnx_lightning.explain.tape import Recorder, Tape
 
 
 def writing(places: int) -> Recorder:

@@ -172,7 +172,7 @@ class MGU(nn.Module):
         return self.fc(h)
 
 
-@network("JANET", real(8, 4), "forget gate alone, 1 - sigmoid(s - beta)", constant=True)
+@network("JANET", real(8, 4), "only a forget gate, 1 - sigmoid(s - beta)", constant=True)
 class JANET(nn.Module):
     def __init__(self):
         super().__init__()

@@ -164,7 +164,7 @@ class DilatedRNN(nn.Module):
         return self.fc(x[-1])
 
 
-@network("minGRU", real(9, 4), "gate and candidate from the input alone, loop")
+@network("minGRU", real(9, 4), "gate and candidate from the input only, loop")
 class MinGRU(nn.Module):
     def __init__(self):
         super().__init__()
