@@ -17,6 +17,7 @@ from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import RELEVANCE, Node
 from rnnx_lightning.explain.outputs import Target, explained_value, logits_in
+from rnnx_lightning.explain.pieces import Place, with_parts
 from rnnx_lightning.explain.recording import recorded
 from rnnx_lightning.explain.refusals import NothingToExplainWarning, UnexplainableError
 from rnnx_lightning.explain.rules import AlphaBeta, PixelBound, Rule, ZBox, ZPlus
@@ -213,12 +214,16 @@ class LRP(Attributor):
     ) -> Explanation:
         """Pass relevance back from `top`, the node of the explained values, to the inputs and the asked layers."""
         asked = {name: [tape.find(output) for output in outputs] for name, outputs in path.outputs.items()}
+        read: dict[int, list[tuple[Place, Node]]] = {}
         for name, found in asked.items():
             if not found:
                 raise ValueError(f"the layer {name!r} was not called, or its output is not a tensor")
             for node in found:
                 if node is not None:
                     node.kept = True
+                    read[id(node)] = [] if node.pieces is None else node.pieces.read
+                    for _, view in read[id(node)]:
+                        view.kept = True
         shapes = {name: [(o.shape, o.dtype, o.device) for o in outputs] for name, outputs in path.outputs.items()}
         top.exact = True
         find_exact(tape.nodes, not tape.composite.zero_gets_nothing or bool(path.outputs))
@@ -227,11 +232,13 @@ class LRP(Attributor):
         walk(tape.nodes, tape.composite, kept, bool(explained.any()))
         at_layers = {}
         for name, found in asked.items():
-            relevances = [None if node is None else kept.get(id(node)) for node in found]
-            at_layers[name] = tuple(
+            own = [None if node is None else kept.get(id(node)) for node in found]
+            whole = [
                 torch.zeros(shape, dtype=dtype, device=device) if r is None else r.expand(shape)
-                for r, (shape, dtype, device) in zip(relevances, shapes[name], strict=True)
-            )
+                for r, (shape, dtype, device) in zip(own, shapes[name], strict=True)
+            ]
+            parts = [[(where, kept.get(id(view))) for where, view in read.get(id(node), ())] for node in found]
+            at_layers[name] = tuple(map(with_parts, whole, parts))
         relevance = [
             torch.zeros(node.shape, dtype=node.dtype, device=node.device)
             if (r := node.inbox[RELEVANCE]) is None

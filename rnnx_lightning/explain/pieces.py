@@ -40,10 +40,14 @@ class Pieces:
 
     Args:
         parts: the place and the node of each part; parts do not overlap.
+
+    Attributes:
+        read: the place and the node of each view that showed a part, if relevance of inner layers is asked for.
     """
 
     def __init__(self, parts: dict[Place, Node]) -> None:
         self._parts = parts
+        self.read: list[tuple[Place, Node]] = []
         self._labels: Tensor | None = None  # the number of the part that each entry belongs to; -1: of none
         self._numbers: dict[Place, int] = {}
 
@@ -78,7 +82,7 @@ class Pieces:
 
 
 def note_parts(tape: "Tape", value: Tensor, views: Sequence[Tensor], nodes: Sequence[Node | None]) -> None:
-    """Remember what a tensor was joined of, unless relevance of inner layers is asked for: it may be such a layer.
+    """Remember what a tensor was joined of.
 
     Args:
         tape: the tape.
@@ -86,14 +90,14 @@ def note_parts(tape: "Tape", value: Tensor, views: Sequence[Tensor], nodes: Sequ
         views: of each part, the view that shows it.
         nodes: of each part; None for a constant.
     """
-    if in_order(value) and not tape.path.outputs:
+    if in_order(value):
         parts = {place(view): node for view, node in zip(views, nodes, strict=True) if node is not None}
         tape.node(value).pieces = Pieces(parts)
 
 
 def note_written(tape: "Tape", base: Tensor, whole: Tensor, value: Tensor, where: Place) -> None:
     """Remember that a part of a tensor was written; `whole` is the tensor after that."""
-    if in_order(base) and in_order(whole) and not tape.path.outputs:
+    if in_order(base) and in_order(whole):
         below = tape.find(base)
         before = Pieces({}) if below is None or below.pieces is None else below.pieces
         tape.node(whole).pieces = before.after(where, tape.find(value), base.numel())
@@ -111,6 +115,26 @@ def read_back(tape: "Tape", tensor: Tensor, result: Any) -> None:
             tape.node(view).pieces = node.pieces
         elif (part := node.pieces.at(place(view))) is not None:
             tape.move(view, part, _reshaping(view.shape, part.shape))
+            if tape.path.outputs:  # the joined tensor may be the output of such a layer
+                node.pieces.read.append((place(view), tape.node(view)))
+
+
+def with_parts(relevance: Tensor, read: Sequence[tuple[Place, Tensor | None]]) -> Tensor:
+    """The relevance of a joined tensor, with that of the parts that were read back.
+
+    Args:
+        relevance: of the tensor as a whole.
+        read: the place of each view that showed a part, and its relevance.
+    """
+    shown = [(where, part) for where, part in read if part is not None]
+    if not shown:
+        return relevance
+    numbers = torch.arange(relevance.numel(), device=relevance.device)
+    flat = relevance.flatten()
+    for (offset, dimensions), part in shown:
+        index = numbers.as_strided([n for n, _ in dimensions], [step for _, step in dimensions], offset)
+        flat = flat.index_add(0, index.flatten(), part.flatten())
+    return flat.view(relevance.shape)
 
 
 def _reshaping(shape: torch.Size, back: torch.Size) -> Movement:

@@ -184,3 +184,55 @@ def test_an_output_that_is_not_explained_is_not_refused(x):
     torch.testing.assert_close(method(model, x, 0), method(mean, x, 0))
     with pytest.raises(UnexplainableError, match="exp"):
         method(model, x, 1)
+
+
+class Cell(nn.Module):
+    """Keeps (h, c) in one tensor, which is its output."""
+
+    def __init__(self, joined):
+        super().__init__()
+        torch.manual_seed(1)
+        self.gates, self.joined = nn.Linear(3 + UNITS, 4 * UNITS).double(), joined
+        self.hidden, self.memory = nn.Identity(), nn.Identity()
+
+    def forward(self, step, state):
+        h, c = state.chunk(2, 1) if self.joined else state
+        i, f, g, o = self.gates(torch.cat([step, h], 1)).chunk(4, 1)
+        c = self.memory(f.sigmoid() * c + i.sigmoid() * g.tanh())
+        h = self.hidden(o.sigmoid() * c.tanh())
+        return torch.cat([h, c], 1) if self.joined else (h, c)
+
+
+class Celled(nn.Module):
+    def __init__(self, joined):
+        super().__init__()
+        self.cell = Cell(joined)
+        torch.manual_seed(2)
+        self.out = nn.Linear(2 * UNITS, 3).double()
+
+    def forward(self, x):
+        zeros = x.new_zeros(len(x), UNITS)
+        state = torch.cat([zeros, zeros], 1) if self.cell.joined else (zeros, zeros)
+        for step in x.unbind(1):
+            state = self.cell(step, state)
+        return self.out(state if self.cell.joined else torch.cat(state, 1))
+
+
+@pytest.mark.parametrize("how", METHODS)
+def test_asking_for_inner_layers_changes_nothing(how, x):
+    """A joined tensor has the relevance of its parts, those that were read back included."""
+    method = LRP(METHODS[how], start="logit")
+    joined, apart = Celled(True), Celled(False)
+    expected = method.explain(apart, x, 1, layers=["cell.hidden", "cell.memory"])
+    torch.testing.assert_close(method(joined, x, 1), expected.relevance, rtol=1e-9, atol=1e-12)
+    found = method.explain(joined, x, 1, layers=["cell", "cell.hidden", "cell.memory"])
+    torch.testing.assert_close(found.relevance, expected.relevance, rtol=1e-9, atol=1e-12)
+    for name in ("cell.hidden", "cell.memory"):
+        torch.testing.assert_close(found.layers[name], expected.layers[name], rtol=1e-9, atol=1e-12)
+    for state, hidden, memory in zip(
+        *(found.layers[name] for name in ("cell", "cell.hidden", "cell.memory")), strict=True
+    ):
+        own, kept = state.chunk(2, 1)
+        torch.testing.assert_close(own, hidden, rtol=1e-9, atol=1e-12)
+        if how not in ("epsilon", "z+"):  # these lose some of what h hands to c
+            torch.testing.assert_close(own + kept, memory, rtol=1e-9, atol=1e-12)
