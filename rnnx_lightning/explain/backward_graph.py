@@ -14,8 +14,13 @@ def operation(node: Any) -> str:
     return _SUFFIX.sub("", node.name().rpartition("::")[2])
 
 
+HOOKS = "BackwardHookFunction"  # of a module with backward hooks; it changes nothing
+
+
 def is_opaque(node: Any) -> bool:
     """Whether the node is a custom autograd function, whose operations cannot be seen."""
+    if operation(node) == HOOKS:
+        return False
     return isinstance(node, BackwardCFunction) or type(node).__name__ == "CppFunction"
 
 

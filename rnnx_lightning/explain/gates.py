@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from rnnx_lightning.explain.backward_graph import is_opaque, operation
+from rnnx_lightning.explain.backward_graph import HOOKS, is_opaque, operation
 from rnnx_lightning.explain.refusals import UnexplainableError
 
 Gates = Literal["free", "constant"]
@@ -29,7 +29,7 @@ class _Made(IntEnum):
 _SIGMOIDS = {"Sigmoid", "Hardsigmoid"}
 _SUMS = {"Add", "Sub", "Rsub"}
 _PRODUCTS = {"Mul", "Div", "Bmm", "Mm", "Lerp", "Addcmul"}
-_JOINS = {"Cat", "Stack", "CopySlices", "IndexPut"}
+_JOINS = {"Cat", "Stack", "CopySlices", "IndexPut", HOOKS}
 _MOVES = {  # operations that move entries, or treat all of them in the same way
     *("Neg", "Sum", "Mean", "Clone", "Copy", "ToCopy", "Alias", "AsStrided"),
     *("View", "UnsafeView", "ReshapeAlias", "Reshape", "Squeeze", "Unsqueeze", "T", "Transpose", "Permute"),

@@ -69,8 +69,9 @@ class GradientMethod(Attributor):
             value, _ = explained_logit(model(mapped(torch.clone, x)), x, target)
         if not value.requires_grad:
             raise UnexplainableError(
-                "The model's output has no gradient by its input: it is computed under torch.no_grad, detached, "
-                "or made only of comparisons or whole numbers. Compute it with gradients, or explain by LRP."
+                "The model's output has no gradient by its input: it is computed under torch.no_grad or "
+                "torch.inference_mode, detached, or made only of comparisons or whole numbers. Compute it with "
+                "gradients, or explain by LRP."
             )
         nodes = operations(value) if self._looks_at_graph else []
         hooks: list[RemovableHandle] = []

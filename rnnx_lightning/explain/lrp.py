@@ -194,7 +194,9 @@ class LRP(Attributor):
             if top is None:
                 raise UnexplainableError(
                     "the model's output does not depend on its input through recorded operations. If the output "
-                    "is several tensors, use a function as target that selects the one that does."
+                    "is several tensors, use a function as target that selects the one that does. Extensions (in "
+                    "C++, CUDA or NumPy) cannot be recorded: run their form in torch operations, which some "
+                    "choose under torch.enable_grad."
                 )
             explained = value.clamp(min=0) if self.start == "positive" else value.clone()
             nothing = explained == 0

@@ -24,3 +24,9 @@ def name_of(func: Any) -> str:
     """The name of an operation, as in torch."""
     name: str = func._schema.name.partition("::")[2].strip("_") if hasattr(func, "_schema") else func.__name__
     return name
+
+
+IN_INFERENCE_MODE = (
+    "The network runs under torch.inference_mode{}, where layers are not broken down into basic operations. "
+    "Use torch.no_grad there."
+)

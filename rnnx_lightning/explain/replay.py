@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from rnnx_lightning.explain.isolation import random_state
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.overwriting import aten, laid_out, overwritten, written
-from rnnx_lightning.explain.refusals import UnexplainableError
+from rnnx_lightning.explain.refusals import IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.tape import Tape
 
 T = TypeVar("T")
@@ -53,6 +53,8 @@ class _Log(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run and log one operation."""
+        if torch.is_inference_mode_enabled():
+            raise UnexplainableError(IN_INFERENCE_MODE.format(self._path))
         kwargs = kwargs or {}
         self._outside |= {memory_of(t) for t in _tensors((args, kwargs))} - self._made
         for tensor in _written(func, args, kwargs):

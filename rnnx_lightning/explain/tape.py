@@ -20,7 +20,7 @@ from rnnx_lightning.explain.overwriting import alias, current, overwrite, was_re
 from rnnx_lightning.explain.pairs import is_complex
 from rnnx_lightning.explain.pieces import read_back
 from rnnx_lightning.explain.pixels import Pixels, joined
-from rnnx_lightning.explain.refusals import AS_WEIGHTS, UnexplainableError
+from rnnx_lightning.explain.refusals import AS_WEIGHTS, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.rows import (
     CONSTANT,
     HALF,
@@ -86,6 +86,8 @@ class Tape(Notes):
             if not known and self.overwrites(func) and was_read(self, first):
                 return overwrite(self, func, first, args, kwargs)
             return func(*args, **kwargs)
+        if torch.is_inference_mode_enabled():
+            raise UnexplainableError(IN_INFERENCE_MODE.format(self.path))
         if len(known) > 1:  # where entries are is a choice: what is chosen has the relevance
             known = [part for part in known if part.is_floating_point() or part.is_complex()] or known
         if self.overwrites(func):

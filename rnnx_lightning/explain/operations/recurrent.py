@@ -88,7 +88,8 @@ class RecurrentModules(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace fused recurrent functions; run others unchanged."""
         if func in FUSED:
-            whole = None if self._tape is None else all_steps(self._tape, FUSED[func], *args)
+            mixed = torch.is_autocast_enabled(args[0].device.type)  # it changes the types of single operations
+            whole = None if self._tape is None or mixed else all_steps(self._tape, FUSED[func], *args)
             return fused(FUSED[func], *args) if whole is None else whole
         if func in CELLS:
             return cell(CELLS[func], *args)
