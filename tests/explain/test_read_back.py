@@ -121,6 +121,29 @@ def test_a_state_may_be_kept_in_one_tensor(network, how, create_graph, x):
     torch.testing.assert_close(method(network(), x, 1), method(Plain(), x, 1), rtol=1e-9, atol=1e-12)
 
 
+def test_the_relevance_of_a_layer_that_joins_is_all_of_it(x):
+    class Join(nn.Module):
+        def forward(self, one, two):
+            return torch.cat([one, two], 1)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(4)
+            self.read, self.join = nn.Linear(3, UNITS).double(), Join()
+
+        def forward(self, x):
+            one, two = self.join(self.read(x[:, 0]), self.read(x[:, 1])).chunk(2, 1)
+            return one - 2 * two
+
+    for create_graph in (False, True):
+        method = LRP(Epsilon(0), create_graph=create_graph)
+        explanation = method.explain(Network(), x, 1, layers=["join"])
+        total = explanation.layers["join"][0].sum(1)
+        torch.testing.assert_close(total, Network()(x)[:, 1])
+        torch.testing.assert_close(explanation.relevance, method(Network(), x, 1))
+
+
 def test_a_part_that_was_overwritten_is_not_what_it_was(x):
     """Under LRP-0 it does not matter how sums are merged."""
 
@@ -218,10 +241,11 @@ class Celled(nn.Module):
         return self.out(state if self.cell.joined else torch.cat(state, 1))
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize("how", METHODS)
-def test_asking_for_inner_layers_changes_nothing(how, x):
+def test_asking_for_inner_layers_changes_nothing(how, create_graph, x):
     """A joined tensor has the relevance of its parts, those that were read back included."""
-    method = LRP(METHODS[how], start="logit")
+    method = LRP(METHODS[how], start="logit", create_graph=create_graph)
     joined, apart = Celled(True), Celled(False)
     expected = method.explain(apart, x, 1, layers=["cell.hidden", "cell.memory"])
     torch.testing.assert_close(method(joined, x, 1), expected.relevance, rtol=1e-9, atol=1e-12)
