@@ -111,6 +111,12 @@ class RnnxCLI(LightningCLI):
         if "weights_only" in config:
             config.weights_only = True  # Lightning's own default would unpickle anything
         path = config.get("ckpt_path")
+        if path is None and self.config["subcommand"] != "fit":
+            Console(stderr=True).print(
+                "There is no --ckpt_path, so the network has random weights. To use a trained one: --ckpt_path "
+                "logs/NAME/version_0/checkpoints/best.ckpt",
+                soft_wrap=True,
+            )
         if path is None or path == "best":
             return
         if path == "last":

@@ -189,6 +189,14 @@ def test_a_checkpoint_can_be_tested_and_predicted_with(finished_run, rnnx, tmp_p
     assert "val/accuracy" in validated
 
 
+@pytest.mark.parametrize("command", ["test", "validate"])
+def test_random_weights_are_not_evaluated_without_a_word(command, finished_run, rnnx):
+    few = (f"--trainer.limit_{'val' if command == 'validate' else 'test'}_batches", 1)
+    assert "the network has random weights" in rnnx(command, *QUICK, *few).stderr
+    checkpoint = finished_run[0] / "logs/quick/version_0/checkpoints/best.ckpt"
+    assert "random weights" not in rnnx(command, *QUICK, *few, "--ckpt_path", checkpoint).stderr
+
+
 def test_optimizer_and_schedule_are_those_of_the_config(rnnx, tmp_path):
     """From YAML and the command line; a class of one's own, too; what is saved trains again to the same numbers."""
     (tmp_path / "own.py").write_text("import torch\n\nclass Descent(torch.optim.SGD):\n    pass\n")
