@@ -167,6 +167,7 @@ def pages() -> dict[str, str]:
         "readings": markdown(readings.reset_index()),
         "dropout": markdown(pd.read_csv(HERE / "dropout_places.csv")),
         "significance": tukey(last),
+        "stationary": gains_of_stationary(last),
         "curve": markdown(shown.reset_index()),
         "findings": markdown(check_findings(last)),
         "open": ", ".join(
@@ -192,12 +193,28 @@ def pages() -> dict[str, str]:
 
 def tukey(results: pd.DataFrame) -> str:
     """Tukey's test for the pairs of the published findings, over the networks with several runs."""
-    several = results[results.groupby(["dataset", "network"])["run"].transform("nunique") > 1]
-    tests = significance(several)
+    tests = repeated(results)
     if tests.empty:
         return ""
     pairs = {" - ".join(pair) for f in FINDINGS for pair in permutations((f.better, f.worse))}
     return markdown(tests[tests["pair"].isin(pairs)], 4)
+
+
+def repeated(results: pd.DataFrame) -> pd.DataFrame:
+    """Tests of significance over the networks with several runs."""
+    return significance(results[results.groupby(["dataset", "network"])["run"].transform("nunique") > 1])
+
+
+def gains_of_stationary(results: pd.DataFrame) -> str:
+    """What stationary dropout gains for R-LSTM by guided backprop and LRP, with Tukey's p."""
+    tests = repeated(results)
+    if tests.empty:
+        return ""
+    tests = tests[(tests["pair"] == "R-LSTM - R-LSTM-SD") & tests["method"].isin(["GuidedBackprop", "LRP"])]
+    return ", ".join(
+        f"{row.method} {-row.difference:+.3f} on {row.dataset} (p = {row.p:.3f})"
+        for row in tests.rename(columns={"tukey p": "p"}).itertuples()
+    )
 
 
 def change(over_time: pd.DataFrame) -> pd.DataFrame:
