@@ -50,7 +50,7 @@ COMMAND_LINE = {
     "negative learning rate": ([*FIT, "--optimizer.lr=-1"], ["optimizer.lr=-1", "positive"]),
     "infinite learning rate": ([*FIT, "--optimizer.lr=.inf"], ["optimizer.lr=inf"]),
     "learning rate is no number": ([*FIT, "--optimizer.lr=.nan"], ["optimizer.lr=nan"]),
-    "dropout of all": ([*FIT, f"{NETWORK}dropout=1.0"], ["dropout=1.0", "[0, 1)"]),
+    "dropout of all": ([*FIT, f"{NETWORK}dropout=1.0"], ["dropout=1.0", "below 1"]),
     "negative dropout": ([*FIT, f"{NETWORK}dropout=-0.1"], ["dropout=-0.1"]),
     "columns that do not divide": ([*FIT, "--data.columns=5"], ["columns=5", "28"]),
     "no columns": ([*FIT, "--data.columns=0"], ["columns=0"]),
