@@ -64,3 +64,24 @@ def test_bags_of_tokens(mode, padding, weighted, spread, rule):
     assert_equal(relevance, method(written, tokens, 1, **given))
     if padding == 0 and spread == "share":
         assert bool((relevance[tokens == 0] == 0).all())
+
+
+@pytest.mark.parametrize("rule", [Epsilon(1e-9), ZPlus()])
+@pytest.mark.parametrize("keepdim", [False, True])
+@pytest.mark.parametrize("order", [float("inf"), float("-inf")])
+def test_a_norm_of_infinite_order_is_the_largest_or_smallest_magnitude(order, keepdim, rule):
+    torch.manual_seed(0)
+    layer, out, x = nn.Linear(5, 12).double(), nn.Linear(3, 2).double(), torch.randn(4, 5, dtype=torch.float64)
+
+    class Network(nn.Module):
+        def __init__(self, length):
+            super().__init__()
+            self.layer, self.out, self.length = layer, out, length
+
+        def forward(self, x):
+            return self.out(self.length(self.layer(x).unflatten(1, (3, 4))).flatten(1))
+
+    extreme = torch.amax if order > 0 else torch.amin
+    norm = Network(lambda h: torch.linalg.vector_norm(h, order, 2, keepdim))
+    expected = LRP(rule, start="logit")(Network(lambda h: extreme(h.abs(), 2, keepdim)), x, 1)
+    torch.testing.assert_close(LRP(rule, start="logit")(norm, x, 1), expected)
