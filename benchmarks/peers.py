@@ -61,23 +61,22 @@ def _linear(weight: Tensor) -> nn.Linear:
     return layer
 
 
+def by_zennit(composite: LayerMapComposite, network: nn.Module, x: Tensor, label: Tensor) -> Tensor:
+    """Relevance (B, ...) by a composite of zennit, from the logits of the labels (B,)."""
+    x = x.detach().clone().requires_grad_()
+    with composite.context(network) as explained:
+        logits = explained(x)
+        start = torch.zeros_like(logits).scatter_(1, label[:, None], logits.detach().gather(1, label[:, None]))
+        return torch.autograd.grad(logits, x, start)[0]
+
+
 def zennit_methods(network: RecurrentNetwork, image: Tensor, label: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Zennit's rules on the unrolled copy, by our methods' names."""
     unrolled = Unrolled(network).to(image.device).eval()
 
     def explain(rule: Callable[[], object]) -> Callable[[], Tensor]:
         composite = LayerMapComposite([(Linear, rule()), (Convolution, rule()), (AvgPool, rule())])
-
-        def run() -> Tensor:
-            x = image.detach().clone().requires_grad_()
-            with composite.context(unrolled) as model:
-                logits = model(x)
-                start = torch.zeros_like(logits).scatter_(
-                    1, label[:, None], logits.detach().gather(1, label[:, None])
-                )
-                return torch.autograd.grad(logits, x, start)[0]
-
-        return run
+        return lambda: by_zennit(composite, unrolled, image, label)
 
     return {
         "Epsilon": explain(Epsilon),

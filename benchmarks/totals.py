@@ -21,6 +21,7 @@ from zennit.types import Convolution, Linear
 
 from benchmarks.explain import reference
 from benchmarks.measure import median_seconds
+from benchmarks.peers import by_zennit
 from benchmarks.recurrent import Reader
 from rnnx_lightning.architectures import RLSTM, Deep
 from rnnx_lightning.explain import LRP, Epsilon, GradientTimesInput
@@ -63,12 +64,12 @@ ONLY_RELUS = ("feed-forward", "Deep: layers shared by steps")
 Explain = Callable[[nn.Module, Tensor, int], Tensor]
 
 
-def by_rnnx(network: nn.Module, x: Tensor, target: int) -> Tensor:
+def as_rnnx(network: nn.Module, x: Tensor, target: int) -> Tensor:
     """(1, ...) to relevance of the same shape, as the others below."""
     return LRP(Epsilon(EPSILON), start="logit")(network, x, target)
 
 
-def by_autolrp(network: nn.Module, x: Tensor, target: int) -> Tensor:
+def as_autolrp(network: nn.Module, x: Tensor, target: int) -> Tensor:
     """Attention weights are constants; it starts from 1."""
     wrapped = autolrp.tensor(x.clone())
     logit = network(wrapped)[0, target]
@@ -78,18 +79,13 @@ def by_autolrp(network: nn.Module, x: Tensor, target: int) -> Tensor:
     return relevance * float(logit.detach())
 
 
-def by_zennit(network: nn.Module, x: Tensor, target: int) -> Tensor:
+def as_zennit(network: nn.Module, x: Tensor, target: int) -> Tensor:
     """The rule for linear layers and convolutions; all else passes the gradient."""
     composite = LayerMapComposite([(kind, ZennitEpsilon(EPSILON)) for kind in (Linear, Convolution)])
-    x = x.clone().requires_grad_()
-    with composite.context(network) as explained:
-        logits = explained(x)
-        start = torch.zeros_like(logits)
-        start[0, target] = logits[0, target].detach()
-        return torch.autograd.grad(logits, x, start)[0]
+    return by_zennit(composite, network, x, torch.tensor([target]))
 
 
-def by_captum(network: nn.Module, x: Tensor, target: int) -> Tensor:
+def as_captum(network: nn.Module, x: Tensor, target: int) -> Tensor:
     """Its epsilon rule for each layer that can have one."""
     for module in network.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -99,10 +95,10 @@ def by_captum(network: nn.Module, x: Tensor, target: int) -> Tensor:
 
 
 PACKAGES: dict[str, Explain] = {
-    "rnnx": by_rnnx,
-    "autolrp": by_autolrp,
-    "zennit": by_zennit,
-    "captum": by_captum,
+    "rnnx": as_rnnx,
+    "autolrp": as_autolrp,
+    "zennit": as_zennit,
+    "captum": as_captum,
 }
 
 
@@ -129,7 +125,7 @@ def compared(name: str, explain: Explain) -> dict[str, Any]:
         relevance = torch.cat([explain(network, x[None], 1) for x in examples]).detach()
     except (RuntimeError, TypeError, AssertionError) as error:
         return {"refusal": str(error).splitlines()[0]}
-    network, _ = made(name)
+    network, _ = made(name)  # anew, because captum leaves its rules and hooks on a network
     logit = network(examples)[:, 1].detach()
     found = {"off the logit by": float((relevance.flatten(1).sum(1) / logit - 1).abs().median())}
     if name in ONLY_RELUS:
