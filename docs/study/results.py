@@ -150,6 +150,7 @@ def pages() -> dict[str, str]:
     everything = in_order(pd.read_csv(HERE / "results.csv"))
     everything["run"] = everything[["network", "dataset", "repetition"]].astype(str).agg(" ".join, axis=1)
     last, best = (everything[everything["scored"] == scored] for scored in ("last", "best"))
+    tests = repeated(last)
     keys = ["dataset", "network", "method"]
     beside = summarise_cosines(best).rename(columns={"mean": "best checkpoint"})
     cosines = summarise_cosines(last).merge(beside[[*keys, "best checkpoint"]], on=keys, how="left")
@@ -166,8 +167,8 @@ def pages() -> dict[str, str]:
         "cosines": markdown(cosines),
         "readings": markdown(readings.reset_index()),
         "dropout": markdown(pd.read_csv(HERE / "dropout_places.csv")),
-        "significance": tukey(last),
-        "stationary": gains_of_stationary(last),
+        "significance": tukey(tests),
+        "stationary": gains_of_stationary(tests),
         "curve": markdown(shown.reset_index()),
         "findings": markdown(check_findings(last)),
         "open": ", ".join(
@@ -191,9 +192,8 @@ def pages() -> dict[str, str]:
     return {name: environment.get_template(f"{name}.j2").render(parts) for name in names}
 
 
-def tukey(results: pd.DataFrame) -> str:
+def tukey(tests: pd.DataFrame) -> str:
     """Tukey's test for the pairs of the published findings, over the networks with several runs."""
-    tests = repeated(results)
     if tests.empty:
         return ""
     pairs = {" - ".join(pair) for f in FINDINGS for pair in permutations((f.better, f.worse))}
@@ -205,9 +205,8 @@ def repeated(results: pd.DataFrame) -> pd.DataFrame:
     return significance(results[results.groupby(["dataset", "network"])["run"].transform("nunique") > 1])
 
 
-def gains_of_stationary(results: pd.DataFrame) -> str:
+def gains_of_stationary(tests: pd.DataFrame) -> str:
     """What stationary dropout gains for R-LSTM by guided backprop and LRP, with Tukey's p."""
-    tests = repeated(results)
     if tests.empty:
         return ""
     tests = tests[(tests["pair"] == "R-LSTM - R-LSTM-SD") & tests["method"].isin(["GuidedBackprop", "LRP"])]

@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from results import repeated
 
-from rnnx_lightning.compare.tables import by_network, significance, summarise_accuracies, summarise_cosines
+from rnnx_lightning.compare.tables import by_network, summarise_accuracies, summarise_cosines
 
 HERE = Path(__file__).parent
 METHODS = {"SA": "Sensitivity", "GB": "GuidedBackprop", "DTD": "DeepTaylor", "LRP": "LRP"}
@@ -45,12 +46,11 @@ def final(rows: pd.DataFrame) -> dict[str, str]:
     table = pd.DataFrame(results).dropna(subset="network")
     order = pd.CategoricalDtype(list(FINAL.values()), ordered=True)
     table = table.astype({"network": order}).sort_values(["network", "repetition"]).astype({"network": str})
-    repeated = table.groupby(["dataset", "network"])["run"].transform("nunique") > 1
     means = table.groupby(["dataset", "network", "method"])["cosine"].mean()
     return {
         "scores": _scores(table),
         "best": f"{means['fashion_mnist'].max():.4f}",
-        "significance": _against_rlstm(significance(table[repeated])),
+        "significance": _against_rlstm(repeated(table)),
     }
 
 
@@ -135,8 +135,8 @@ def page(rows: pd.DataFrame) -> str:
     usual = (rows[list(TASK)] == pd.Series(TASK)).all(axis=1) & rows["dataset"].isin(list(GOALS))
     chosen = rows.apply(lambda row: _key(row) in FINAL, axis=1)
     names = rows.apply(_name, axis=1)
-    repeated = names.groupby([names, rows["epochs"], tested]).transform("size") > 1
-    shown = repeated | names.isin(["Variant", "Variant gate=none"])
+    several = names.groupby([names, rows["epochs"], tested]).transform("size") > 1
+    shown = several | names.isin(["Variant", "Variant gate=none"])
     tables = {name: by_network(pd.read_csv(HERE / f"{name}.csv")) for name in ("experiment3", "relevance_loss")}
     parts: dict[str, Any] = {
         "final": final(rows[tested & usual]),
