@@ -22,11 +22,6 @@ def packed(text: str) -> str:
     return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
-def unpacked(text: str) -> str:
-    """The text that was `packed`."""
-    return gzip.decompress(base64.b64decode(text)).decode()
-
-
 def write_page(record: Mapping[str, Any], path: str | Path) -> Path:
     """Write the page as one self-contained file.
 

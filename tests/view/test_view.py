@@ -1,6 +1,7 @@
 """The page says what the methods give, and a browser shows what the page says."""
 
 import base64
+import gzip
 import json
 import re
 import shutil
@@ -21,7 +22,6 @@ from rnnx_lightning.metrics.functional import majority_cosine_similarity
 from rnnx_lightning.pretrained import load_pretrained
 from rnnx_lightning.view import Named, recorded, write_page
 from rnnx_lightning.view.layers import inner_layers, over_time
-from rnnx_lightning.view.page import unpacked
 
 ROWS = [7, 8, 3]
 MINUS = "\N{MINUS SIGN}"
@@ -37,7 +37,7 @@ def numbers(part, shape):
 def held(page):
     """The data in a page."""
     text = re.search(r'<script id="data" type="text/plain">(.*?)</script>', page.read_text())[1]
-    return json.loads(unpacked(text))
+    return json.loads(gzip.decompress(base64.b64decode(text)))
 
 
 @pytest.fixture(scope="module")
