@@ -25,6 +25,7 @@ from rnnx_lightning.compare.tables import (
     by_network,
     check_findings,
     collect,
+    repeated,
     significance,
     summarise_accuracies,
     summarise_cosines,
@@ -150,7 +151,7 @@ def pages() -> dict[str, str]:
     everything = in_order(pd.read_csv(HERE / "results.csv"))
     everything["run"] = everything[["network", "dataset", "repetition"]].astype(str).agg(" ".join, axis=1)
     last, best = (everything[everything["scored"] == scored] for scored in ("last", "best"))
-    tests = repeated(last)
+    tests = significance(repeated(last))
     keys = ["dataset", "network", "method"]
     beside = summarise_cosines(best).rename(columns={"mean": "best checkpoint"})
     cosines = summarise_cosines(last).merge(beside[[*keys, "best checkpoint"]], on=keys, how="left")
@@ -198,11 +199,6 @@ def tukey(tests: pd.DataFrame) -> str:
         return ""
     pairs = {" - ".join(pair) for f in FINDINGS for pair in permutations((f.better, f.worse))}
     return markdown(tests[tests["pair"].isin(pairs)], 4)
-
-
-def repeated(results: pd.DataFrame) -> pd.DataFrame:
-    """Tests of significance over the networks with several runs."""
-    return significance(results[results.groupby(["dataset", "network"])["run"].transform("nunique") > 1])
 
 
 def gains_of_stationary(tests: pd.DataFrame) -> str:

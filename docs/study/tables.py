@@ -9,9 +9,14 @@ from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from results import repeated
 
-from rnnx_lightning.compare.tables import by_network, summarise_accuracies, summarise_cosines
+from rnnx_lightning.compare.tables import (
+    by_network,
+    repeated,
+    significance,
+    summarise_accuracies,
+    summarise_cosines,
+)
 
 HERE = Path(__file__).parent
 METHODS = {"SA": "Sensitivity", "GB": "GuidedBackprop", "DTD": "DeepTaylor", "LRP": "LRP"}
@@ -50,7 +55,7 @@ def final(rows: pd.DataFrame) -> dict[str, str]:
     return {
         "scores": _scores(table),
         "best": f"{means['fashion_mnist'].max():.4f}",
-        "significance": _against_rlstm(repeated(table)),
+        "significance": _against_rlstm(significance(repeated(table))),
     }
 
 

@@ -119,6 +119,11 @@ def significance(results: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def repeated(results: pd.DataFrame) -> pd.DataFrame:
+    """The rows of networks that have several runs on a data set, as `significance` needs them."""
+    return results[results.groupby(["dataset", "network"])["run"].transform("nunique") > 1]
+
+
 def check_findings(results: pd.DataFrame) -> pd.DataFrame:
     """Check whether the published findings hold here, for those whose networks are in the study."""
     means = results.groupby(["dataset", "network", "method"])["cosine"].mean()
