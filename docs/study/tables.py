@@ -1,4 +1,4 @@
-"""Writes docs/results_evidence.md: numbers from the tables beside it, text from results_evidence.md.j2.
+"""Writes docs/results_evidence.md and its plot: numbers from the tables beside it, text from the template there.
 
 python docs/study/tables.py
 """
@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from rnnx_lightning.compare.plots import plot_cosines
 from rnnx_lightning.compare.tables import (
     by_network,
     repeated,
@@ -19,6 +20,7 @@ from rnnx_lightning.compare.tables import (
 )
 
 HERE = Path(__file__).parent
+EXPERIMENT3 = HERE / "experiment3.csv"
 METHODS = {"SA": "Sensitivity", "GB": "GuidedBackprop", "DTD": "DeepTaylor", "LRP": "LRP"}
 FINAL = {  # by network, options, rate and epochs
     ("Deep", "dropout=0.1", 0.002, 10): "Deep",
@@ -150,6 +152,7 @@ def page(rows: pd.DataFrame) -> str:
         "elsewhere": each(rows[tested & ~usual]),
         "others": each(rows[tested & usual & ~chosen]),
         "scores": every_score(pd.read_csv(HERE / "scores.csv")),
+        "experiment3_tests": _against_rlstm(significance(pd.read_csv(EXPERIMENT3))),
     }
     parts |= {name: table.to_markdown(index=False, floatfmt=".3f") for name, table in tables.items()}
     environment = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, keep_trailing_newline=True)
@@ -158,3 +161,5 @@ def page(rows: pd.DataFrame) -> str:
 
 if __name__ == "__main__":
     (HERE.parent / "results_evidence.md").write_text(page(pd.read_csv(HERE / "evidence.csv")))
+    figure = plot_cosines(summarise_cosines(pd.read_csv(EXPERIMENT3)), "experiment3")
+    figure.savefig(HERE.parent / "pictures" / "experiment3.png")
