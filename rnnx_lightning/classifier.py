@@ -124,14 +124,14 @@ class SequenceClassifier(L.LightningModule):
 
     def forward(self, image: Tensor) -> Tensor:
         """(B, 1, 28, W) in [-1, 1] to logits (B, classes)."""
-        return self.network(image)
+        return self.network(image.clone())  # a network may overwrite its input
 
     def logits(self, batch: SequenceBatch) -> Tensor:
         """Logits (B, classes) of a batch; a `RecurrentNetwork` encodes each distinct image once."""
         network = self.network
         if isinstance(network, RecurrentNetwork) and batch.distinct.shape[-1] % network.columns == 0:
             return network(batch.distinct, batch.order)
-        return network(batch.image)
+        return self(batch.image)
 
     def _step(self, batch: SequenceBatch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
         logits = self.logits(batch)

@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from rnnx_lightning.explain import LRP, Attributor
+from rnnx_lightning.explain.inputs import output_at
 from rnnx_lightning.metrics import MajorityCosineSimilarity
 from rnnx_lightning.metrics.relevance import SequenceMean
 
@@ -125,10 +125,9 @@ class ScoredMethods:
         return Explained(image, label, prediction, majority, relevance, values)
 
 
-@torch.no_grad()
 def _logit(network: nn.Module, image: Tensor, label: Tensor) -> Tensor:
     """(B,) logit of the explained class, in the precision of the explanations (not in half-precision training)."""
-    return network(image).gather(1, label[:, None]).squeeze(1)
+    return output_at(network, image).gather(1, label[:, None]).squeeze(1)
 
 
 def _parameters(score: Metric) -> Mapping[str, inspect.Parameter]:

@@ -10,6 +10,9 @@ from torch import nn
 from rnnx_lightning.architectures import ConvDeep, Shallow
 from rnnx_lightning.classifier import SequenceClassifier, rejection_cross_entropy
 from rnnx_lightning.data import MajoritySequences
+from rnnx_lightning.explain import LRP, Epsilon
+from rnnx_lightning.explained import ScoredMethods
+from rnnx_lightning.metrics import ConservationError
 from rnnx_lightning.schedule import adam
 
 
@@ -56,6 +59,29 @@ def test_a_short_batch_counts_by_its_sequences():
 def test_any_module_can_be_trained():
     model = SequenceClassifier(nn.Sequential(nn.Flatten(), nn.Linear(28 * 84, 10)))
     assert model.logits(batches(1)[0]).shape == (40, 10)
+
+
+class Overwriting(nn.Module):
+    """Normalises its input in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.out = nn.Linear(28 * 84, 10)
+
+    def forward(self, x):
+        x -= x.mean()
+        return self.out(x.flatten(1))
+
+
+def test_a_network_may_overwrite_its_input():
+    """The batch is explained and drawn afterwards, and the logit of what is explained is asked for once more."""
+    batch, model = batches(1)[0], SequenceClassifier(Overwriting())
+    image = batch.image.clone()
+    logits = model.logits(batch)
+    assert torch.equal(batch.image, image)
+    scored = ScoredMethods({"LRP": LRP(Epsilon(1e-9))}, {"conservation": ConservationError()})
+    explained = scored.explain(model.network, image, batch.label, None, logits.argmax(1))
+    assert torch.equal(explained.image, batch.image)
 
 
 def test_encoding_distinct_images_once_changes_nothing():

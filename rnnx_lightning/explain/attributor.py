@@ -7,7 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, copied, has_tokens, network_of, tensors_of
+from rnnx_lightning.explain.inputs import (
+    Bound,
+    Inputs,
+    batch_size,
+    copied,
+    has_tokens,
+    network_of,
+    output_at,
+    tensors_of,
+)
 from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.lookups import WithVectors
 from rnnx_lightning.explain.outputs import Target as Target
@@ -46,7 +55,7 @@ class Attributor(ABC):
         takes_x = isinstance(x, Tensor) or isinstance(model, Bound)  # a method that another one calls has it bound
         bound = model if takes_x and not arguments else Bound(model, arguments)
         with isolated(network_of(model), tensors_of(x)[0].device):
-            x = copied(x)
+            x = self._taken(x)
             if not (self.needs_gradient and has_tokens(x)):
                 return self._relevance(bound, x, target)
             vectors = self._with_vectors(bound, x)
@@ -55,6 +64,10 @@ class Attributor(ABC):
     def _with_vectors(self, model: nn.Module, x: Inputs) -> WithVectors:
         """A network of tokens, as one of vectors."""
         return WithVectors(model, x)
+
+    def _taken(self, x: Inputs) -> Inputs:
+        """`x` as `_relevance` gets it."""
+        return copied(x)
 
     def fitted(self, x: Inputs) -> "Attributor":
         """A copy that explains parts of `x` as it explains the whole, see `InChunks`."""
@@ -70,7 +83,7 @@ class Attributor(ABC):
 
     @abstractmethod
     def _relevance(self, model: nn.Module, x: Any, target: Any) -> Any:
-        """The method itself. `x` is a copy that may be changed; `model(x)` runs the network."""
+        """The method itself. `x` is a copy; `model(x)` runs the network, which may overwrite it."""
 
 
 def explained_logit(logits: Any, x: Inputs, target: Target) -> tuple[Tensor, Tensor]:
@@ -95,8 +108,7 @@ def resolve_target(model: nn.Module, x: Inputs, target: Target) -> Any:
     """The target for `x`, for methods that also evaluate the model at other inputs."""
     if target is not None:
         return target
-    with torch.no_grad():
-        _, index = explained_value(model(x), batch_size(x), None)
+    _, index = explained_value(output_at(model, x), batch_size(x), None)
     return None if index is None else index.squeeze(1)
 
 

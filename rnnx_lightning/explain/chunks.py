@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from rnnx_lightning.explain.attributor import Attributor, Target, resolve_target
 from rnnx_lightning.explain.examples import cut, joined
-from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, network_of, tensors_of
+from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, network_of, output_at, tensors_of
 from rnnx_lightning.explain.outputs import explained_value
 
 
@@ -77,9 +77,8 @@ def _check(model: nn.Module, x: Inputs, target: Target, bound: Bound, part: Inpu
         return  # random numbers would differ, too
     examples = batch_size(part)
     try:
-        with torch.no_grad():
-            whole, _ = explained_value(model(x), batch_size(x), target)
-            own, _ = explained_value(bound(part), examples, chosen)
+        whole, _ = explained_value(output_at(model, x), batch_size(x), target)
+        own, _ = explained_value(output_at(bound, part), examples, chosen)
         same = torch.allclose(own, whole[:examples].to(own.dtype), rtol=1e-2, atol=1e-2 * float(whole.abs().max()))
     except (RuntimeError, IndexError) as error:
         raise ValueError(f"{_UNCLEAR} The network says: {error}") from error

@@ -11,7 +11,7 @@ from rnnx_lightning.explain.attributor import Attributor, Target, explained_logi
 from rnnx_lightning.explain.backward_graph import operations
 from rnnx_lightning.explain.cudnn import has_recurrent_modules
 from rnnx_lightning.explain.gates import Gates, hold_gates_constant
-from rnnx_lightning.explain.inputs import Inputs, filled, mapped, network_of, tensors_of
+from rnnx_lightning.explain.inputs import Inputs, filled, mapped, network_of, tensors_of, without_graph
 from rnnx_lightning.explain.isolation import kept_state
 from rnnx_lightning.explain.operations.recurrent import RecurrentModules
 from rnnx_lightning.explain.refusals import UnexplainableError
@@ -39,6 +39,9 @@ class GradientMethod(Attributor):
             raise ValueError(f"gates={gates!r}: choose from {', '.join(get_args(Gates))}")
         self.gates = gates
         self.create_graph = create_graph
+
+    def _taken(self, x: Inputs) -> Inputs:
+        return without_graph(x)  # the network gets copies below
 
     def _gradient(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         """Gradient of the explained logit, in the structure of `x`. The state of the network is restored."""

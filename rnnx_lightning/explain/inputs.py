@@ -56,12 +56,22 @@ def has_tokens(x: Inputs) -> bool:
 
 def copied(x: Inputs) -> Inputs:
     """The same structure with copies of the tensors, without their graphs; subclasses become plain tensors."""
+    return mapped(lambda tensor: _plain(tensor.detach().clone()), x)
 
-    def copy(tensor: Tensor) -> Tensor:
-        tensor = tensor.detach().clone()
-        return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
 
-    return mapped(copy, x)
+def without_graph(x: Inputs) -> Inputs:
+    """The same structure with plain tensors that share the memory of `x` where torch can record graphs for it."""
+    return mapped(lambda part: _plain(part.detach().clone() if part.is_inference() else part.detach()), x)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor if type(tensor) is Tensor else tensor.as_subclass(Tensor)
+
+
+def output_at(model: Callable[..., Any], x: Inputs) -> Any:
+    """The output without a graph. The network gets a copy of `x`, which it may overwrite."""
+    with torch.no_grad():
+        return model(mapped(torch.clone, x))
 
 
 def batch_size(x: Inputs) -> int:

@@ -140,7 +140,7 @@ class WithVectors(Bound):
         self.x = x
         self.others = [tensor for tensor in tensors_of(x) if tensor.is_floating_point()]
         with kept_state(network_of(model)), torch.enable_grad():
-            self.lookups = self._run(self.others, None, baseline)[1]
+            self.lookups = self._run([other.clone() for other in self.others], None, baseline)[1]
         if not self.lookups and not self.others:
             raise UnexplainableError("Tokens have no gradient, and no vectors are looked up at them: use LRP.")
 

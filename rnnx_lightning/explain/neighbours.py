@@ -18,10 +18,12 @@ from rnnx_lightning.explain.inputs import (
     filled,
     has_tokens,
     network_of,
+    output_at,
     tensors_of,
 )
 from rnnx_lightning.explain.outputs import explained_value, logits_in
 from rnnx_lightning.explain.refusals import UnexplainableError
+from rnnx_lightning.explain.saved_tensors import overwriting_allowed
 
 HOOKED = ("DeepLift", "DeepLiftShap", "GuidedGradCam", "LRP")  # keep only the input of a module's last call
 
@@ -95,8 +97,7 @@ class Captum(Attributor):
             raise UnexplainableError(
                 f"Tokens have no gradient, as captum's {self.method} needs: use FeatureAblation, or LRP."
             )
-        with torch.no_grad():
-            _, index = explained_value(model(x), batch_size(x), target)
+        _, index = explained_value(output_at(model, x), batch_size(x), target)
         whole = _Tensors(model, x, target if callable(target) else None)
         options = dict(self.options)
         if "layer" in options:
@@ -107,9 +108,14 @@ class Captum(Attributor):
                 _refuse_repeated(whole, tensors_of(x), name)
         source = self._kind(inner)(whole) if self.method == "NoiseTunnel" else whole
         chosen = None if callable(target) else target if index is None else index.squeeze(1)
-        found = self._kind(self.method)(source, **options).attribute(
-            tuple(tensors_of(x)), target=chosen, **self.arguments
-        )
+        attribute = self._kind(self.method)(source, **options).attribute
+        try:
+            found = attribute(tuple(tensors_of(x)), target=chosen, **self.arguments)
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            with overwriting_allowed():
+                found = attribute(tuple(tensors_of(x)), target=chosen, **self.arguments)
         return filled(x, [part.detach().to(_floating(of)) for part, of in zip(found, tensors_of(x), strict=True)])
 
 
@@ -126,7 +132,7 @@ class _Tensors(nn.Module):
 
     def forward(self, *tensors: Tensor) -> Tensor:
         """(B, K) logits, or the explained value of each example."""
-        output = call(self.network, filled(self._structure, tensors), self._given)
+        output = call(self.network, filled(self._structure, map(torch.clone, tensors)), self._given)
         return logits_in(output) if self._choose is None else self._choose(output)
 
 

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rnnx_lightning.explain.inputs import output_at
+
 SHOWN = (
     nn.ReLU,
     nn.LeakyReLU,
@@ -32,8 +34,7 @@ def inner_layers(network: nn.Module, image: Tensor) -> list[str]:
 
     hooks = [module.register_forward_hook(keeping(name)) for name, module in leaves.items()]
     try:
-        with torch.no_grad():
-            network(image[:2])
+        output_at(network, image[:2])
     finally:
         for hook in hooks:
             hook.remove()

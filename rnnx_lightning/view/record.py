@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rnnx_lightning.explain import LRP, Attributor
+from rnnx_lightning.explain.inputs import output_at
 from rnnx_lightning.metrics.functional import majority_cosine_similarity, sample_relevance
 from rnnx_lightning.view.layers import inner_layers, over_time
 
@@ -90,8 +91,7 @@ def _results(
     network: nn.Module, methods: Mapping[str, Attributor], image: Tensor, label: Tensor, majority: Tensor
 ) -> list[dict[str, Any]]:
     """The results of one network, one dict per sequence."""
-    with torch.no_grad():
-        logits = network(image)
+    logits = output_at(network, image)
     rows: list[dict[str, Any]] = [
         {"prediction": int(one.argmax()), "logits": rounded(one), "methods": {}} for one in logits
     ]

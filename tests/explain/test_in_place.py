@@ -8,10 +8,13 @@ from torch import nn
 from two_layers import METHODS
 
 from rnnx_lightning.explain import (
+    Captum,
     GradientTimesInput,
     GuidedBackprop,
+    InChunks,
     IntegratedGradients,
     Sensitivity,
+    SmoothGrad,
     UnexplainableError,
 )
 
@@ -167,16 +170,50 @@ GRADIENTS = {
     "sensitivity": Sensitivity,
     "gradient x input, gates constant": lambda: GradientTimesInput(gates="constant"),
     "guided": GuidedBackprop,
+    "gradient x input": GradientTimesInput,
     "integrated": IntegratedGradients,
+    "mean over noise": SmoothGrad,
+    "in chunks": lambda: InChunks(GradientTimesInput(), examples=2),
+    "captum": lambda: Captum("InputXGradient"),
 }
 
 
+@pytest.mark.parametrize("target", [None, torch.tensor([0, 1, 2, 1])], ids=["largest", "given"])
 @pytest.mark.parametrize("name", METHODS | GRADIENTS)
 @pytest.mark.filterwarnings("ignore")
-def test_the_input_may_be_overwritten(name):
-    method = (METHODS | GRADIENTS)[name]()
-    x, target = torch.randn(4, 5, dtype=torch.float64), torch.tensor([0, 1, 2, 1])
-    assert_equal(method(Overwriting(True), x, target), method(Overwriting(False), x, target))
+def test_the_input_may_be_overwritten(name, target):
+    """Also by the passes that only find the largest logit."""
+    method, x = (METHODS | GRADIENTS)[name](), torch.randn(4, 5, dtype=torch.float64)
+    kept = x.clone()
+    relevance = method(Overwriting(True), x, target)
+    assert torch.equal(x, kept)
+    assert_equal(relevance, method(Overwriting(False), x, target))
+
+
+class OverwritingBeside(nn.Module):
+    """Tokens, and numbers that it normalises."""
+
+    def __init__(self, in_place):
+        super().__init__()
+        torch.manual_seed(0)
+        self.vectors, self.rest = nn.Embedding(7, 5).double(), Overwriting(in_place)
+
+    def forward(self, tokens, x):
+        return self.rest(x) * self.rest(self.vectors(tokens).sum(1))
+
+
+@pytest.mark.parametrize("target", [None, 1], ids=["largest", "given"])
+@pytest.mark.parametrize(
+    "method", [Sensitivity(), InChunks(Sensitivity(), examples=2)], ids=["at once", "in chunks"]
+)
+def test_an_input_beside_tokens_may_be_overwritten(method, target):
+    tokens, x = torch.randint(7, (4, 3)), torch.randn(4, 5, dtype=torch.float64)
+    kept = x.clone()
+    relevance = method(OverwritingBeside(True), {"tokens": tokens, "x": x}, target)
+    assert torch.equal(x, kept)
+    expected = method(OverwritingBeside(False), {"tokens": tokens, "x": x}, target)
+    for name, part in relevance.items():
+        assert_equal(part, expected[name])
 
 
 def test_a_graph_of_what_is_overwritten_is_refused():
