@@ -18,5 +18,7 @@ class Channel(IntEnum):
     COUNT = 4  # the number of contributions
 
 
+CHANNELS = tuple(Channel)  # quicker to go through than the class
+
 # By channel: the one that its contributions belong to after a change of sign.
 FLIPPED = (Channel.NET, Channel.NEGATIVE, Channel.POSITIVE, Channel.CONSTANT, Channel.COUNT)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnx_lightning.explain.channels import Channel
+from rnnx_lightning.explain.channels import CHANNELS, Channel
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.totals import EVERY, Total, added, exponent_of, normalised, power
 from rnnx_lightning.explain.walk import evaluate
@@ -74,7 +74,7 @@ class MemoryBack:
         factors: Mapping[Channel, Tensor],
         read: Tensor | None,
     ) -> None:
-        self.channels = channels = [c for c in Channel if c in of_one or c in factors]
+        self.channels = channels = [c for c in CHANNELS if c in of_one or c in factors]
         self.count = len(channels)
         zeros = torch.zeros_like(memory.keep)
         with_exponents = node.scaled

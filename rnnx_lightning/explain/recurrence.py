@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnx_lightning.explain.channels import Channel
+from rnnx_lightning.explain.channels import CHANNELS, Channel
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.memories import Memory, MemoryBack, beside, folded, repeated
 from rnnx_lightning.explain.node import RELEVANCE, Node
@@ -112,7 +112,7 @@ class Recurrence:
         close(node, torch.ones(node.shape, dtype=node.dtype, device=node.device), self.composite)
         factors, node.inbox = node.inbox, inbox
         # Where so little is left to share with that a quotient overflows, it is absorbed.
-        found = ((channel, factors[channel]) for channel in Channel)
+        found = ((channel, factors[channel]) for channel in CHANNELS)
         return {c: f.expand(node.shape).nan_to_num(0.0, 0.0, 0.0) for c, f in found if f is not None}
 
     def _scan_back(self, node: Node | None, of_one: dict[Channel, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rnnx_lightning.explain.channels import Channel
+from rnnx_lightning.explain.channels import CHANNELS, Channel
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.memories import Before
 from rnnx_lightning.explain.node import RELEVANCE, Node
@@ -91,7 +91,7 @@ class SegmentedRecurrence:
             source, call, memory = self._run(number)
             zeros = self._zeros(number)
             call.read = _with_last(self._cut(self.read, number), came, zeros)
-            for channel in Channel:
+            for channel in CHANNELS:
                 factor = _with_last(self._cut(self.factors.get(channel), number), passed.get(channel), zeros)
                 if factor is not None:
                     call.factors[channel] = factor

@@ -17,7 +17,6 @@ from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.notes import Notes
 from rnnx_lightning.explain.overwriting import alias, current, overwrite, was_read
-from rnnx_lightning.explain.pairs import is_complex
 from rnnx_lightning.explain.pieces import read_back
 from rnnx_lightning.explain.pixels import Pixels, joined
 from rnnx_lightning.explain.refusals import AS_WEIGHTS, IN_INFERENCE_MODE, UnexplainableError
@@ -80,8 +79,15 @@ class Tape(Notes):
         first: Any = args[0] if args else None
         if self.retired:
             args = tuple(current(self, a) for a in args)
-        parts = [part for a in args for part in (a if isinstance(a, list | tuple) else (a,))]
-        known = [part for part in parts if isinstance(part, Tensor) and self.find(part) is not None]
+        known, any_complex = [], False
+        for argument in args:
+            for part in argument if type(argument) in (list, tuple) else (argument,):
+                if isinstance(part, Tensor):
+                    any_complex |= part.is_complex()
+                    if self.find(part) is not None:
+                        known.append(part)
+                else:
+                    any_complex |= type(part) is complex
         if not known or func in self._harmless:
             if not known and self.overwrites(func) and was_read(self, first):
                 return overwrite(self, func, first, args, kwargs)
@@ -93,8 +99,8 @@ class Tape(Notes):
         if self.overwrites(func):
             return overwrite(self, func, first, args, kwargs)
         args = tuple(alias(self, a) for a in args)
-        recorder = self._table.get((func, COMPLEX) if any(map(is_complex, parts)) else func)
-        if recorder not in self._scales and any(self.has_no_way_back(part) for part in known):
+        recorder = self._table.get((func, COMPLEX) if any_complex else func)
+        if recorder not in self._scales and any(map(self.has_no_way_back, known)):
             return self.refused(func, func(*args, **kwargs), "", *known)
         if recorder is None:
             return self.opaque(func, args, kwargs)

@@ -33,7 +33,11 @@ class Total(NamedTuple):
 
 def power(exponent: Tensor, like: Tensor) -> Tensor:
     """2^exponent in the dtype of another tensor; at most the largest power of 2 that this dtype has."""
-    exponent = exponent.clamp(max=math.frexp(torch.finfo(like.dtype).max)[1] - 1)
+    return fraction(exponent.clamp(max=math.frexp(torch.finfo(like.dtype).max)[1] - 1), like)
+
+
+def fraction(exponent: Tensor, like: Tensor) -> Tensor:
+    """2^exponent in the dtype of another tensor, for exponents that are not too large."""
     return torch.exp2(exponent.to(torch.float64 if like.dtype == torch.float64 else torch.float32)).to(like.dtype)
 
 
@@ -59,7 +63,7 @@ def added(totals: Sequence[Total | None]) -> Total | None:
             one, other = (exponent_of(t) for t in (result, total))
             exponent = torch.maximum(one, other)
             a, b = result.mantissa, total.mantissa
-            result = Total(a * power(one - exponent, a) + b * power(other - exponent, b), exponent)
+            result = Total(a * fraction(one - exponent, a) + b * fraction(other - exponent, b), exponent)
     return result
 
 

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.channels import Channel
+from rnnx_lightning.explain.channels import CHANNELS, Channel
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.node import RELEVANCE, Node
 from rnnx_lightning.explain.rows import OPAQUE
-from rnnx_lightning.explain.totals import Total, Unknown, added, exponent_of, power
+from rnnx_lightning.explain.totals import Total, Unknown, added, exponent_of, fraction, power
 
 
 def find_exact(nodes: Sequence[Node], everywhere: bool) -> None:
@@ -50,7 +50,7 @@ def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]
         if node.kept:
             kept[id(node)] = relevance if node.rule is None else _relevance_of_sum(node)
         if node.rule is not None:
-            for channel in Channel:
+            for channel in CHANNELS:
                 factor = node.inbox[channel]
                 if factor is not None:
                     node.row.share(node, channel, factor)
@@ -117,7 +117,7 @@ class _Unit:
         if self._real:
             return self._whole(total)
         if own is not None and own.exponent is not None and constant is not None:
-            self.scale = power(exponent_of(own) - exponent_of(total), total.mantissa)
+            self.scale = fraction(exponent_of(own) - exponent_of(total), total.mantissa)
         elif own is not None and own.exponent is None and total.exponent is not None:
             self.scale = power(-exponent_of(total), total.mantissa)
         return total.mantissa.expand(node.shape)
@@ -181,7 +181,7 @@ def _total_of_factor(node: Node, channel: Channel, unit: _Unit) -> Total | None:
 def _relevance_of_sum(node: Node) -> Tensor | None:
     """The relevance of a sum: the parts of its channels and of its constant."""
     relevance: Tensor | None = None
-    for channel in Channel:
+    for channel in CHANNELS:
         factor = node.inbox[channel]
         if factor is None:
             continue
