@@ -1,6 +1,7 @@
 """The autograd graph of a value: which operations computed it, from what."""
 
 import re
+from functools import cache
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +12,12 @@ _SUFFIX = re.compile(r"Backwards?\d*$")
 
 def operation(node: Any) -> str:
     """Name of the operation whose backward pass a node is: "Mul" for a `MulBackward0`."""
-    return _SUFFIX.sub("", node.name().rpartition("::")[2])
+    return _short(node.name())
+
+
+@cache
+def _short(name: str) -> str:
+    return _SUFFIX.sub("", name.rpartition("::")[2])
 
 
 HOOKS = "BackwardHookFunction"  # of a module with backward hooks; it changes nothing
@@ -19,9 +25,8 @@ HOOKS = "BackwardHookFunction"  # of a module with backward hooks; it changes no
 
 def is_opaque(node: Any) -> bool:
     """Whether the node is a custom autograd function, whose operations cannot be seen."""
-    if operation(node) == HOOKS:
-        return False
-    return isinstance(node, BackwardCFunction) or type(node).__name__ == "CppFunction"
+    hidden = isinstance(node, BackwardCFunction) or type(node).__name__ == "CppFunction"
+    return hidden and operation(node) != HOOKS
 
 
 def operations(value: Tensor) -> list[Any]:

@@ -15,7 +15,8 @@ _BELOW = {"lt", "less", "le", "less_equal", "__lt__", "__le__"}
 _COMPARISONS = _ABOVE | _BELOW
 _NOT = {"logical_not", "bitwise_not", "__invert__"}
 _CASTS = {"float", "double", "half", "bfloat16", "to", "type", "type_as", *_NOT}
-_TIMES = {"mul", "multiply", "__mul__", "__rmul__", "mul_", "multiply_", "__imul__"}
+_PRODUCTS = {"mul", "multiply", "__mul__", "__rmul__"}
+_TIMES = _PRODUCTS | {"mul_", "multiply_", "__imul__"}
 _FILLS = {"masked_fill", "masked_fill_", "__setitem__"}
 _IN_PLACE = {"relu_", "clamp_", "clamp_min_", "clip_", "hardtanh_", "threshold_", "sigmoid_", "mul_", "multiply_"}
 _SEEN = _COMPARISONS | _CASTS | _TIMES | _FILLS | _IN_PLACE | {"where", "lstm"}  # all others run as they are
@@ -41,7 +42,7 @@ class PlainSpelling(TorchFunctionMode):
         """Compute one operation."""
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name not in _SEEN and not kwargs.get("inplace"):
+        if (name not in _SEEN and not kwargs.get("inplace")) or (name in _PRODUCTS and not self._masks):
             return func(*args, **kwargs)
         operands = (*args, *kwargs.values())
         if any(isinstance(each, Tensor) and is_functorch_wrapped_tensor(each) for each in operands):
