@@ -131,7 +131,7 @@ def test_fit_ends_with_a_table_and_the_way_to_look_at_it(finished_run):
 
 
 def test_the_results_are_those_of_a_plain_computation(finished_run):
-    """Accuracy, loss and cosines of 360 sequences in batches of 50, from the checkpoint alone, all at once."""
+    """Accuracy, loss and cosines of 360 sequences in batches of 50, from the checkpoint only, all at once."""
     run = finished_run[0] / "logs/quick/version_0"
     results = json.loads((run / "results.json").read_text())["results"]
     network = load_classifier(run / "checkpoints/best.ckpt").network

@@ -144,7 +144,7 @@ def test_a_score_of_ones_own(own_files, monkeypatch):
 
 
 def test_a_score_of_ones_own_from_yaml(own_files, rnnx):
-    """Monitored, in the results and in the table, and from a checkpoint alone."""
+    """Monitored, in the results and in the table, and from only a checkpoint."""
     options = (
         "--trainer.max_epochs=1",
         "--trainer.check_val_every_n_epoch=1",

@@ -52,7 +52,7 @@ HOLDS = {
     "never better, often validated": (FLAT, {"val_check_interval": 2}, None),
     "no best at all": ({**FLAT, "save_top_k": 0}, {}, None),
     "best every third epoch": ({**FLAT, "every_n_epochs": 3}, {}, None),
-    "weights of the best alone": ({**FLAT, "save_weights_only": True}, {}, None),
+    "only weights of the best": ({**FLAT, "save_weights_only": True}, {}, None),
     "every 3 steps": ({**FLAT, "every_n_train_steps": 3}, {}, 3),
     "every 3 steps, rarely validated": ({**FLAT, "every_n_train_steps": 3}, {"check_val_every_n_epoch": 3}, 3),
     "at the last step, too": ({**FLAT, "every_n_train_steps": STEPS}, {}, STEPS),

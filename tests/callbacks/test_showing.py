@@ -21,7 +21,7 @@ SHOWN = {"val/heatmaps": 1, "val/sequences": 1, "test/heatmaps": 1, "test/sequen
 
 
 class Plain(Logger):
-    """A service's: numbers alone, and no folder."""
+    """A service's: only numbers, and no folder."""
 
     name, version, save_dir = "project", "run", None
 

@@ -143,7 +143,7 @@ def test_spread_conserves(memory, epsilon, kind, started):
 @pytest.mark.parametrize("kind", KINDS)
 def test_outputs_are_torchs(kind, options):
     if "proj_size" in options and kind != "LSTM":
-        pytest.skip("torch has projections for nn.LSTM alone")
+        pytest.skip("torch has projections only for nn.LSTM")
     module = made(kind, **options)
     x = torch.randn(1, STEPS, INPUTS, dtype=torch.float64)
     output, state = module(x)

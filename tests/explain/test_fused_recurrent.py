@@ -30,7 +30,7 @@ def test_epsilon(kind, shape, value, memory):
 @pytest.mark.parametrize("bias", ["share", "ignore", "spread"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_biases_and_start_states(kind, bias, started):
-    """Given start states are constants; to whom a memory or a dead ReLU spreads its share is tested by the sum alone."""
+    """Given start states are constants. Of what a memory or a dead ReLU spreads, only the sum is tested."""
     (x, target), model = data(), Reader(kind, num_layers=2, bidirectional=True)
     hx = start_states(model.rnn) if started else None
     book = Book(epsilon=0.0 if bias == "spread" else 1e-3, bias=bias)

@@ -112,7 +112,7 @@ def test_networks_as_people_have_them(name, how):
         here = explained(called(model, x, arguments), network.target)
         expected = tensors(method(model, x, network.target, **arguments))
         relevance = tensors(method(there, moved(x), network.target, **moved(arguments)))
-    # Of some activations, such as hard-swish, a GPU knows 8 digits alone.
+    # Of some activations, such as hard-swish, a GPU knows only 8 digits.
     apart = float(((output - here) / here).abs().max())
     scale = max(1e-6, 1e4 * apart) * max(float(part.abs().max()) for part in expected)
     for one, other in zip(relevance, expected, strict=True):

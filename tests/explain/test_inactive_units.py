@@ -59,7 +59,7 @@ def test_z_box_below_flat(seed):
 
 @pytest.mark.parametrize("activation", [nn.ReLU(), nn.Tanh(), nn.LeakyReLU(0.3)])
 def test_one_signed_units_below_any_activation(activation):
-    """A unit that gets negative contributions alone, next to one that gets both."""
+    """A unit that gets only negative contributions, next to one that gets both."""
     model = nn.Sequential(nn.Linear(2, 2, bias=False), activation, nn.Linear(2, 1, bias=False))
     with torch.no_grad():
         model[0].weight.copy_(torch.tensor([[-0.3, -0.7], [0.9, -0.1]]))

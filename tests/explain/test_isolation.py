@@ -162,7 +162,7 @@ def test_products_of_single_precision_are_not_rounded(chosen):
     class Looks(nn.Linear):
         def forward(self, x):
             seen.append(settings())
-            # This reads torch's older settings, which have no word for convolutions alone.
+            # This reads torch's older settings, which cannot name convolutions without recurrent layers.
             with nullcontext() if chosen == "convolutions" else torch.backends.cudnn.flags(enabled=False):
                 return super().forward(x)
 

@@ -1,4 +1,4 @@
-"""Captum's methods as ours, ours for Quantus, and an explainer that needs torch alone."""
+"""Captum's methods as ours, ours for Quantus, and an explainer that needs only torch."""
 
 import subprocess
 import sys

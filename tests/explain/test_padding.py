@@ -108,7 +108,7 @@ def test_strided_convolutions(name):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.filterwarnings("ignore")
 def test_causal_convolutions(name):
-    """Padding at the front alone, or at both sides and cut off at the end."""
+    """Padding only at the front, or at both sides and cut off at the end."""
     torch.manual_seed(6)
     conv, out = nn.Conv1d(2, 3, 3).double(), nn.Linear(18, 3).double()
     cut = lambda x: F.conv1d(x, conv.weight, conv.bias, padding=2)[:, :, :-2]  # noqa: E731

@@ -206,7 +206,7 @@ def test_relevance_of_every_time_step_adds_up(method):
     at_step = torch.stack([part.sum(1) for part in explanation.layers["relu"]])  # (T, B)
     pixels = explanation.relevance.sum(2).T
     before = torch.cat([torch.zeros(1, 3, dtype=torch.float64), at_step[:-1]])
-    # z+ alone gives nothing where no contribution is positive: only units with relevance count.
+    # Where no contribution is positive, z+ gives nothing: only units with relevance count.
     torch.testing.assert_close(at_step, pixels + before, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(at_step[-1], explanation.explained, rtol=1e-10, atol=1e-12)
     pre = torch.stack([part.sum(1) for part in explanation.layers["both"]])

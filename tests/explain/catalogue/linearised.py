@@ -1,4 +1,4 @@
-"""A second way to LRP-0, by autograd alone: the gradient times the input of the network made linear at its point.
+"""A second way to LRP-0, by autograd: the gradient times the input of the network made linear at its point.
 
 Under LRP-0 a sum of linear maps shares by R_i = a_i w_ij R_j / z_j. Where an activation hands its relevance on, a gate
 takes none and a normaliser is a constant, R_j / z_j is the gradient of a network in which the activation is the chord
@@ -142,7 +142,7 @@ class GuidedReLU(torch.autograd.Function):
 
 
 class Guided(Plain):
-    """Runs a network whose ReLUs pass positive gradients of active units alone."""
+    """Runs a network whose ReLUs pass positive gradients of active units only."""
 
     def run(self, name, func, args, kwargs):
         if name == "rnn_relu":
