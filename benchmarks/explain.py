@@ -21,7 +21,7 @@ from rnnx_lightning.explain import (
     Sensitivity,
     ZPlus,
 )
-from rnnx_lightning.explain.isolation import full_precision
+from rnnx_lightning.explain.process_settings import full_precision
 
 NETWORKS = ("Shallow", "Deep", "DeepV2", "ConvDeep", "RLSTM", "ConvRLSTM", "RGRU", "LSTM", "GRU")
 METHODS: dict[str, Attributor] = {

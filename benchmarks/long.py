@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.measure import median_seconds, peak_bytes
 from benchmarks.recurrent import METHODS, gradient
 from rnnx_lightning.explain import InChunks
-from rnnx_lightning.explain.isolation import full_precision
+from rnnx_lightning.explain.process_settings import full_precision
 
 LENGTHS, UNITS, INPUTS = (2_500, 10_000), 128, 16
 

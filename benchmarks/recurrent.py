@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from benchmarks.measure import median_seconds
 from rnnx_lightning.explain import LRP, AlphaBeta, Epsilon, ZPlus
 from rnnx_lightning.explain.cudnn import DifferentiableLayers
-from rnnx_lightning.explain.isolation import full_precision
+from rnnx_lightning.explain.process_settings import full_precision
 
 EPSILON = 1e-3
 METHODS = {"Epsilon": LRP(Epsilon(EPSILON)), "ZPlus": LRP(ZPlus()), "LRP 1.5/0.5": LRP(AlphaBeta(1.5, 0.5))}

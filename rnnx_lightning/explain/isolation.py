@@ -1,17 +1,17 @@
 """Explain independently of the surrounding context, and restore everything afterwards."""
 
-import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import is_
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rnnx_lightning.explain.cudnn import DifferentiableLayers, has_recurrent_modules
 from rnnx_lightning.explain.norm_gradients import right_gradients_of_norms
+from rnnx_lightning.explain.process_settings import full_precision, uncompiled
 
 
 @contextmanager
@@ -25,8 +25,6 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         model: the explained network.
         device: the device of the input.
     """
-    # The single operations of compiled code could not be seen.
-    stance = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     with (
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -35,41 +33,10 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         DifferentiableLayers() if device.type == "cuda" and has_recurrent_modules(model) else nullcontext(),
         right_gradients_of_norms(model),
         random_state(device),
-        stance,
+        uncompiled(),
         kept_state(model),
     ):
         yield
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Compute products of float32 numbers in float32.
-
-    On newer GPUs, torch rounds the factors of a convolution to 10 bits of mantissa (TF32), unless told not to.
-    This hardly changes a decision. But relevance is a difference of larger shares, and the errors remain in it.
-    """
-    backends = cast(Any, torch.backends)  # some of its settings are unknown to type checkers
-    cuda, cudnn, onednn = backends.cuda, backends.cudnn, backends.mkldnn
-    owners: list[Any] = []
-    if hasattr(cuda.matmul, "fp32_precision"):  # since torch 2.9; the older settings must agree with it
-        owners = [cuda.matmul, cudnn.conv, cudnn.rnn, onednn.matmul, onednn.conv, onednn.rnn]
-    single = [owner.fp32_precision for owner in owners]
-    products, tf32 = torch.get_float32_matmul_precision(), None
-    with suppress(RuntimeError):  # torch cannot say if convolutions and recurrent layers differ
-        tf32 = cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("highest")
-        if tf32 is not None:
-            cudnn.allow_tf32 = False
-        for owner in owners:
-            owner.fp32_precision = "ieee"
-        yield
-    finally:
-        torch.set_float32_matmul_precision(products)
-        if tf32 is not None:
-            cudnn.allow_tf32 = tf32
-        for owner, precision in zip(owners, single, strict=True):
-            owner.fp32_precision = precision
 
 
 def random_state(device: torch.device) -> AbstractContextManager[None]:

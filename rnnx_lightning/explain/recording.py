@@ -1,7 +1,7 @@
 """Runs a network while a tape is recorded."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations import ADVICE, HARMLESS, SCALES, TABLE
 from rnnx_lightning.explain.operations.recurrent import RecurrentModules
+from rnnx_lightning.explain.process_settings import unfused_attention
 from rnnx_lightning.explain.replay import Replay
 from rnnx_lightning.explain.squashes import without_squash
 from rnnx_lightning.explain.tape import Tape
@@ -65,7 +66,7 @@ def recorded(
             tape.leaf(t if replay is None else replay.stand_in(t), t.dtype if t.is_floating_point() else dtype)
             for t in tensors_of(x)
         ]
-        stack.enter_context(_taken_apart())
+        stack.enter_context(unfused_attention())
         if has_recurrent_modules(network):
             stack.enter_context(RecurrentModules(tape if replay is None else None))
         if replay is None:
@@ -74,15 +75,3 @@ def recorded(
         else:
             logits, value = replay.run(choose, without_squash(tape, replay.run(model, x)))
     return Recording(tape, inputs, logits, value)
-
-
-@contextmanager
-def _taken_apart() -> Iterator[None]:
-    """Run attention as basic operations, not fused."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)

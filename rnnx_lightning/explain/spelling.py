@@ -1,7 +1,6 @@
 """Replaces operations whose form hides a ReLU or a gate in the autograd graph."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -9,6 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.overrides import TorchFunctionMode
+
+from rnnx_lightning.explain.process_settings import without_onednn
 
 _ABOVE = {"gt", "greater", "ge", "greater_equal", "__gt__", "__ge__"}
 _BELOW = {"lt", "less", "le", "less_equal", "__lt__", "__le__"}
@@ -61,7 +62,7 @@ class PlainSpelling(TorchFunctionMode):
                 return operands[0].copy_(beside(operands[0].clone(), *args[1:], **_without_input(kwargs)))
             if kwargs.get("inplace"):
                 return operands[0].copy_(func(operands[0].clone(), *args[1:], **{**kwargs, "inplace": False}))
-        with _without_onednn() if name == "lstm" else nullcontext():
+        with without_onednn() if name == "lstm" else nullcontext():
             result = func(*args, **kwargs)
         if isinstance(result, Tensor):
             self._remember(name, operands, result)
@@ -105,16 +106,6 @@ class PlainSpelling(TorchFunctionMode):
             return False
         _, compared, version, above = known
         return above == side and version == compared._version and _equal(compared, tensor)
-
-
-@contextmanager
-def _without_onednn() -> Iterator[None]:
-    before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        torch.backends.mkldnn.enabled = before
 
 
 def _is_zero(value: Any) -> bool:
