@@ -285,6 +285,7 @@ def scaled_pixels(tape: Tape, value: Tensor, node: Node, factor: Operand, nonneg
     kept = torch.as_tensor(factor, device=value.device).detach() != 0
     if bool(kept.all()):
         tape.note(value, Node(PASS, (node,), value, pixels=node.pixels))
+        tape.node(value).present = None if node.present is None else node.present.expand(value.shape)
     else:
         only = Movement(lambda part: part * kept, lambda part: (part * kept).sum_to_size(node.shape))
         tape.move(value, node, only, padding=True)
