@@ -181,7 +181,7 @@ def _total_of_factor(node: Node, channel: Channel, unit: _Unit) -> Total | None:
 
 
 def _relevance_of_term(node: Node, bias: str) -> Tensor | None:
-    """The relevance of a sum as a term of others: its contributions, and its constant where biases get their share."""
+    """The relevance of a sum as a term of others: that of its contributions, and of its constant if it has any."""
     assert node.rule is not None  # it is a sum
     relevance: Tensor | None = None
     counts = node.constant and not node.rule.adapts and bias == "share"
