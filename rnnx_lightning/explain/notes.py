@@ -1,6 +1,7 @@
 """Nodes attached to tensors, and refusals of operations without a rule."""
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.refusals import name_of
-from rnnx_lightning.explain.rows import LEAF, OPAQUE
+from rnnx_lightning.explain.rows import LEAF, OPAQUE, PASS, RELU, SCALE, SUM
 
 NOTE = "_rnnx_node"  # the attribute of a tensor that holds its node
 
@@ -43,6 +44,8 @@ class Notes(TorchDispatchMode):
 
     def note(self, tensor: Tensor, node: Node) -> Tensor:
         """Record the node of a tensor."""
+        if node.present is None:
+            node.present = _still_present(node)
         setattr(tensor, NOTE, self.append(node))
         return tensor
 
@@ -128,3 +131,14 @@ class Notes(TorchDispatchMode):
         node = Node(OPAQUE, (), value)
         node.refusal = refusal
         return node
+
+
+def _still_present(node: Node) -> Tensor | None:
+    """Which entries are not padding: an activation, a scaled signal or a sum of padding is padding, too."""
+    if node.row not in (PASS, RELU, SCALE, SUM) or node.gate or node.pixels is not None:
+        return None
+    parts = [None if source is None else source.present for source in node.sources]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return reduce(torch.logical_or, known).expand(node.shape)

@@ -41,8 +41,11 @@ class Pixels:
         return Pixels(mask, follow(self.scale), follow(self.shift), self.others_are_padding)
 
     def affine(self, scale: Tensor | float, shift: Tensor | float) -> "Pixels":
-        """The pixels after `scale * entry + shift`."""
-        return Pixels(self.mask, scale * self.scale, scale * self.shift + shift, self.others_are_padding)
+        """The pixels after `scale * entry + shift`. Padding that is shifted is a constant like others."""
+        padding = self.others_are_padding
+        if padding and self.mask is not None and (isinstance(shift, Tensor) or shift != 0):
+            padding = not bool((torch.as_tensor(shift, device=self.mask.device) * ~self.mask).any())
+        return Pixels(self.mask, scale * self.scale, scale * self.shift + shift, padding)
 
     @property
     def plain(self) -> bool:

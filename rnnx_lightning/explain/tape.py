@@ -145,6 +145,8 @@ class Tape(Notes):
         new.nonnegative = weight is None and bias is None and node.nonnegative and node.pixels is None
         if weight is None and bias is None:  # a mean of gates scales signals as they do
             new.gate, new.lost, new.magnitude, new.weights = node.gate, node.lost, node.magnitude, node.weights
+            if node.present is not None:
+                new.present = operation.apply(node.present.to(value.dtype), None) != 0
         return self.note(value, new)
 
     def mapped(
@@ -196,7 +198,9 @@ class Tape(Notes):
         """A value as a sum of contributions: its own node, or a new sum with the value as its only term."""
         if node.rule is not None and self.composite.sums == "merged":
             return node
-        return self.append(self.mapped(node, held(tensor), IDENTITY, None, None, held(tensor)))
+        term = self.append(self.mapped(node, held(tensor), IDENTITY, None, None, held(tensor)))
+        term.present = node.present
+        return term
 
     def common_rule(self, one: Rule, other: Rule) -> Rule:
         """The rule of a sum of two terms with rules, which need one denominator.

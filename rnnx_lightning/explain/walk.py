@@ -45,10 +45,12 @@ def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]
         if node.row.keeps:
             continue
         relevance = node.inbox[RELEVANCE]
+        if node.kept:
+            of_term = None if node.rule is None else _relevance_of_term(node, composite.bias)
+            parts = [part for part in (relevance, of_term) if part is not None]
+            kept[id(node)] = sum(parts[1:], parts[0]) if parts else None
         if node.rule is not None and relevance is not None:
             close(node, relevance, composite)
-        if node.kept:
-            kept[id(node)] = relevance if node.rule is None else _relevance_of_sum(node)
         if node.rule is not None:
             for channel in CHANNELS:
                 factor = node.inbox[channel]
@@ -178,23 +180,27 @@ def _total_of_factor(node: Node, channel: Channel, unit: _Unit) -> Total | None:
     return evaluate(node, channel) if node.scaled or unit.spreads else None
 
 
-def _relevance_of_sum(node: Node) -> Tensor | None:
-    """The relevance of a sum: the parts of its channels and of its constant."""
+def _relevance_of_term(node: Node, bias: str) -> Tensor | None:
+    """The relevance of a sum as a term of others: that of its contributions, and of its constant if it has any."""
+    assert node.rule is not None  # it is a sum
     relevance: Tensor | None = None
+    counts = node.constant and not node.rule.adapts and bias == "share"
+    constant = evaluate(node, Channel.CONSTANT) if node.constant else None
     for channel in CHANNELS:
         factor = node.inbox[channel]
         if factor is None:
             continue
         if channel is Channel.NET and node.by_value:
-            part: Tensor | None = node.value
+            assert node.value is not None  # kept for this
+            part = node.value if counts or constant is None else node.value - constant.real
         else:
-            total = added([evaluate(node, channel)])
-            part = None if total is None else total.mantissa
-            if channel in (Channel.POSITIVE, Channel.NET) and node.constant:
-                constant = evaluate(node, Channel.CONSTANT)
-                if constant is not None:
-                    extra = constant.mantissa.clamp(min=0) if channel is Channel.POSITIVE else constant.mantissa
-                    part = extra if part is None else part + extra
-        if part is not None:
-            relevance = factor * part if relevance is None else relevance + factor * part
+            total = evaluate(node, channel)
+            if total is None and not counts:
+                continue
+            part = torch.zeros_like(factor) if total is None else total.mantissa
+            if counts and constant is not None and channel in (Channel.POSITIVE, Channel.NET):
+                part = part + (
+                    constant.mantissa.clamp(min=0) if channel is Channel.POSITIVE else constant.mantissa
+                )
+        relevance = factor * part if relevance is None else relevance + factor * part
     return relevance

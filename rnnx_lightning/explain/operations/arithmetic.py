@@ -11,7 +11,7 @@ from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.gates import refused_as_signal
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import whole_numbers
-from rnnx_lightning.explain.rows import PASS, SCALE, Scaling
+from rnnx_lightning.explain.rows import PASS, SCALE, Movement, Scaling
 from rnnx_lightning.explain.tape import Tape
 from rnnx_lightning.explain.totals import EVERY
 
@@ -266,6 +266,8 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
         return tape.gate_of(value, node, lost=node.lost or not (number or node.magnitude), nonnegative=positive)
     if nonnegative is None:
         nonnegative = never_negative(factor) if isinstance(factor, Tensor) else factor >= 0
+    if node.pixels is not None and node.rule is None:
+        return scaled_pixels(tape, value, node, factor, nonnegative)
     if node.rule is not None:
         depth = node.depth + 1
         normalise = depth % EVERY == 0
@@ -274,7 +276,21 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
         new.constant, new.depth, new.scaled = node.constant, depth, node.scaled or normalise
     else:
         new = Node(PASS, (node,), value, gate=node.gate)
-        if node.pixels is not None:
-            new.pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
     new.nonnegative, new.magnitude = node.nonnegative and nonnegative, node.magnitude
     return tape.note(value, new)
+
+
+def scaled_pixels(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: bool) -> Tensor:
+    """Record pixels times a factor. 0 times a pixel is padding: what is added to it later is no pixel."""
+    kept = torch.as_tensor(factor, device=value.device).detach() != 0
+    if bool(kept.all()):
+        tape.note(value, Node(PASS, (node,), value, pixels=node.pixels))
+        tape.node(value).present = None if node.present is None else node.present.expand(value.shape)
+    else:
+        only = Movement(lambda part: part * kept, lambda part: (part * kept).sum_to_size(node.shape))
+        tape.move(value, node, only, padding=True)
+    new = tape.node(value)
+    assert new.pixels is not None  # those of the source, scaled
+    new.pixels = new.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
+    new.nonnegative = node.nonnegative and nonnegative
+    return value

@@ -19,7 +19,9 @@ def gathered(tape: Tape, base: Tensor, source: Tensor, add_up: Any) -> Tensor:
     if node is None:
         return tape.record(aten.add.Tensor, (base, add_up(source)), {})
     result = total(tape, add_up, source)
-    if tape.find(base) is None and not base.any():
+    if tape.find(base) is None and not base.any():  # places that nothing is added to are padding
+        present = torch.ones_like(held(source)) if node.present is None else node.present.to(result.dtype)
+        tape.node(result).present = add_up(present) != 0
         return result
     return tape.record(aten.add.Tensor, (base, result), {})
 
