@@ -83,7 +83,8 @@ def deletion(
         at_once: number of examples per call of the model; at least B are used.
 
     Returns:
-        A `PixelFlipping` with curves (B, P + 1) of the probability of the explained class.
+        A `PixelFlipping` with curves (B, P + 1) of the probability of the explained class. The one by relevance
+        is NaN for an example whose relevance has NaN.
 
     Raises:
         ValueError: shapes do not fit, or parts are not numbered from 0.
@@ -113,4 +114,5 @@ def deletion(
             index = target.to(x.device).view(1, -1, 1).expand(len(numbers), -1, 1)
             heights.append(probability.gather(2, index).squeeze(2))
         curves.append(torch.cat(heights).T)
-    return PixelFlipping(*curves)
+    by_relevance, at_random = curves
+    return PixelFlipping(by_relevance.masked_fill(score.isnan().any(1, keepdim=True), torch.nan), at_random)

@@ -1,4 +1,4 @@
-"""Scores of relevance: one pure function per score, one value per sequence."""
+"""Scores of relevance: one pure function per score, one value per sequence. Relevance with NaN scores NaN."""
 
 from collections.abc import Callable
 
@@ -42,7 +42,7 @@ def majority_cosine_similarity(relevance: Tensor, majority: Tensor) -> Tensor:
     v = v / v.detach().abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
     m = majority.to(v.dtype)
     norms = v.norm(dim=1) * m.norm(dim=1)
-    some = norms > 0
+    some = norms != 0
     return torch.where(some, (m * v).sum(1) / torch.where(some, norms, 1.0), 0.0).clamp(-1, 1)
 
 
@@ -70,7 +70,7 @@ def relevance_mass_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
     positive = relevance.clamp(min=0)
     total = positive.flatten(1).sum(1)
     inside = torch.where(pixel_mask(majority, relevance), positive, 0.0).flatten(1).sum(1)
-    return torch.where(total > 0, inside / total, 0.0)
+    return torch.where(total != 0, inside / total, 0.0)
 
 
 def relevance_rank_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
@@ -94,7 +94,8 @@ def relevance_rank_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
     count = mask.sum(1, keepdim=True)
     order = relevance.flatten(1).argsort(dim=1, descending=True, stable=True)
     among_first = torch.arange(order.shape[1], device=order.device) < count
-    return (mask.gather(1, order) & among_first).sum(1) / count.squeeze(1)
+    share = (mask.gather(1, order) & among_first).sum(1) / count.squeeze(1)
+    return share.masked_fill(relevance.flatten(1).isnan().any(1), torch.nan)
 
 
 def conservation_error(relevance: Tensor, explained: Tensor) -> Tensor:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -41,6 +43,27 @@ def test_relevance_is_summed_by_sample():
     relevance = torch.rand(4, 1, 28, 84)
     expected = torch.stack([relevance[..., 28 * s : 28 * s + 28].sum(dim=(1, 2, 3)) for s in range(3)], 1)
     torch.testing.assert_close(functional.sample_relevance(relevance, 3), expected)
+
+
+SCORES = {
+    "cosine": functional.majority_cosine_similarity,
+    "mass": functional.relevance_mass_accuracy,
+    "rank": functional.relevance_rank_accuracy,
+    "conservation": lambda relevance, _: functional.conservation_error(relevance, torch.ones(len(relevance))),
+    "flipping": lambda relevance, _: functional.pixel_flipping(
+        nn.Sequential(nn.Flatten(), nn.LazyLinear(3)), relevance.clone().zero_(), relevance, torch.zeros(2).long(), 14
+    ).area,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("score", SCORES.values(), ids=SCORES)
+def test_relevance_with_nan_has_no_score(score):
+    """A number would look as if it had been measured."""
+    relevance = torch.rand(2, 1, 28, 84)
+    relevance[0, 0, 3, 40] = torch.nan
+    first, second = score(relevance, MAJORITY.expand(2, -1)).tolist()
+    assert math.isnan(first)
+    assert math.isfinite(second)
 
 
 def test_mass_accuracy_is_the_share_on_majority_samples():
