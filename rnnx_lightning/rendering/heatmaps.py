@@ -14,6 +14,7 @@ from rnnx_lightning.rendering.sequences import WRONG_COLOUR
 NEGATIVE = (0.13, 0.40, 0.67)
 POSITIVE = (0.70, 0.09, 0.17)
 SATURATION = 0.995  # share of the pixels inside the colour scale; the others are clipped
+UNKNOWN = 0.6  # grey, for NaN
 FRAME = "#222222"  # not a colour of the scale
 GAP = 4  # pixels between pictures
 
@@ -25,7 +26,7 @@ def colour_relevance(relevance: Tensor) -> Tensor:
         relevance: (B, 1, H, W).
 
     Returns:
-        (B, 3, H, W) in [0, 1]: red for positive, blue for negative, white for zero relevance.
+        (B, 3, H, W) in [0, 1]: red for positive, blue for negative, white for zero relevance. A map with NaN is grey.
 
     Examples:
         >>> colour_relevance(torch.tensor([[[[1.0, 0.0, -1.0]]]]))[0, :, 0].T
@@ -40,7 +41,7 @@ def colour_relevance(relevance: Tensor) -> Tensor:
     ends = torch.tensor([NEGATIVE, POSITIVE], device=relevance.device)
     negative, positive = ends.view(2, 1, 3, 1, 1)
     colour = torch.where(strength < 0, negative, positive)
-    return torch.lerp(torch.ones_like(colour), colour, strength.abs().expand_as(colour))
+    return torch.lerp(torch.ones_like(colour), colour, strength.abs().expand_as(colour)).nan_to_num(UNKNOWN)
 
 
 def _grid(pictures: Sequence[Tensor]) -> Tensor:

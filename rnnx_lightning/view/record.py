@@ -103,6 +103,8 @@ def _results(
             layers = over_time(explanation.layers, len(image))
         else:
             relevance = method(network, image, label)
+        if not bool(relevance.isfinite().all()):
+            raise ValueError(f"the relevance by {name} is NaN or infinite somewhere, and cannot be shown")
         per_sample = sample_relevance(relevance, majority.shape[1])
         cosine = majority_cosine_similarity(relevance, majority)
         for number, row in enumerate(rows):

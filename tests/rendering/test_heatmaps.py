@@ -26,6 +26,15 @@ def test_no_relevance_is_all_white_and_scale_does_not_matter():
     torch.testing.assert_close(colour_relevance(relevance), colour_relevance(relevance * 1e-20))
 
 
+def test_nan_is_grey():
+    """White would be no relevance."""
+    relevance = torch.randn(2, 1, 4, 4)
+    relevance[0, 0, 1, 2] = torch.nan
+    first, second = colour_relevance(relevance)
+    assert torch.equal(first, torch.full((3, 4, 4), 0.6))
+    assert second.amax() > 0.6
+
+
 def as_pixels(figure: Figure):
     stream = io.BytesIO()
     figure.savefig(stream)

@@ -16,7 +16,7 @@ from torch import nn
 from rnnx_lightning.architectures import RLSTM, ConvDeep, Evidence
 from rnnx_lightning.commands.view import main, view
 from rnnx_lightning.data import MajoritySequences
-from rnnx_lightning.explain import LRP, DeepTaylor, Sensitivity
+from rnnx_lightning.explain import LRP, Attributor, DeepTaylor, Sensitivity
 from rnnx_lightning.explain.published import published_methods
 from rnnx_lightning.metrics.functional import majority_cosine_similarity
 from rnnx_lightning.pretrained import load_pretrained
@@ -232,6 +232,17 @@ def test_the_command_takes_methods_and_a_name(out, tmp_path, capsys):
     )
     assert held(tmp_path / "a.html")["methods"] == ["Mine"]
     assert "open it in a browser" in capsys.readouterr().out
+
+
+def test_relevance_with_nan_is_not_shown():
+    class Broken(Attributor):
+        def _relevance(self, model, x, target):
+            return torch.full_like(x, torch.nan)
+
+    picture, majority = torch.zeros(1, 1, 28, 84), torch.tensor([[True, True, False]])
+    network = Named("Flat", nn.Sequential(nn.Flatten(), nn.Linear(28 * 84, 2)))
+    with pytest.raises(ValueError, match="relevance by broken is NaN or infinite"):
+        recorded([network], {"broken": Broken()}, picture, torch.tensor([1]), majority, ["a", "b"], [0])
 
 
 def test_bad_requests_are_refused(tmp_path):
