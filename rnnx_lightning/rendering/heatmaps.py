@@ -26,7 +26,8 @@ def colour_relevance(relevance: Tensor) -> Tensor:
         relevance: (B, 1, H, W).
 
     Returns:
-        (B, 3, H, W) in [0, 1]: red for positive, blue for negative, white for zero relevance. A map with NaN is grey.
+        (B, 3, H, W) in [0, 1]: red for positive, blue for negative, white for zero relevance. A map with
+        NaN is grey.
 
     Examples:
         >>> colour_relevance(torch.tensor([[[[1.0, 0.0, -1.0]]]]))[0, :, 0].T
