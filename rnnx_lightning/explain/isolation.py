@@ -2,12 +2,13 @@
 
 import sys
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from operator import is_
 from typing import Any, cast
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from rnnx_lightning.explain.cudnn import DifferentiableLayers, has_recurrent_modules
@@ -34,11 +35,35 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         full_precision(),
         DifferentiableLayers() if device.type == "cuda" and has_recurrent_modules(model) else nullcontext(),
         right_gradients_of_norms(model),
+        without_checkpoints(),
         random_state(device),
         stance,
         kept_state(model),
     ):
         yield
+
+
+@contextmanager
+def without_checkpoints() -> Iterator[None]:
+    """Run what a network checkpoints (`use_reentrant=True`) in sight.
+
+    torch cannot differentiate such a part by the input alone, and gates and ReLUs in it could not be seen.
+    """
+    function = torch.utils.checkpoint.CheckpointFunction
+    torch.utils.checkpoint.CheckpointFunction = _Run  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        torch.utils.checkpoint.CheckpointFunction = function  # type: ignore[misc]
+
+
+class _Run:
+    """Stands in for torch's function, which runs a part of a network now, and again for its gradient."""
+
+    @staticmethod
+    def apply(part: Callable[..., Any], _preserve: bool, *inputs: Any) -> Any:
+        """Run the part once, with its graph."""
+        return part(*inputs)
 
 
 @contextmanager
