@@ -129,7 +129,7 @@ def _gates_of_signals(node: Any, name: str, inputs: list[_Made]) -> list[int]:
     if name == "Addcmul":  # summand + one * two: a sum, too
         gates = [i for i in (1, 2) if _is_gate(inputs[i]) and (signals[3 - i] or signals[0])]
         return [0, *gates] if inputs[0] is _Made.SCALED_GATES and any(signals) else gates
-    gates = [1] if name == "Div" and _is_gate(inputs[1]) else [] if name == "Div" else _gates(inputs)
+    gates = [i for i in _gates(inputs) if i == 1 or name != "Div"]
     return gates if any(signals) else []
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rnnx_lightning.explain.cudnn import DifferentiableLayers, has_recurrent_modules
 from rnnx_lightning.explain.norm_gradients import right_gradients_of_norms
-from rnnx_lightning.explain.process_settings import full_precision, uncompiled
+from rnnx_lightning.explain.process_settings import full_precision, uncompiled, without_checkpoints
 
 
 @contextmanager
@@ -32,6 +32,7 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         full_precision(),
         DifferentiableLayers() if device.type == "cuda" and has_recurrent_modules(model) else nullcontext(),
         right_gradients_of_norms(model),
+        without_checkpoints(),
         random_state(device),
         uncompiled(),
         kept_state(model),

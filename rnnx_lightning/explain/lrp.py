@@ -196,7 +196,8 @@ class LRP(Attributor):
                     "the model's output does not depend on its input through recorded operations. If the output "
                     "is several tensors, use a function as target that selects the one that does. Extensions (in "
                     "C++, CUDA or NumPy) cannot be recorded: run their form in torch operations, which some "
-                    "choose under torch.enable_grad."
+                    "choose under torch.enable_grad. Comparisons (x > 0), such as those that make the spikes of "
+                    "spiking neurons, pass on no relevance."
                 )
             explained = value.clamp(min=0) if self.start == "positive" else value.clone()
             nothing = explained == 0

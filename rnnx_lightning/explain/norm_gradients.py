@@ -37,5 +37,10 @@ class _InOneOrder(TorchFunctionMode):
             return func(x, *rest, **kwargs)
         value = func(x.contiguous(), *rest, **kwargs)
         if value.requires_grad:
-            value.register_hook(Tensor.contiguous)
+            value.register_hook(_contiguous)
         return value
+
+
+def _contiguous(gradient: Tensor | None) -> Tensor | None:
+    """The gradient in order; where a gate is held constant, there is none."""
+    return None if gradient is None else gradient.contiguous()

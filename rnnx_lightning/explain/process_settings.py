@@ -12,6 +12,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+import torch.utils.checkpoint
 
 if TYPE_CHECKING:
     from contextlib import _GeneratorContextManager
@@ -107,3 +108,27 @@ def without_onednn() -> Iterator[None]:
         yield
     finally:
         torch.backends.mkldnn.enabled = before
+
+
+@shared
+@contextmanager
+def without_checkpoints() -> Iterator[None]:
+    """Run what a network checkpoints (`use_reentrant=True`) in sight.
+
+    torch cannot differentiate such a part by the input alone, and gates and ReLUs in it could not be seen.
+    """
+    function = torch.utils.checkpoint.CheckpointFunction
+    torch.utils.checkpoint.CheckpointFunction = _Run  # type: ignore[misc, assignment]
+    try:
+        yield
+    finally:
+        torch.utils.checkpoint.CheckpointFunction = function  # type: ignore[misc]
+
+
+class _Run:
+    """Stands in for torch's function, which runs a part of a network now, and again for its gradient."""
+
+    @staticmethod
+    def apply(part: Callable[..., Any], _preserve: bool, *inputs: Any) -> Any:
+        """Run the part once, with its graph."""
+        return part(*inputs)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from rnnx_lightning.explain import (
     LRP,
@@ -10,6 +11,7 @@ from rnnx_lightning.explain import (
     Gamma,
     GradientTimesInput,
     GuidedBackprop,
+    IntegratedGradients,
     UnexplainableError,
 )
 
@@ -94,3 +96,57 @@ def test_inference_mode_within_the_network_is_refused_with_what_to_do(create_gra
         method(model, x, 0)
     Without.context = torch.no_grad
     torch.testing.assert_close(method(model, x, 0), method(Reader(), x, 0))
+
+
+class Checkpointed(Reader):
+    """The gated part is run again for its gradient."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.gate = way, nn.Linear(5, 5)
+
+    def part(self, h):
+        return torch.relu(self.hidden(h)) * self.gate(h).sigmoid()
+
+    def forward(self, x):
+        h = self.norm(self.layer(x)[0][:, -1])
+        if self.way is not None:
+            return self.out(checkpoint(self.part, h, use_reentrant=self.way))
+        return self.out(self.part(h))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize(
+    "method",
+    [
+        GradientTimesInput(),
+        GradientTimesInput(gates="constant"),
+        GuidedBackprop(),
+        IntegratedGradients(3),
+        LRP(Epsilon(0.1)),
+    ],
+)
+def test_checkpointed_parts(method, reentrant, x):
+    expected = method(Checkpointed(None), x, 0)
+    before = torch.utils.checkpoint.CheckpointFunction
+    torch.testing.assert_close(method(Checkpointed(reentrant), x, 0), expected)
+    assert torch.utils.checkpoint.CheckpointFunction is before
+
+
+def test_gates_divided_by_numbers(x):
+    """A quotient of a tensor and a number has one input in the graph if it is called by its lowest name."""
+
+    class Gated(Reader):
+        def __init__(self, divide):
+            super().__init__()
+            self.divide = divide
+
+        def forward(self, x):
+            h = self.layer(x)[0][:, -1]
+            return self.out(self.divide(self.hidden(h).sigmoid(), 2.0) * h)
+
+    one, other = (
+        GradientTimesInput(gates="constant")(Gated(divide), x, 0)
+        for divide in (torch.div, torch.ops.aten.div.Scalar)
+    )
+    torch.testing.assert_close(one, other)

@@ -60,3 +60,22 @@ def test_a_batch_of_one_is_explained_as_in_a_larger_batch(method):
     model = nn.Sequential(nn.Conv2d(3, 4, 2), Patches(*NORMS["BatchNorm2d"], False)).double()
     x = torch.randn(3, 3, 4, 4, dtype=torch.float64)
     torch.testing.assert_close(method(model, x[1:2], 1), method(model, x, 1)[1:2])
+
+
+@pytest.mark.parametrize("method", [GradientTimesInput(gates="constant"), GuidedBackprop(gates="constant")])
+def test_a_normalised_gate_of_a_batch_of_one_is_held_constant(method):
+    class Attention(nn.Module):
+        """A picture is scaled by a gate made of it, as in attention U-Nets."""
+
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.gate = nn.Sequential(nn.Conv2d(3, 1, 1), nn.BatchNorm2d(1), nn.Sigmoid())
+            self.out = nn.Conv2d(3, 2, 3)
+
+        def forward(self, x):
+            return self.out(x * self.gate(x)).relu().sum((2, 3))
+
+    model = Attention().double().eval()
+    x = torch.randn(3, 3, 4, 4, dtype=torch.float64)
+    torch.testing.assert_close(method(model, x[1:2], 1), method(model, x, 1)[1:2])
