@@ -1,6 +1,7 @@
 """Explain independently of the surrounding context, and restore everything afterwards."""
 
 import sys
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from rnnx_lightning.explain.cudnn import DifferentiableLayers, has_recurrent_modules
 from rnnx_lightning.explain.norm_gradients import right_gradients_of_norms
+from rnnx_lightning.explain.refusals import HIGHER_ORDER, UnexplainableError
 
 
 @contextmanager
@@ -40,7 +42,19 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         stance,
         kept_state(model),
     ):
-        yield
+        try:
+            yield
+        except Exception as error:
+            if _runs_a_part_as_a_whole(error):
+                raise UnexplainableError(HIGHER_ORDER.format("cond, scan or the like", "")) from error
+            raise
+
+
+def _runs_a_part_as_a_whole(error: Exception) -> bool:
+    """Whether an error is torch's own, within one of its functions that take functions, such as torch.cond."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inside = any(module.startswith(("torch._higher_order_ops", "torch._dynamo")) for module in modules)
+    return inside and modules[-1].startswith("torch.")
 
 
 @contextmanager

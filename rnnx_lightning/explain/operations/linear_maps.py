@@ -67,7 +67,7 @@ def add_product(
         if beta == 0:
             return result
         return tape.record(aten.add.Tensor, (result, tape.record(aten.mul.Scalar, (bias, beta), {})), {})
-    return product(tape, func, one, two, func(bias, one, two), bias)
+    return product(tape, func, dense(one), dense(two), func(bias, one, two), bias)
 
 
 PLAIN = {torch.mm: aten.mm.default, torch.bmm: aten.bmm.default, torch.mv: aten.mv.default}
