@@ -14,9 +14,12 @@ from rnnx_lightning.explain.gates import Gates, hold_gates_constant
 from rnnx_lightning.explain.inputs import Inputs, filled, mapped, network_of, tensors_of, without_graph
 from rnnx_lightning.explain.isolation import kept_state
 from rnnx_lightning.explain.operations.recurrent import RecurrentModules
-from rnnx_lightning.explain.refusals import UnexplainableError
+from rnnx_lightning.explain.refusals import NO_GRADIENT, UnexplainableError
 from rnnx_lightning.explain.saved_tensors import overwriting_allowed
 from rnnx_lightning.explain.spelling import PlainSpelling
+
+UNUSED = "appears to not have been used in the graph"  # parts of torch's messages
+UNDERIVED = ("derivative for", "no autograd formula")
 
 
 class GradientMethod(Attributor):
@@ -49,9 +52,12 @@ class GradientMethod(Attributor):
             with kept_state(network_of(model)):
                 return self._gradient_of_pass(model, x, target)
         except RuntimeError as error:
-            if "derivative for" in str(error):
+            if UNUSED in str(error):
+                raise UnexplainableError(NO_GRADIENT) from error
+            if isinstance(error, NotImplementedError) or any(part in str(error) for part in UNDERIVED):
                 raise UnexplainableError(
-                    f"torch cannot differentiate the network: {error}. Detach its argument, or explain by LRP."
+                    f"torch cannot differentiate the network: {str(error).rstrip('.')}. Detach its "
+                    "argument, or explain by LRP."
                 ) from error
             if "modified by an inplace operation" not in str(error):
                 raise
@@ -71,11 +77,7 @@ class GradientMethod(Attributor):
             # A network may overwrite its input, but not a leaf of the graph.
             value, _ = explained_logit(model(mapped(torch.clone, x)), x, target)
         if not value.requires_grad:
-            raise UnexplainableError(
-                "The model's output has no gradient by its input: it is computed under torch.no_grad or "
-                "torch.inference_mode, detached, or made only of comparisons or whole numbers. Compute it with "
-                "gradients, or explain by LRP."
-            )
+            raise UnexplainableError(NO_GRADIENT)
         nodes = operations(value) if self._looks_at_graph else []
         hooks: list[RemovableHandle] = []
         try:

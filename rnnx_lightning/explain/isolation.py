@@ -1,5 +1,6 @@
 """Explain independently of the surrounding context, and restore everything afterwards."""
 
+import traceback
 from collections import deque
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from rnnx_lightning.explain.cudnn import DifferentiableLayers, has_recurrent_modules
 from rnnx_lightning.explain.norm_gradients import right_gradients_of_norms
 from rnnx_lightning.explain.process_settings import full_precision, uncompiled, without_checkpoints
+from rnnx_lightning.explain.refusals import HIGHER_ORDER, UnexplainableError
 
 
 @contextmanager
@@ -37,7 +39,19 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         uncompiled(),
         kept_state(model),
     ):
-        yield
+        try:
+            yield
+        except Exception as error:
+            if _runs_a_part_as_a_whole(error):
+                raise UnexplainableError(HIGHER_ORDER.format("cond, scan or the like", "")) from error
+            raise
+
+
+def _runs_a_part_as_a_whole(error: Exception) -> bool:
+    """Whether an error is torch's own, within one of its functions that take functions, such as torch.cond."""
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    inside = any(module.startswith(("torch._higher_order_ops", "torch._dynamo")) for module in modules)
+    return inside and modules[-1].startswith("torch.")
 
 
 def random_state(device: torch.device) -> AbstractContextManager[None]:

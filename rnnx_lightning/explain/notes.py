@@ -27,6 +27,8 @@ class Notes(TorchDispatchMode):
         advice: maps the name of an operation without a rule to what to do instead.
     """
 
+    supports_higher_order_operators = True  # they are refused by a message of ours
+
     def __init__(self, composite: Composite, path: ModulePath, advice: Mapping[str, str]) -> None:
         super().__init__()
         self.composite, self.path, self._advice = composite, path, advice

@@ -30,3 +30,15 @@ IN_INFERENCE_MODE = (
     "The network runs under torch.inference_mode{}, where layers are not broken down into basic operations. "
     "Use torch.no_grad there."
 )
+
+HIGHER_ORDER = (
+    "The network calls a function of torch that runs a part of it as a whole ({}){}, where single operations "
+    "cannot be seen. Write it out: a Python loop for while_loop, scan and map, an if for cond, and "
+    "F.scaled_dot_product_attention for flex_attention."
+)
+
+NO_GRADIENT = (
+    "The model's output has no gradient by its input: it is computed under torch.no_grad or torch.inference_mode, "
+    "detached, made only of comparisons or whole numbers, or by an operation that torch cannot differentiate. "
+    "Compute it with gradients, or explain by LRP."
+)

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from rnnx_lightning.explain.isolation import random_state
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.overwriting import aten, laid_out, overwritten, written
-from rnnx_lightning.explain.refusals import IN_INFERENCE_MODE, UnexplainableError
+from rnnx_lightning.explain.refusals import HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.tape import Tape
 
 T = TypeVar("T")
@@ -44,6 +45,8 @@ class _Log(TorchDispatchMode):
         before: receives the previous values, by memory.
     """
 
+    supports_higher_order_operators = True  # they are refused by a message of ours
+
     def __init__(self, path: ModulePath, parameters: set[int], before: dict[int, Tensor]) -> None:
         super().__init__()
         self.calls: deque[Call] = deque()
@@ -53,6 +56,8 @@ class _Log(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run and log one operation."""
+        if isinstance(func, HigherOrderOperator):
+            raise UnexplainableError(HIGHER_ORDER.format(func.name(), self._path))
         if torch.is_inference_mode_enabled():
             raise UnexplainableError(IN_INFERENCE_MODE.format(self._path))
         kwargs = kwargs or {}

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import HigherOrderOperator
 
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.linear import IDENTITY, LinearMap, Operation, WeightParts, held
@@ -19,7 +20,7 @@ from rnnx_lightning.explain.notes import Notes
 from rnnx_lightning.explain.overwriting import alias, current, overwrite, was_read
 from rnnx_lightning.explain.pieces import read_back
 from rnnx_lightning.explain.pixels import Pixels, joined
-from rnnx_lightning.explain.refusals import AS_WEIGHTS, IN_INFERENCE_MODE, UnexplainableError
+from rnnx_lightning.explain.refusals import AS_WEIGHTS, HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.rows import (
     CONSTANT,
     HALF,
@@ -72,6 +73,8 @@ class Tape(Notes):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Handle one operation."""
+        if isinstance(func, HigherOrderOperator):
+            raise UnexplainableError(HIGHER_ORDER.format(func.name(), self.path))
         return self.record(func, args, kwargs or {})
 
     def record(self, func: Any, args: Any, kwargs: Any) -> Any:

@@ -36,3 +36,18 @@ def test_a_norm_is_viewed(norm, rule, create_graph):
     expected = LRP(rule, start="logit")(two, x, 1)
     relevance = LRP(rule, start="logit", create_graph=create_graph)(one, x, 1)
     torch.testing.assert_close(relevance.detach(), expected)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_one_tensor_joined_with_nothing_is_viewed(create_graph):
+    """`torch.cat` of a single tensor puts it in order."""
+
+    class Joined(Viewed):
+        def forward(self, x):
+            h = torch.cat([self.norm(self.conv(x)).transpose(1, 2)], 1)
+            return self.out(h.view(len(x), -1) if self.view else h.reshape(len(x), -1))
+
+    x = torch.randn(4, 3, 6, dtype=torch.float64)
+    one, two = (Joined(nn.Identity, view).double() for view in (True, False))
+    relevance = LRP(Epsilon(1e-6), create_graph=create_graph)(one, x, 1)
+    torch.testing.assert_close(relevance.detach(), LRP(Epsilon(1e-6))(two, x, 1))

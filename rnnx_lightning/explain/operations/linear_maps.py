@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
-from rnnx_lightning.explain.operations.table import SCALES, aten, records
+from rnnx_lightning.explain.operations.table import SCALES, aten, overloads, records
 from rnnx_lightning.explain.tape import Tape
 
 MATRIX_PRODUCT = Operation(lambda a, w: a @ w, beside=(-1, 0), matrix=lambda w: w.mT)
@@ -67,7 +67,7 @@ def add_product(
         if beta == 0:
             return result
         return tape.record(aten.add.Tensor, (result, tape.record(aten.mul.Scalar, (bias, beta), {})), {})
-    return product(tape, func, one, two, func(bias, one, two), bias)
+    return product(tape, func, dense(one), dense(two), func(bias, one, two), bias)
 
 
 PLAIN = {torch.mm: aten.mm.default, torch.bmm: aten.bmm.default, torch.mv: aten.mv.default}
@@ -265,11 +265,9 @@ def convolution(
 
 @records(
     "sum.default sum.dim_IntList nansum mean.default mean.dim avg_pool1d avg_pool2d avg_pool3d "
-    "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d cumsum.default upsample_nearest1d.default "
-    "upsample_nearest2d.default upsample_nearest3d.default _upsample_nearest_exact1d.default "
-    "_upsample_nearest_exact2d.default upsample_linear1d.default upsample_bilinear2d.default "
-    "upsample_trilinear3d.default upsample_nearest2d.vec "
-    "upsample_bilinear2d.vec unfold_backward.default im2col.default col2im.default trace.default"
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_avg_pool1d cumsum.default upsample_linear1d.default "
+    "upsample_bilinear2d.default upsample_trilinear3d.default upsample_bilinear2d.vec unfold_backward.default "
+    "trace.default"
 )
 def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     """Sums, means, average pooling, interpolation: linear maps with weights >= 0."""
@@ -277,6 +275,8 @@ def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
     node = tape.find(x)
     if node is not None and node.gate and node.reason is not None:
         return tape.gate_of(value, node)
+    if func in MEANS and value.numel() == x.numel():  # of one entry each
+        return tape.stand_in(value, tape.record(aten.reshape.default, (x, value.shape), {}))
     transpose = None
     if func in (aten.mean.dim, aten.sum.dim_IntList, aten.sum.default, aten.mean.default):
         mean = func in (aten.mean.dim, aten.mean.default)
@@ -298,6 +298,13 @@ def _spread_back(x: Tensor, value: Tensor, dims: list[int] | None, mean: bool) -
 
     return transpose
 
+
+MEANS = frozenset(
+    overloads(
+        "mean.dim sum.dim_IntList "
+        "_adaptive_avg_pool2d.default _adaptive_avg_pool3d.default adaptive_avg_pool1d.default"
+    )
+)
 
 BACKWARD = {
     aten.avg_pool2d.default: aten.avg_pool2d_backward.default,

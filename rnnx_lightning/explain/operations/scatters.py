@@ -8,6 +8,7 @@ from torch import Tensor
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.operations.activations import winner
 from rnnx_lightning.explain.operations.linear_maps import total
+from rnnx_lightning.explain.operations.shapes import by_gradient, moving
 from rnnx_lightning.explain.operations.table import aten, records
 from rnnx_lightning.explain.operations.writes import writing
 from rnnx_lightning.explain.tape import Tape
@@ -79,3 +80,20 @@ def index_put(
 
 
 write = writing(2)
+
+
+@records("col2im.default")
+def fold(
+    tape: Tape,
+    func: Any,
+    x: Tensor,
+    size: list[int],
+    kernel: list[int],
+    dilation: list[int],
+    padding: list[int],
+    stride: list[int],
+) -> Tensor:
+    """Windows of a picture are added up; those that do not overlap are moved to their places."""
+    apart = all(s > d * (k - 1) for s, d, k in zip(stride, dilation, kernel, strict=True))
+    record = moving(by_gradient, pads=True) if apart else total
+    return record(tape, func, x, size, kernel, dilation, padding, stride)

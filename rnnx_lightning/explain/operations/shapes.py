@@ -32,7 +32,11 @@ def moving(undo: Undo, pads: bool = False) -> Recorder:
             return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
 
         def apply(part: Tensor) -> Tensor:
-            return part.reshape(shape) if undo is by_shape else func(part, *args, **kwargs)
+            if undo is by_shape:
+                return part.reshape(shape)
+            if undo is by_gradient and part.dtype is torch.bool:
+                return func(part.float(), *args, **kwargs) != 0
+            return func(part, *args, **kwargs)
 
         shape = value.shape
         return tape.move(value, node, Movement(apply, undo(func, tensor, args, kwargs)), pads)
@@ -113,12 +117,17 @@ for _undo, _names in (
         "roll.default repeat.default unfold.default take.default repeat_interleave.self_int "
         "reflection_pad1d.default reflection_pad2d.default reflection_pad3d.default replication_pad1d.default "
         "replication_pad2d.default replication_pad3d.default "
-        "pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default tril.default triu.default "
-        "rot90.default diag_embed.default max_unpool2d.default max_unpool3d.default",
+        "pixel_shuffle.default pixel_unshuffle.default channel_shuffle.default rot90.default "
+        "upsample_nearest1d.default upsample_nearest2d.default upsample_nearest3d.default upsample_nearest2d.vec "
+        "_upsample_nearest_exact1d.default _upsample_nearest_exact2d.default",
     ),
 ):
     for _operation in overloads(_names):
         register(_operation, moving(_undo))
+for _operation in overloads(
+    "tril.default triu.default diag_embed.default max_unpool2d.default max_unpool3d.default im2col.default"
+):
+    register(_operation, moving(by_gradient, pads=True))
 
 
 @records("detach.default")
@@ -258,7 +267,7 @@ def join(tape: Tape, func: Any, tensors: Sequence[Tensor], dim: int = 0) -> Tens
     tensors = [t for t in tensors if t.dim() != 1 or t.shape[0] or func is aten.stack.default]
     value = func(tensors, dim)
     if len(tensors) == 1 and func is aten.cat.default:
-        return tape.record(aten.clone.default, (tensors[0],), {})
+        return tape.stand_in(value, tape.record(aten.clone.default, (tensors[0],), {}))  # in the order of its own
     nodes = [tape.find(t) for t in tensors]
 
     def put(parts: Sequence[Any]) -> Tensor:

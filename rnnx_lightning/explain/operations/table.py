@@ -77,8 +77,14 @@ HARMLESS = frozenset(
     )
 )
 
+BEFORE_QUANTISING = "Explain the network as it was before it was quantised."
+
 ADVICE = {
     "mkldnn_rnn_layer": "Call nn.LSTM from Python, not from TorchScript or an extension.",
+    "quantized_lstm": BEFORE_QUANTISING,
+    "quantized_gru": BEFORE_QUANTISING,
+    "linear_dynamic": BEFORE_QUANTISING,
+    "nested_view_from_jagged": "Use padded tensors in place of nested ones.",
     "_softmax": "Explain the logits: remove the softmax from the network.",
     "softmax": "Explain the logits: remove the softmax from the network.",
     "_log_softmax": "Explain the logits: remove the softmax from the network.",

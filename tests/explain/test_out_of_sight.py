@@ -1,0 +1,101 @@
+"""Parts of a network that torch runs as a whole are refused by a message, not by an error of torch."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from rnnx_lightning.explain import (
+    LRP,
+    AlphaBeta,
+    DeepTaylor,
+    Epsilon,
+    Gamma,
+    GradientTimesInput,
+    GuidedBackprop,
+    IntegratedGradients,
+    Sensitivity,
+    UnexplainableError,
+    ZPlus,
+)
+
+GRADIENTS = [Sensitivity(), GradientTimesInput(gates="constant"), GuidedBackprop(), IntegratedGradients(2)]
+GRAPHS = [LRP(Epsilon(0.1)), LRP(Epsilon(0.1), create_graph=True)]
+ADVICE = [
+    "Write it out: a Python loop",
+    "Compute it with gradients",
+    "Use padded tensors",
+    "Write it with torch op",
+]
+seen = pytest.mark.skipif(
+    not hasattr(TorchDispatchMode, "supports_higher_order_operators"), reason="this torch has an error of its own"
+)
+
+
+class Network(nn.Module):
+    def __init__(self, part):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.out, self.part = nn.Linear(4, 4), nn.Linear(4, 2), part
+
+    def forward(self, x):
+        return self.out(self.part(self.first(x)))
+
+
+def either(h):
+    return torch.cond(torch.tensor(True), torch.relu, torch.tanh, (h,))
+
+
+def looped(h):
+    while_loop = pytest.importorskip("torch._higher_order_ops.while_loop").while_loop
+    return while_loop(lambda i, h: i < 2, lambda i, h: (i + 1, h.relu()), (torch.tensor(0), h))[1]
+
+
+def nested(h):
+    return torch.nested.as_nested_tensor(list(h.unsqueeze(1)), layout=torch.jagged).to_padded_tensor(0.0).mean(1)
+
+
+@seen
+@pytest.mark.parametrize("method", GRAPHS + GRADIENTS, ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("part", [either, looped, nested])
+@pytest.mark.filterwarnings("ignore")
+def test_parts_that_torch_runs_as_a_whole_are_refused_or_explained(part, method):
+    x = torch.randn(3, 4)
+    try:
+        relevance = method(Network(part), x, 0)
+    except UnexplainableError as refusal:
+        assert any(advice in str(refusal) for advice in ADVICE)  # noqa: PT017
+        return
+    assert method in GRADIENTS
+    expected = Network(torch.relu if part is not nested else lambda h: h)
+    torch.testing.assert_close(relevance, method(expected, x, 0))
+
+
+@pytest.mark.parametrize("method", [GRAPHS[0], *GRADIENTS], ids=lambda m: type(m).__name__)
+@pytest.mark.filterwarnings("ignore")
+def test_quantised_networks(method):
+    class Reader(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.out = nn.LSTM(4, 5, batch_first=True), nn.Linear(5, 2)
+
+        def forward(self, x):
+            return self.out(self.lstm(x)[0][:, -1])
+
+    model = torch.ao.quantization.quantize_dynamic(Reader().eval(), {nn.LSTM, nn.Linear})
+    with pytest.raises(UnexplainableError, match=r"before it was quantised|cannot see whether|Compute it with"):
+        method(model, torch.randn(3, 6, 4), 0)
+
+
+@pytest.mark.parametrize(
+    "rule", [Epsilon(0.1), Gamma(0.25), ZPlus(), AlphaBeta(2, 1), "deep Taylor"], ids=lambda r: str(r)[:5]
+)
+@pytest.mark.filterwarnings("ignore")
+def test_sparse_weights_are_explained(rule):
+    dense, sparse = Network(torch.relu).double(), Network(torch.relu).double()
+    pruned = dense.first.weight.detach() * (torch.rand(4, 4) < 0.5)
+    dense.first.weight = nn.Parameter(pruned)
+    sparse.first.weight = nn.Parameter(pruned.to_sparse_csr())
+    x = torch.rand(3, 4, dtype=torch.float64)
+    method = DeepTaylor(0, 1) if rule == "deep Taylor" else LRP(rule, start="logit")
+    torch.testing.assert_close(method(sparse, x, 0), method(dense, x, 0))
