@@ -223,6 +223,8 @@ class LRP(Attributor):
             for node in found:
                 if node is not None:
                     node.kept = True
+                    if node.twin is not None:
+                        node.twin.kept = True
                     read[id(node)] = [] if node.pieces is None else node.pieces.read
                     for _, view in read[id(node)]:
                         view.kept = True
@@ -234,7 +236,7 @@ class LRP(Attributor):
         walk(tape.nodes, tape.composite, kept, bool(explained.any()))
         at_layers = {}
         for name, found in asked.items():
-            own = [None if node is None else kept.get(id(node)) for node in found]
+            own = [None if node is None else _together(kept.get(id(node)), kept.get(id(node.twin))) for node in found]
             whole = [
                 torch.zeros(shape, dtype=dtype, device=device) if r is None else r.expand(shape)
                 for r, (shape, dtype, device) in zip(own, shapes[name], strict=True)
@@ -262,6 +264,10 @@ class LRP(Attributor):
                 NothingToExplainWarning,
                 stacklevel=6,
             )
+
+
+def _together(one: Tensor | None, two: Tensor | None) -> Tensor | None:
+    return two if one is None else one if two is None else one + two
 
 
 class DeepTaylor(LRP):

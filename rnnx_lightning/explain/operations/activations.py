@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.elementwise import is_hard_sigmoid, never_negative
+from rnnx_lightning.explain.elementwise import follows, is_hard_sigmoid, never_negative
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import aten, records, register
@@ -32,9 +32,9 @@ def activation(nonnegative: bool = False, keeps_signs: bool = True) -> Recorder:
         kept = keeps_signs and node.nonnegative
         if node.gate:
             return tape.gate_of(value, node, nonnegative=nonnegative or kept)
-        return tape.note(
-            value, Node(PASS, (node,), value, nonnegative=nonnegative or (kept and node.pixels is None))
-        )
+        new = Node(PASS, (node,), value, nonnegative=nonnegative or (kept and node.pixels is None))
+        new.present = node.present
+        return tape.note(value, new)
 
     record.__doc__ = "An activation with f(0) = 0: relevance passes unchanged."
     return record
@@ -93,7 +93,9 @@ def relu(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     node = tape.node(tensor)
     if node.gate:
         return tape.gate_of(value, node)
-    return tape.note(value, Node(RELU, (node,), value, nonnegative=True))
+    new = Node(RELU, (node,), value, nonnegative=True)
+    new.present = node.present
+    return tape.note(value, new)
 
 
 @records("hardtanh.default")
@@ -219,6 +221,10 @@ def larger(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
             value = relu(tape, aten.relu.default, second)
             if value.shape == torch.broadcast_shapes(one.shape, two.shape):
                 return value
+    for tensor, other in ((one, two), (two, one)):
+        node, scaled = tape.find(tensor), tape.find(other)
+        if node is not None and scaled is not None and not node.gate and follows(scaled, node):
+            return tape.note(func(one, two), Node(PASS, (node,), one))  # max(x, x / 10), a leaky ReLU
     one, two = (
         torch.broadcast_tensors(one, two)
         if tape.find(one) is None and tape.find(two) is None

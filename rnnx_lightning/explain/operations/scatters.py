@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.comparisons import is_zero, rectifies
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.operations.activations import winner
 from rnnx_lightning.explain.operations.linear_maps import total
@@ -70,6 +71,8 @@ def index_put(
     tape: Tape, func: Any, base: Tensor, indices: Any, source: Tensor, accumulate: bool = False
 ) -> Tensor:
     """A tensor is written into another, or added to it."""
+    if not accumulate and len(indices) == 1 and tape.find(source) is None and is_zero(source) and rectifies(tape, base, indices[0], above=False):
+        return tape.record(aten.relu.default, (base,), {})  # x[x < 0] = 0
     if not accumulate:
         return write(tape, func, base, indices, source)
     zeros = torch.zeros_like(held(base))
