@@ -21,7 +21,7 @@ _ABOVE = {aten.gt.Scalar, aten.gt.Tensor, aten.ge.Scalar, aten.ge.Tensor}
 _BELOW = {aten.lt.Scalar, aten.lt.Tensor, aten.le.Scalar, aten.le.Tensor}
 _NOT = {aten.logical_not.default, aten.bitwise_not.default}
 _SAME = {aten._to_copy.default, aten.clone.default, aten.detach.default, aten.alias.default}
-NOTED = _ABOVE | _BELOW | _NOT | _SAME
+_NOTED = _ABOVE | _BELOW | _NOT | _SAME
 
 
 class Compared(NamedTuple):
@@ -32,9 +32,10 @@ class Compared(NamedTuple):
     above: bool
 
 
-def remember(tape: "Tape", func: Any, args: Any, mask: Tensor) -> None:
-    """Note what a mask compares, after an operation of `NOTED` that made it."""
-    first = args[0]
+def noted(tape: "Tape", func: Any, args: Any, mask: Any) -> Any:
+    """The result of an operation without relevance; if it is a mask, with a note of what it compares."""
+    if func not in _NOTED:
+        return mask
     if func in _ABOVE or func in _BELOW:
         above = func in _ABOVE
         one, two = args
@@ -43,8 +44,9 @@ def remember(tape: "Tape", func: Any, args: Any, mask: Tensor) -> None:
         node = tape.find(one)
         if node is not None and tape.find(two) is None and is_zero(two):
             setattr(mask, NOTE, Compared(node, held(one), above))
-    elif (known := compared(tape, first)) is not None:
+    elif (known := compared(tape, args[0])) is not None:
         setattr(mask, NOTE, known._replace(above=known.above ^ (func in _NOT)))
+    return mask
 
 
 def forget(mask: Any) -> None:
@@ -76,8 +78,13 @@ def rectifies(tape: "Tape", tensor: Any, mask: Any, above: bool = True) -> bool:
     return known.node is node or (known.value.shape == tensor.shape and torch.equal(known.value, tensor))
 
 
+def cuts_off(tape: "Tape", tensor: Tensor, mask: Any, value: Any) -> bool:
+    """Whether `tensor[mask] = value` makes a ReLU of a tensor."""
+    return tape.find(value) is None and is_zero(value) and rectifies(tape, tensor, mask, above=False)
+
+
 def chooses(tape: "Tape", mask: Any, one: Any, two: Any) -> Node | None:
-    """The value x if a mask that compares x chooses between two functions of x, as a leaky ReLU does; else None."""
+    """The value x if a mask of its signs chooses between two functions of it, as in a leaky ReLU; else None."""
     known = compared(tape, mask)
     if known is None or known.node.gate or known.node.shape != mask.shape:
         return None

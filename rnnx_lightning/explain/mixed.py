@@ -1,7 +1,7 @@
-"""Tensors that hold sums beside other entries: `state = torch.cat([h, c], 1)` with a memory cell c and h = o tanh(c).
+"""Tensors that hold sums beside other entries: `state = torch.cat([h, c], 1)` with a memory c and h = o tanh(c).
 
-Each entry counts as what it is. Where the tensor, or a part of it, becomes a term of a sum, its entries that are sums
-are merged with that sum, as they are without the tensor in between. The others become sums of one term.
+Each entry counts as what it is. Where the tensor, or a part of it, becomes a term of a sum, its entries that are
+sums are merged with that sum, as they are without the tensor in between. The others become sums of one term.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,8 @@ def _sum_of_parts(tape: "Tape", node: Node) -> Node | None:
     values = node.others or [None] * len(node.sources)
     terms = [_term(tape, source, value) for source, value in zip(node.sources, values, strict=True)]
     known = [term for term in terms if term is not None]
-    rule = tape.rule_of_all(known)
+    signals = [term for term, source in zip(terms, node.sources, strict=True) if term and source]
+    rule = tape.rule_of_all(signals)  # not of constants, which may be what a buffer held before
     if rule is None:
         return None
     row, call, depth = node.row, node.call, max(term.depth for term in known)

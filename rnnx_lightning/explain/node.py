@@ -55,8 +55,9 @@ class Node:
 
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "filled", "gate", "gated",
-        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "others", "pair", "pieces", "pixels", "present",
-        "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "twin", "value", "weights",
+        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "others", "pair", "pieces", "pixels",
+        "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "twin",
+        "value", "weights",
     )  # fmt: skip
 
     def __init__(
@@ -71,7 +72,9 @@ class Node:
     ) -> None:
         self.row = row
         self.sources = sources
-        self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
+        self.shape: torch.Size = like.shape
+        self.dtype: torch.dtype = like.dtype
+        self.device: torch.device = like.device
         self.call = call
         self.nonnegative = nonnegative
         self.pixels = pixels

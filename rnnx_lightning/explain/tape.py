@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.comparisons import NOTED, forget, remember
+from rnnx_lightning.explain.comparisons import forget, noted
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.linear import IDENTITY, LinearMap, Operation, WeightParts, held
 from rnnx_lightning.explain.mixed import others, sum_of_mixed
@@ -90,10 +90,7 @@ class Tape(Notes):
                 forget(first)
                 if was_read(self, first):
                     return overwrite(self, func, first, args, kwargs)
-            result = func(*args, **kwargs)
-            if func in NOTED:
-                remember(self, func, args, result)
-            return result
+            return noted(self, func, args, func(*args, **kwargs))
         if torch.is_inference_mode_enabled():
             raise UnexplainableError(IN_INFERENCE_MODE.format(self.path))
         if len(known) > 1:  # where entries are is a choice: what is chosen has the relevance
@@ -196,17 +193,15 @@ class Tape(Notes):
 
     def as_sum(self, node: Node, tensor: Tensor) -> Node:
         """A value as a sum of contributions: its own node, or a new sum with the value as its only term."""
-        if self.composite.sums == "merged":
-            return self.as_merged(node, tensor)
+        if self.composite.sums == "merged" and (own := self.own_sum(node)) is not None:
+            return own
         return self.append(self.mapped(node, held(tensor), IDENTITY, None, None, held(tensor)))
 
-    def as_merged(self, node: Node, tensor: Tensor) -> Node:
-        """The same, if sums are merged."""
+    def own_sum(self, node: Node) -> Node | None:
+        """The sum that a value is, entry by entry, or None."""
         if node.rule is not None:
             return node
-        if node.others is not None and (mixed := sum_of_mixed(self, node)) is not None:
-            return mixed
-        return self.append(self.mapped(node, held(tensor), IDENTITY, None, None, held(tensor)))
+        return None if node.others is None else sum_of_mixed(self, node)
 
     def common_rule(self, one: Rule, other: Rule) -> Rule:
         """The rule of a sum of two terms with rules, which need one denominator.
@@ -250,7 +245,7 @@ class Tape(Notes):
         self, value: Tensor, node: Node, tensor: Tensor, constant: Tensor | float, bias: bool = False
     ) -> Tensor:
         """Record a sum of a value that depends on the input and a constant; `bias`: the constant is a bias."""
-        term = self.as_merged(node, tensor)  # "closed" does not apply to constants
+        term = self.own_sum(node) or self.as_sum(node, tensor)  # "closed" does not apply to constants
         assert term.rule is not None  # a sum
         rule = term.rule
         if not bias and rule.adapts and isinstance(constant, Tensor) and constant.dim() == value.dim():

@@ -112,7 +112,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
 
 
 def gated(tape: Tape, value: Tensor, node: Node, factor: Tensor, nonnegative: bool) -> Tensor:
-    """Record a node's value times a factor that is a gate, or 1 / gate; `nonnegative`: the gate is known to be >= 0."""
+    """Record a node's value times a factor, a gate or 1 / gate; `nonnegative`: it is known to be >= 0."""
     is_sum = node.rule is not None or node.others is not None
     if node.gated and is_sum and tape.composite.memory == "per_step":
         tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and nonnegative))

@@ -252,7 +252,8 @@ def convolution(
     first, second = tape.find(x), tape.find(weight)
     shaped = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
     if second is None or (first is not None and second.gate and not (first.gate and not first.magnitude)):
-        operation = Operation(convolve, transpose, beside=(1, 1) if groups == 1 and not transposed else None, features=1)
+        beside = (1, 1) if groups == 1 and not transposed else None
+        operation = Operation(convolve, transpose, beside, features=1)
         kept = weight if second is None else held(weight)
         return tape.linear(func, x, operation, kept, shaped, func(x, weight, bias, *rest))
     if shaped is not None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.comparisons import chooses, is_zero, rectifies
+from rnnx_lightning.explain.comparisons import chooses, cuts_off, is_zero, rectifies
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import aten, overloads, records, register
 from rnnx_lightning.explain.pairs import pair_of, paired
@@ -176,7 +176,7 @@ def masked_fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any)
     """Entries are replaced by a constant."""
     if tape.find(tensor) is None or (isinstance(value, Tensor) and tape.find(value) is not None):
         return tape.record(aten.where.self, (mask, value, tensor), {})
-    if is_zero(value) and rectifies(tape, tensor, mask, above=False):
+    if cuts_off(tape, tensor, mask, value):
         return tape.record(aten.relu.default, (tensor,), {})
     shape = torch.broadcast_shapes(tensor.shape, mask.shape)
     moved = tape.record(aten.expand.default, (tensor, shape), {}) if shape != tensor.shape else tensor
