@@ -69,7 +69,7 @@ def cut_off_where_another_is(h):
 RECTIFIED = {
     "where": lambda h: torch.where(h > 0, h, 0.0),
     "where not": lambda h: torch.where(~(h <= 0), h, torch.zeros_like(h)),
-    "where below": lambda h: torch.where(0 > h, torch.zeros_like(h), h),
+    "where below": lambda h: torch.where(h.lt(0), torch.zeros_like(h), h),
     "a mask": lambda h: h * (h > 0),
     "a mask of numbers": lambda h: (h >= 0).to(h.dtype) * h,
     "filled": lambda h: h.masked_fill(h < 0, 0),
@@ -222,7 +222,10 @@ def padded(by_product):
 PAIRS = (
     {f"ReLU by {how}": (independent_units(f), independent_units(torch.relu)) for how, f in RECTIFIED.items()}
     | {f"ReLU by {how}, in a memory": (memory(act=f), memory(act=torch.relu)) for how, f in RECTIFIED.items()}
-    | {f"leaky ReLU by {how}": tuple(map(independent_units, (f, lambda h: F.leaky_relu(h, 0.1)))) for how, f in LEAKY.items()}
+    | {
+        f"leaky ReLU by {how}": tuple(map(independent_units, (f, lambda h: F.leaky_relu(h, 0.1))))
+        for how, f in LEAKY.items()
+    }
     | {f"memory {how}": (memory(**ways), memory(start=ways.get("start"))) for how, ways in MEMORIES.items()}
     | {"a buffer of sums": (filled_in_parts, not_in_parts)}
     | {"a sum and a state scaled together": (scaled_together(True), scaled_together(False))}
@@ -236,7 +239,7 @@ PAIRS = (
             lambda m, x: torch.relu(m.read(x[:, 0])[:, :UNITS]) + m.start,
         ),
         "twice negated": (
-            lambda m, x: torch.relu(-(-m.read(x[:, 0])[:, :UNITS]) - -m.read(x[:, 1])[:, :UNITS]),
+            lambda m, x: torch.relu(m.read(x[:, 0])[:, :UNITS].neg().neg() - -m.read(x[:, 1])[:, :UNITS]),
             lambda m, x: torch.relu(m.read(x[:, 0])[:, :UNITS] + m.read(x[:, 1])[:, :UNITS]),
         ),
         "pixels and units in one tensor": (beside_a_layer_of_units(True), beside_a_layer_of_units(False)),
