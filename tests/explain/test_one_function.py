@@ -77,6 +77,14 @@ RECTIFIED = {
     "cut off": cut_off,
     "a copy cut off": cut_off_where_another_is,
 }
+WRITTEN_OUT = {
+    "SiLU": (lambda h: h * torch.sigmoid(h), F.silu),
+    "SiLU, the other way round": (lambda h: h.sigmoid() * h, F.silu),
+    "GELU": (lambda h: 0.5 * h * (1 + torch.erf(h / 2**0.5)), F.gelu),
+    "Mish": (lambda h: h * torch.tanh(F.softplus(h)), F.mish),
+    "hardswish": (lambda h: h * F.relu6(h + 3) / 6, F.hardswish),
+    "a root": (lambda h: torch.sqrt(F.relu(h)), lambda h: F.relu(h) ** 0.5),
+}
 LEAKY = {
     "where": lambda h: torch.where(h > 0, h, 0.1 * h),
     "where below": lambda h: torch.where(h < 0, 0.1 * h, h),
@@ -220,7 +228,8 @@ def padded(by_product):
 
 
 PAIRS = (
-    {f"ReLU by {how}": (independent_units(f), independent_units(torch.relu)) for how, f in RECTIFIED.items()}
+    {f"{how} written out": tuple(map(independent_units, pair)) for how, pair in WRITTEN_OUT.items()}
+    | {f"ReLU by {how}": (independent_units(f), independent_units(torch.relu)) for how, f in RECTIFIED.items()}
     | {f"ReLU by {how}, in a memory": (memory(act=f), memory(act=torch.relu)) for how, f in RECTIFIED.items()}
     | {
         f"leaky ReLU by {how}": tuple(map(independent_units, (f, lambda h: F.leaky_relu(h, 0.1))))

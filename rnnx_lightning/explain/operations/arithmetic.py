@@ -108,6 +108,9 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     second_signals = first.gate and not (second.gate and first.magnitude)
     node, gate, known = (second, one, first) if second_signals else (first, two, second)
     known.logits = None
+    alike = first.shape == second.shape and known.nonnegative and not node.gated
+    if alike and (source := written_out(known, node)) is not None:
+        return tape.note(value, Node(PASS, (source,), value))  # x * sigmoid(x)
     return gated(tape, value, node, held(gate), known.nonnegative)
 
 

@@ -37,7 +37,7 @@ def gate(
             `refused_as_signal`: the composite chooses.
         squashes: at the output of a network, it is skipped.
         nonnegative: its values are >= 0; None: that depends on the argument.
-        vanishes: it is 0 at 0, so that of a magnitude (as an absolute value) it is one, too.
+        vanishes: it is 0 at 0: a magnitude, as an absolute value is, unless it is a function of a gate.
     """
 
     def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -49,7 +49,7 @@ def gate(
         sign = never_negative(value) if nonnegative is None else nonnegative
         tape.gate_of(value, node, nonnegative=sign, refusal=refusal, func=func)
         made = tape.node(value)
-        made.magnitude = made.magnitude and vanishes
+        made.magnitude = vanishes and (node.magnitude or not node.gate)
         if squashes:
             made.logits = tensor
         return value
@@ -68,7 +68,7 @@ register(aten.softplus.default, gate(None))
 register(aten.sqrt.default, gate(None, vanishes=True))
 register(aten.log1p.default, gate(None, nonnegative=None, vanishes=True))
 for _operation in (aten.sign.default, aten.sgn.default):
-    register(_operation, gate(None, nonnegative=False, vanishes=True))
+    register(_operation, gate(None, nonnegative=False))
 register(aten.exp.default, gate(refused_as_signal, squashes=True))
 for _operation in (aten.exp2.default, aten.cosh.default):
     register(_operation, gate(refused_as_signal))
