@@ -25,6 +25,19 @@ def written_out(one: Node, two: Node) -> Node | None:
     return None
 
 
+def follows(node: Node, x: Node) -> bool:
+    """Whether a value is x, or made of x entry by entry by activations and numbers that are not negative."""
+    while node is not x:
+        scaled = node.row is SCALE and isinstance(node.call.factor, int | float) and node.call.factor >= 0
+        if not (scaled or (node.row in (PASS, RELU) and not node.gate)):
+            return False
+        (source,) = node.sources
+        if source is None or source.shape != node.shape:
+            return False
+        node = source
+    return True
+
+
 def is_hard_sigmoid(node: Node, low: float | None, high: float | None) -> bool:
     """Whether a value that is cut to [0, high] is x + high / 2, so that the result is a hard sigmoid."""
     if low != 0 or high is None or high <= 0:

@@ -20,7 +20,7 @@ class _Made(IntEnum):
     """What a tensor is computed from."""
 
     CONSTANTS = 0  # independent of the explained input
-    GATES = 1  # only gates: products of them, and elementwise affine maps such as `1 - gate`
+    GATES = 1  # only gates: products of them, and functions such as `1 - gate` or its root
     SCALED_GATES = 2  # the same, scaled by a constant tensor, such as a given state or a bias
     SIGNALS = 3
     GATES_AND_SIGNALS = 4  # both, in different entries of one tensor
@@ -36,6 +36,24 @@ _MOVES = {  # operations that move entries, or treat all of them in the same way
     *("Slice", "Select", "Split", "SplitWithSizes", "UnsafeSplit", "UnsafeSplitWithSizes", "Unbind"),
     *("Index", "IndexSelect", "Gather", "Expand", "Repeat", "Flip", "Roll"),
 }
+_FUNCTIONS = {  # of gates, entry by entry: they are gates, too
+    *(
+        "Pow",
+        "Reciprocal",
+        "Sqrt",
+        "Rsqrt",
+        "Exp",
+        "Exp2",
+        "Expm1",
+        "Log",
+        "Log1p",
+        "Log2",
+        "Log10",
+        "Tanh",
+        "Abs",
+    ),
+    *("Relu", "Clamp", "ClampMin", "ClampMax", "Maximum", "Minimum", "Where", "MaskedFill"),
+}
 _FUSED = {"CudnnRnn", "MiopenRnn", "MkldnnRnnLayer", "ThnnFusedLstmCell", "ThnnFusedGruCell"}
 _FUSED_LSTM = 2  # the mode of a fused recurrent layer: ReLU, tanh, LSTM, GRU
 
@@ -43,7 +61,7 @@ _FUSED_LSTM = 2  # the mode of a fused recurrent layer: ReLU, tanh, LSTM, GRU
 def hold_gates_constant(nodes: list[Any], leaves: Sequence[Tensor]) -> list[RemovableHandle]:
     """Make the backward pass to the explained inputs treat gates as constants.
 
-    A gate is the output of a sigmoid, or an elementwise affine function of gates, that scales a signal: in
+    A gate is the output of a sigmoid, or anything computed from gates entry by entry, that scales a signal: in
     `gate * signal`, `torch.lerp`, a matrix product or GLU. It may also scale a constant tensor, as a forget gate
     does with a given state; it counts as a gate if the product is added to a signal. A sigmoid used as the
     activation of a layer keeps its gradient.
@@ -83,7 +101,7 @@ def _classify(node: Any, inputs: list[_Made]) -> _Made:
         return _Made.GATES
     if name in _JOINS and all_made is _Made.SIGNALS and _gates(inputs):
         return _Made.GATES_AND_SIGNALS
-    if name in _MOVES | _JOINS:
+    if name in _MOVES | _JOINS or (name in _FUNCTIONS and _is_gate(all_made)):
         return all_made
     if _is_sum(name, inputs):
         return min(all_made, _Made.SIGNALS)

@@ -27,12 +27,14 @@ class Operation:
         matrix: for matrix products, maps a weight to the matrix that factors are multiplied with to transpose.
         beside: dimensions of the input and of the weight along which two inputs can be concatenated, so that the
             operation sums over both; None if that is not possible.
+        features: the dimension of the input that it sums over; None: that of `beside`, or not known.
     """
 
     apply: Callable[[Tensor, Any], Tensor]
     transpose: Callable[[Tensor, Any, torch.Size], Tensor] | None = None
     beside: tuple[int, int] | None = None
     matrix: Callable[[Tensor], Tensor] | None = None
+    features: int | None = None
 
     @property
     def transposable(self) -> bool:
@@ -261,10 +263,11 @@ class LinearMap:
         """Whether all entries that are no pixels are padding. A channel of only zeros is a start state instead."""
         if self.present is None or bool((self.present & ~pixels).any()):
             return False
-        if self.operation.beside is None:
+        dim = self.operation.features if self.operation.beside is None else self.operation.beside[0]
+        if dim is None:
             return True
-        channel = self.operation.beside[0] % pixels.dim()
-        return bool(pixels.movedim(channel, 0).flatten(1).any(1).all())
+        channel = dim % pixels.dim()
+        return bool(pixels.movedim(channel, 0).reshape(pixels.shape[channel], -1).any(1).all())
 
     def _signed(self, of_positive: WeightPart, of_negative: WeightPart) -> list[Product]:
         """Products >= 0: positive inputs times one part of the weights, negative inputs times the other."""

@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation and deep Taylor decomposition."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from copy import copy
 from typing import Any, Literal, NamedTuple, get_args
@@ -218,12 +218,16 @@ class LRP(Attributor):
         """Pass relevance back from `top`, the node of the explained values, to the inputs and the asked layers."""
         asked = {name: [tape.find(output) for output in outputs] for name, outputs in path.outputs.items()}
         read: dict[int, list[tuple[Place, Node]]] = {}
+        same: dict[int, list[int]] = {}  # the nodes of one value: its own, and that as a sum
         for name, found in asked.items():
             if not found:
                 raise ValueError(f"the layer {name!r} was not called, or its output is not a tensor")
             for node in found:
                 if node is not None:
-                    node.kept = True
+                    alike = [node] if node.twin is None else [node, node.twin]
+                    same[id(node)] = [id(one) for one in alike]
+                    for one in alike:
+                        one.kept = True
                     read[id(node)] = [] if node.pieces is None else node.pieces.read
                     for _, view in read[id(node)]:
                         view.kept = True
@@ -235,7 +239,7 @@ class LRP(Attributor):
         walk(tape.nodes, tape.composite, kept, bool(explained.any()))
         at_layers = {}
         for name, found in asked.items():
-            own = [None if node is None else kept.get(id(node)) for node in found]
+            own = [None if node is None else _added(kept.get(i) for i in same[id(node)]) for node in found]
             whole = [
                 torch.zeros(shape, dtype=dtype, device=device) if r is None else r.expand(shape)
                 for r, (shape, dtype, device) in zip(own, shapes[name], strict=True)
@@ -263,6 +267,11 @@ class LRP(Attributor):
                 NothingToExplainWarning,
                 stacklevel=6,
             )
+
+
+def _added(parts: Iterable[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return sum(known[1:], known[0]) if known else None
 
 
 class DeepTaylor(LRP):

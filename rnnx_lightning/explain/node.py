@@ -30,6 +30,8 @@ class Node:
         nonnegative: all entries that are not pixels are known to be >= 0.
         pixels: which entries are pixels.
         pieces: the parts of a joined tensor.
+        others: set if some entries are sums; see `mixed.others`. Empty if the value is made of one that is mixed.
+        twin: a mixed value as a sum, if it was used as such.
         pair: of a complex value, its real and imaginary parts (..., 2), which are on the tape.
         present: False where an entry is padding; None if there is no padding.
         gate: a factor that gets no relevance (the output of a sigmoid, 1 - gate, a standard deviation).
@@ -53,15 +55,16 @@ class Node:
 
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "filled", "gate", "gated",
-        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "pair", "pieces", "pixels", "present",
-        "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "value", "weights",
+        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "others", "pair", "pieces", "pixels",
+        "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "twin",
+        "value", "weights",
     )  # fmt: skip
 
     def __init__(
         self,
         row: "Row",
         sources: Sequence["Node | None"],
-        like: Tensor,
+        like: "Tensor | Node",
         call: Any = None,
         nonnegative: bool = False,
         pixels: Pixels | None = None,
@@ -69,7 +72,9 @@ class Node:
     ) -> None:
         self.row = row
         self.sources = sources
-        self.shape, self.dtype, self.device = like.shape, like.dtype, like.device
+        self.shape: torch.Size = like.shape
+        self.dtype: torch.dtype = like.dtype
+        self.device: torch.device = like.device
         self.call = call
         self.nonnegative = nonnegative
         self.pixels = pixels
@@ -78,6 +83,8 @@ class Node:
         self.present: Tensor | None = None
         self.pair: Tensor | None = None
         self.pieces: Pieces | None = None
+        self.others: Sequence[Tensor | None] | None = None
+        self.twin: Node | None = None
         self.lost = self.magnitude = self.weights = self.filled = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
@@ -128,4 +135,4 @@ class Node:
         """Free everything that the walk no longer needs."""
         self.sources, self.call, self.value, self.tape, self.logits = (), None, None, None, None
         self.inbox, self.totals = [], []
-        self.pixels, self.present, self.pair, self.pieces = None, None, None, None
+        self.pixels, self.present, self.pair, self.pieces, self.others, self.twin = (None,) * 6

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from rnnx_lightning.explain.comparisons import also
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.pairs import geometry_of_pair, pair_of, paired
 from rnnx_lightning.explain.pieces import geometry as geometry_of
@@ -207,7 +208,7 @@ def alias(tape: "Tape", argument: Any) -> Any:
         return argument
     if tape.find(argument) is not None:
         return argument
-    kept = tape.read[argument.untyped_storage()._cdata] = held(argument)
+    kept = tape.read[argument.untyped_storage()._cdata] = also(argument, held(argument))
     return kept
 
 

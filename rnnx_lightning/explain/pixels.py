@@ -2,9 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from rnnx_lightning.explain.node import Node
 
 
 @dataclass(frozen=True)
@@ -83,3 +87,16 @@ def joined(
         )
 
     return Pixels(mask, follow("scale", 1.0), follow("shift", 0.0), padding)
+
+
+def present_of(nodes: Sequence["Node | None"], tensors: Sequence[Tensor], apply: Any) -> Tensor | None:
+    """Which entries of several joined tensors are not padding. Constant zeros are padding, as with `F.pad`."""
+    parts = [tensor != 0 if node is None else node.present for node, tensor in zip(nodes, tensors, strict=True)]
+    if all(part is None for part in parts):
+        return None
+    everywhere = [
+        torch.ones_like(tensor, dtype=torch.bool) if part is None else part.expand(tensor.shape)
+        for part, tensor in zip(parts, tensors, strict=True)
+    ]
+    present: Tensor = apply(everywhere)
+    return None if bool(present.all()) else present

@@ -6,20 +6,23 @@ are left to the backward pass.
 """
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._ops import HigherOrderOperator
 
+from rnnx_lightning.explain.comparisons import forget, noted
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.linear import IDENTITY, LinearMap, Operation, WeightParts, held
+from rnnx_lightning.explain.mixed import others, sum_of_mixed
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.notes import Notes
 from rnnx_lightning.explain.overwriting import alias, current, overwrite, was_read
 from rnnx_lightning.explain.pieces import read_back
-from rnnx_lightning.explain.pixels import Pixels, joined
+from rnnx_lightning.explain.pixels import Pixels, joined, present_of
 from rnnx_lightning.explain.refusals import AS_WEIGHTS, HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.rows import (
     CONSTANT,
@@ -92,9 +95,11 @@ class Tape(Notes):
                 else:
                     any_complex |= type(part) is complex
         if not known or func in self._harmless:
-            if not known and self.overwrites(func) and was_read(self, first):
-                return overwrite(self, func, first, args, kwargs)
-            return func(*args, **kwargs)
+            if not known and self.overwrites(func):
+                forget(first)
+                if was_read(self, first):
+                    return overwrite(self, func, first, args, kwargs)
+            return noted(self, func, args, func(*args, **kwargs))
         if torch.is_inference_mode_enabled():
             raise UnexplainableError(IN_INFERENCE_MODE.format(self.path))
         if len(known) > 1:  # where entries are is a choice: what is chosen has the relevance
@@ -199,11 +204,17 @@ class Tape(Notes):
 
     def as_sum(self, node: Node, tensor: Tensor) -> Node:
         """A value as a sum of contributions: its own node, or a new sum with the value as its only term."""
-        if node.rule is not None and self.composite.sums == "merged":
-            return node
+        if self.composite.sums == "merged" and (own := self.own_sum(node)) is not None:
+            return own
         term = self.append(self.mapped(node, held(tensor), IDENTITY, None, None, held(tensor)))
         term.present = node.present
         return term
+
+    def own_sum(self, node: Node) -> Node | None:
+        """The sum that a value is, entry by entry, or None."""
+        if node.rule is not None:
+            return node
+        return None if node.others is None else sum_of_mixed(self, node)
 
     def common_rule(self, one: Rule, other: Rule) -> Rule:
         """The rule of a sum of two terms with rules, which need one denominator.
@@ -221,6 +232,13 @@ class Tape(Notes):
                 f"{other.sharing}). Give both terms the same rule."
             )
         return one
+
+    def rule_of_all(self, nodes: Sequence[Node]) -> Rule | None:
+        """The common rule of sums; None if one is no sum, or if their rules divide relevance in different ways."""
+        rules = [node.rule for node in nodes if node.rule is not None]
+        if len(rules) < len(nodes) or not all(r.adapts or r.sharing == rules[0].sharing for r in rules):
+            return None
+        return reduce(self.common_rule, rules) if rules else None
 
     def add(self, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor]) -> Tensor:
         """Record a sum of two values that depend on the input."""
@@ -240,7 +258,7 @@ class Tape(Notes):
         self, value: Tensor, node: Node, tensor: Tensor, constant: Tensor | float, bias: bool = False
     ) -> Tensor:
         """Record a sum of a value that depends on the input and a constant; `bias`: the constant is a bias."""
-        term = node if node.rule is not None else self.as_sum(node, tensor)  # "closed" does not apply to constants
+        term = self.own_sum(node) or self.as_sum(node, tensor)  # "closed" does not apply to constants
         assert term.rule is not None  # a sum
         rule = term.rule
         if not bias and rule.adapts and isinstance(constant, Tensor) and constant.dim() == value.dim():
@@ -251,7 +269,7 @@ class Tape(Notes):
         other.rule, other.constant, other.by_value = rule, True, True
         new = Node(SUM, (term, self.append(other)), value)
         self.sum_of(new, rule, value, term.by_value)
-        new.constant, new.depth, new.scaled = True, term.depth, term.scaled
+        new.constant, new.depth, new.scaled, new.gated = True, term.depth, term.scaled, node.gated
         return self.note(value, new)
 
     def gate_of(
@@ -326,6 +344,7 @@ class Tape(Notes):
         new = Node(MOVE, (node,), value, movement, node.nonnegative, gate=node.gate)
         new.dtype = value.dtype if value.is_floating_point() else node.dtype  # int64 tokens have relevance, too
         new.lost, new.magnitude, new.weights = node.lost, node.magnitude, node.weights
+        new.gated = node.gated
         if node.pixels is not None:
             new.pixels = node.pixels.moved(movement.apply, node.shape)
         if padding or node.present is not None:
@@ -341,6 +360,7 @@ class Tape(Notes):
                 )
         if node.rule is not None:
             self._take_over(new, node, value)
+        new.others = None if node.others is None else ()
         return self.note(value, new)
 
     def join(
@@ -365,19 +385,17 @@ class Tape(Notes):
         new.lost = gate and any(node.lost for node in known)
         new.magnitude = gate and any(node.magnitude for node in known)
         new.weights = gate and any(node.weights for node in known)
+        new.gated = any(node.gated for node in known)
         zero = [bool((t == 0).all()) if n is None else False for n, t in zip(nodes, tensors, strict=True)]
-        sums = all(node.rule is not None for node in known)
-        rules = [node.rule for node in known if node.rule is not None]
-        agree = sums and all(rule.adapts or rule.sharing == rules[0].sharing for rule in rules)
-        if agree and all(n is not None or z for n, z in zip(nodes, zero, strict=True)):
-            rule = rules[0]
-            for other in rules[1:]:
-                rule = self.common_rule(rule, other)
+        rule = self.rule_of_all(known)
+        one_rule = rule is not None and all(n.rule is not None and n.rule.adapts == rule.adapts for n in known)
+        if rule is not None and one_rule and all(n is not None or z for n, z in zip(nodes, zero, strict=True)):
             self.sum_of(new, rule, value, all(node.by_value for node in known))
             new.constant = any(node.constant for node in known)
             new.depth, new.scaled = max(n.depth for n in known), any(n.scaled for n in known)
         else:
             new.pixels = joined([None if n is None else n.pixels for n in nodes], tensors, apply)
+            new.others = None if gate else others(nodes, tensors)
         new.nonnegative = all(
             bool((t >= 0).all())
             if n is None
@@ -391,16 +409,3 @@ class Tape(Notes):
         assert node.rule is not None  # it is a sum
         self.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, node.depth, node.scaled
-
-
-def present_of(nodes: Sequence[Node | None], tensors: Sequence[Tensor], apply: Any) -> Tensor | None:
-    """Which entries of several joined tensors are not padding. Constant zeros are padding, as with `F.pad`."""
-    parts = [tensor != 0 if node is None else node.present for node, tensor in zip(nodes, tensors, strict=True)]
-    if all(part is None for part in parts):
-        return None
-    everywhere = [
-        torch.ones_like(tensor, dtype=torch.bool) if part is None else part.expand(tensor.shape)
-        for part, tensor in zip(parts, tensors, strict=True)
-    ]
-    present: Tensor = apply(everywhere)
-    return None if bool(present.all()) else present

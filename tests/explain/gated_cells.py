@@ -115,6 +115,17 @@ def gate_over_all_gates(x2h, h2h, x, hold, state):
     return (weights * x2h(x)[..., :UNITS].relu()).sum(1)
 
 
+def functions_of_gates(x2h, h2h, x, hold, state):
+    """The real-gated linear recurrent unit: decay a^(c r), and the root of what it leaves; h is read over a gate."""
+    h = state(x)
+    for step in x.unbind(1):
+        r, i, signal, o = (x2h(step) + h2h(h)).chunk(4, 1)
+        r, i, o = (hold(torch.sigmoid(gate)) for gate in (r, i, o))
+        decay = torch.exp(-2 * r * torch.arange(1.0, UNITS + 1, dtype=x.dtype))
+        h = decay * h + torch.sqrt(torch.clamp(1 - decay**2, min=1e-6)) * (i * signal.relu())
+    return h / (1 / o)
+
+
 def sigmoid_activations(x2h, h2h, x, hold, state):
     """No gate: a layer's activation, read by a linear layer, masked, and summed with a signal."""
     hidden = torch.sigmoid(x2h(x))[..., : 4 * UNITS] * (torch.arange(4 * UNITS) % 3 > 0)
@@ -133,6 +144,7 @@ CELLS = [
     einsum_of_gates,
     product_of_gates,
     gate_over_all_gates,
+    functions_of_gates,
     sigmoid_activations,
 ]
 

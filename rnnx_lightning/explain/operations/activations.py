@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.elementwise import is_hard_sigmoid, never_negative
+from rnnx_lightning.explain.elementwise import follows, is_hard_sigmoid, never_negative
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import aten, records, register
@@ -219,6 +219,10 @@ def larger(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
             value = relu(tape, aten.relu.default, second)
             if value.shape == torch.broadcast_shapes(one.shape, two.shape):
                 return value
+    for tensor, other in ((one, two), (two, one)):
+        node, scaled = tape.find(tensor), tape.find(other)
+        if node is not None and scaled is not None and not node.gate and follows(scaled, node):
+            return tape.note(func(one, two), Node(PASS, (node,), one))  # max(x, x / 10), a leaky ReLU
     one, two = (
         torch.broadcast_tensors(one, two)
         if tape.find(one) is None and tape.find(two) is None

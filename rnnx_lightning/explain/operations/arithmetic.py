@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.comparisons import is_zero, rectifies
 from rnnx_lightning.explain.elementwise import never_negative, written_out
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
@@ -74,7 +75,8 @@ def reverse_subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: O
         one = tape.record(aten.mul.Scalar, (one, alpha), {})
     if is_whole(value):
         return add(tape, func, one, two, value=value)
-    return add(tape, func, negate(tape, aten.neg.default, one), two, value=value)
+    negated = -one if tape.find(one) is None else negate(tape, aten.neg.default, one)
+    return add(tape, func, negated, two, value=value)
 
 
 @records("mul.Tensor mul.Scalar")
@@ -87,6 +89,11 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     if first is None or second is None:
         node, constant = (second, one) if first is None else (first, two)
         assert node is not None  # one of them depends on the input
+        signal = two if first is None else one
+        if value.dtype == signal.dtype and rectifies(tape, signal, constant):
+            return tape.record(aten.relu.default, (signal,), {})
+        if node.gate and not node.magnitude and is_zero(constant):
+            return value  # of a start state of zeros: a constant
         return scaled(tape, value, node, constant, None)
     if first.gate and second.gate and first.magnitude == second.magnitude and first is not second:
         return tape.product_of_gates(func, value, (first, one), (second, two), func)
@@ -101,11 +108,19 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     second_signals = first.gate and not (second.gate and first.magnitude)
     node, gate, known = (second, one, first) if second_signals else (first, two, second)
     known.logits = None
-    sign = True if known.nonnegative else None
-    if node.gated and node.rule is not None and tape.composite.memory == "per_step":
-        tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and known.nonnegative))
+    alike = first.shape == second.shape and known.nonnegative and not node.gated
+    if alike and (source := written_out(known, node)) is not None:
+        return tape.note(value, Node(PASS, (source,), value))  # x * sigmoid(x)
+    return gated(tape, value, node, held(gate), known.nonnegative)
+
+
+def gated(tape: Tape, value: Tensor, node: Node, factor: Tensor, nonnegative: bool) -> Tensor:
+    """Record a node's value times a factor, a gate or 1 / gate; `nonnegative`: it is known to be >= 0."""
+    is_sum = node.rule is not None or node.others is not None
+    if node.gated and is_sum and tape.composite.memory == "per_step":
+        tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and nonnegative))
     else:
-        scaled(tape, value, node, held(gate), sign)
+        scaled(tape, value, node, factor, True if nonnegative else None)
     made = tape.node(value)
     made.gated = True
     return value
@@ -126,12 +141,17 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         )
         return tape.refused(func, value, advice, one, two)
     if first is None:
+        if is_zero(one):
+            return value
         refusal = refused_as_signal(tape)
-        return tape.gate_of(value, second, nonnegative=never_negative(value), refusal=refusal, func=func)
+        lost = second.lost or isinstance(one, Tensor)
+        return tape.gate_of(
+            value, second, nonnegative=never_negative(value), lost=lost, refusal=refusal, func=func
+        )
     if first.gate and not first.magnitude:
         nodes = (first, second) if tape.composite.products in ("refuse", "right") else (first,)
         return tape.gate_of(value, *nodes, nonnegative=first.nonnegative and second.nonnegative)
-    return scaled(tape, value, first, 1 / held(two), True if second.nonnegative else None)
+    return gated(tape, value, first, 1 / held(two), second.nonnegative)
 
 
 @records("neg.default _neg_view.default")
@@ -266,7 +286,7 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
         return tape.gate_of(value, node, lost=node.lost or not (number or node.magnitude), nonnegative=positive)
     if nonnegative is None:
         nonnegative = never_negative(factor) if isinstance(factor, Tensor) else factor >= 0
-    if node.pixels is not None and node.rule is None:
+    if node.pixels is not None and node.rule is None and node.others is None:
         return scaled_pixels(tape, value, node, factor, nonnegative)
     if node.rule is not None:
         depth = node.depth + 1
@@ -276,7 +296,12 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
         new.constant, new.depth, new.scaled = node.constant, depth, node.scaled or normalise
     else:
         new = Node(PASS, (node,), value, gate=node.gate)
+        if node.others is not None:
+            new.call, new.others = Scaling(factor, nonnegative, False), ()
+        if node.pixels is not None:
+            new.pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
     new.nonnegative, new.magnitude = node.nonnegative and nonnegative, node.magnitude
+    new.gated = node.gated
     return tape.note(value, new)
 
 
@@ -284,8 +309,9 @@ def scaled_pixels(tape: Tape, value: Tensor, node: Node, factor: Operand, nonneg
     """Record pixels times a factor. 0 times a pixel is padding: what is added to it later is no pixel."""
     kept = torch.as_tensor(factor, device=value.device).detach() != 0
     if bool(kept.all()):
-        tape.note(value, Node(PASS, (node,), value, pixels=node.pixels))
-        tape.node(value).present = None if node.present is None else node.present.expand(value.shape)
+        same = Node(PASS, (node,), value, pixels=node.pixels)
+        same.present = None if node.present is None else node.present.expand(value.shape)
+        tape.note(value, same)
     else:
         only = Movement(lambda part: part * kept, lambda part: (part * kept).sum_to_size(node.shape))
         tape.move(value, node, only, padding=True)

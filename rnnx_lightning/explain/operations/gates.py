@@ -27,7 +27,9 @@ def refused_as_signal(tape: Tape) -> str | None:
     )
 
 
-def gate(as_signal: Refusal, squashes: bool = False, nonnegative: bool | None = True) -> Recorder:
+def gate(
+    as_signal: Refusal, squashes: bool = False, nonnegative: bool | None = True, vanishes: bool = False
+) -> Recorder:
     """A recorder for a function that scales signals, and gets no relevance when it does.
 
     Args:
@@ -35,6 +37,7 @@ def gate(as_signal: Refusal, squashes: bool = False, nonnegative: bool | None = 
             `refused_as_signal`: the composite chooses.
         squashes: at the output of a network, it is skipped.
         nonnegative: its values are >= 0; None: that depends on the argument.
+        vanishes: it is 0 at 0: a magnitude, as an absolute value is, unless it is a function of a gate.
     """
 
     def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -45,8 +48,9 @@ def gate(as_signal: Refusal, squashes: bool = False, nonnegative: bool | None = 
         refusal = as_signal(tape) if callable(as_signal) else as_signal
         sign = never_negative(value) if nonnegative is None else nonnegative
         tape.gate_of(value, node, nonnegative=sign, refusal=refusal, func=func)
-        made = tape.find(value)
-        if squashes and made is not None:
+        made = tape.node(value)
+        made.magnitude = vanishes and (node.magnitude or not node.gate)
+        if squashes:
             made.logits = tensor
         return value
 
@@ -60,9 +64,9 @@ def gate(as_signal: Refusal, squashes: bool = False, nonnegative: bool | None = 
 
 for _operation in (aten.sigmoid.default, aten.hardsigmoid.default):
     register(_operation, gate(None, squashes=True))
-for _operation in (aten.softplus.default, aten.sqrt.default):
-    register(_operation, gate(None))
-register(aten.log1p.default, gate(None, nonnegative=None))
+register(aten.softplus.default, gate(None))
+register(aten.sqrt.default, gate(None, vanishes=True))
+register(aten.log1p.default, gate(None, nonnegative=None, vanishes=True))
 for _operation in (aten.sign.default, aten.sgn.default):
     register(_operation, gate(None, nonnegative=False))
 register(aten.exp.default, gate(refused_as_signal, squashes=True))
@@ -108,6 +112,7 @@ def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) ->
         return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
     positive = func is aten.rsqrt.default or never_negative(value)
     tape.gate_of(value, node, nonnegative=positive, refusal=refused_as_signal(tape), func=func)
+    tape.node(value).magnitude = False
     if func is aten.log.default and node.logits is not None:
         made = tape.node(value)
         made.logits = node.logits

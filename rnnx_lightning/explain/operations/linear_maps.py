@@ -34,10 +34,12 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
         node.logits = None
     if first is None or (second is not None and first.gate and (not second.gate or second.magnitude)):
         operation = Operation(
-            lambda x, w: func_of(func)(w, x), lambda f, w, _: w.mT @ f if w.dim() > 1 else torch.outer(w, f)
+            lambda x, w: func_of(func)(w, x),
+            lambda f, w, _: w.mT @ f if w.dim() > 1 else torch.outer(w, f),
+            features=-2,
         )
         if one.dim() == 1 or two.dim() == 1:
-            operation = Operation(lambda x, w: func_of(func)(w, x))
+            operation = Operation(lambda x, w: func_of(func)(w, x), features=-1 if two.dim() == 1 else -2)
         return tape.linear(func, two, operation, held(one) if first is not None else one, bias, value)
     if second is not None and not second.gate:
         return tape.product_of_signals(func, value, (first, one), (second, two), func_of(func))
@@ -45,8 +47,9 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
     if two.dim() == 2 and one.dim() == 2:
         return tape.linear(func, one, MATRIX_PRODUCT, weight, bias, value)
     if two.dim() == 3:
-        return tape.linear(func, one, Operation(lambda x, w: x @ w, lambda f, w, _: f @ w.mT), weight, bias, value)
-    return tape.linear(func, one, Operation(lambda x, w: func_of(func)(x, w)), weight, bias, value)
+        batched = Operation(lambda x, w: x @ w, lambda f, w, _: f @ w.mT, features=-1)
+        return tape.linear(func, one, batched, weight, bias, value)
+    return tape.linear(func, one, Operation(lambda x, w: func_of(func)(x, w), features=-1), weight, bias, value)
 
 
 def func_of(func: Any) -> Any:
@@ -249,7 +252,8 @@ def convolution(
     first, second = tape.find(x), tape.find(weight)
     shaped = None if bias is None else bias.reshape(-1, *[1] * (weight.dim() - 2))
     if second is None or (first is not None and second.gate and not (first.gate and not first.magnitude)):
-        operation = Operation(convolve, transpose, beside=(1, 1) if groups == 1 and not transposed else None)
+        beside = (1, 1) if groups == 1 and not transposed else None
+        operation = Operation(convolve, transpose, beside, features=1)
         kept = weight if second is None else held(weight)
         return tape.linear(func, x, operation, kept, shaped, func(x, weight, bias, *rest))
     if shaped is not None:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.comparisons import cuts_off
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.operations.activations import winner
 from rnnx_lightning.explain.operations.linear_maps import total
@@ -73,6 +74,8 @@ def index_put(
     tape: Tape, func: Any, base: Tensor, indices: Any, source: Tensor, accumulate: bool = False
 ) -> Tensor:
     """A tensor is written into another, or added to it."""
+    if not accumulate and len(indices) == 1 and cuts_off(tape, base, indices[0], source):
+        return tape.record(aten.relu.default, (base,), {})  # x[x < 0] = 0
     if not accumulate:
         return write(tape, func, base, indices, source)
     zeros = torch.zeros_like(held(base))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.comparisons import chooses, cuts_off, is_zero, rectifies
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import aten, overloads, records, register
 from rnnx_lightning.explain.pairs import pair_of, paired
@@ -184,6 +185,8 @@ def masked_fill(tape: Tape, func: Any, tensor: Tensor, mask: Tensor, value: Any)
     """Entries are replaced by a constant."""
     if tape.find(tensor) is None or (isinstance(value, Tensor) and tape.find(value) is not None):
         return tape.record(aten.where.self, (mask, value, tensor), {})
+    if cuts_off(tape, tensor, mask, value):
+        return tape.record(aten.relu.default, (tensor,), {})
     shape = torch.broadcast_shapes(tensor.shape, mask.shape)
     moved = tape.record(aten.expand.default, (tensor, shape), {}) if shape != tensor.shape else tensor
     return fill(tape, moved, mask, value, func(tensor, mask, value), lambda part: part)
@@ -211,6 +214,12 @@ def fill(tape: Tape, tensor: Tensor, mask: Tensor, value: Any, result: Tensor, a
 def where(tape: Tape, func: Any, condition: Tensor, one: Any, two: Any) -> Tensor:
     """Entries are chosen from two tensors."""
     value = func(condition, one, two)
+    for kept, other, above in ((one, two, True), (two, one, False)):
+        if tape.find(other) is None and is_zero(other) and rectifies(tape, kept, condition, above):
+            return tape.record(aten.relu.default, (kept,), {})
+    read = chooses(tape, condition, one, two)
+    if read is not None and read.shape == value.shape:
+        return tape.note(value, Node(PASS, (read,), value))
     parts = [tape.record(aten.expand.default, (t, value.shape), {}) if isinstance(t, Tensor) else
     torch.full_like(value, t)
              for t in (one, two)]  # fmt: skip

@@ -57,8 +57,6 @@ class Scale(Row):
         scaling: Scaling = node.call
         if scaling.nonnegative or channel not in (Channel.POSITIVE, Channel.NEGATIVE):
             return [(source, channel)]
-        if channel is Channel.NEGATIVE and source.rule.adapts:
-            return [(source, Channel.NEGATIVE)]
         return [(source, channel), (source, FLIPPED[channel])]
 
     def total(self, node: Node, channel: Channel) -> Total | None:
