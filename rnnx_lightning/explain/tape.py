@@ -26,7 +26,6 @@ from rnnx_lightning.explain.pixels import Pixels, joined, present_of
 from rnnx_lightning.explain.refusals import AS_WEIGHTS, HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.rows import (
     CONSTANT,
-    HALF,
     JOIN,
     LINEAR,
     MOVE,
@@ -302,40 +301,6 @@ class Tape(Notes):
         if new.reason is not None:
             new.row, new.sources = OPAQUE, ()
         return self.note(value, new)
-
-    def product_of_signals(
-        self, func: Any, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor], function: Any
-    ) -> Tensor:
-        """Record a product of two signals, as chosen by the composite."""
-        (first, a), (second, b) = one, two
-        way = self.composite.products
-        if way == "refuse":
-            advice = (
-                "It multiplies two signals, neither of which is a gate (the output of a sigmoid). It is undefined "
-                'which of them gets the relevance. Choose: Composite(..., products="half"), "left" or "right".'
-            )
-            return self.refused(func, value, advice, a, b)
-        if way == "half":
-            return self.note(value, Node(HALF, (first, second), value, (function, (held(a), held(b)))))
-        (_node, signal), factor = (one, b) if way == "left" else (two, a)
-        factor = held(factor)
-        if way == "left":
-            operation = Operation(lambda x, w: function(x, w))
-        else:
-            operation = Operation(lambda x, w: function(w, x))
-        return self.linear(func, signal, operation, factor, None, value)
-
-    def product_of_gates(
-        self, func: Any, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor], function: Any
-    ) -> Tensor:
-        """Record a product of two gates, which is a gate, and refused as a signal unless the composite chooses."""
-        (first, _), (second, _) = one, two
-        if self.composite.products == "refuse" or first.reason or second.reason:
-            return self.gate_of(value, first, second)
-        self.product_of_signals(func, value, one, two, function)
-        made = self.node(value)
-        made.gate, made.nonnegative = True, first.nonnegative and second.nonnegative
-        return value
 
     # -- moves -----------------------------------------------------------------------------------------------
 

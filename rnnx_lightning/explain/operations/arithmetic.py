@@ -10,6 +10,7 @@ from rnnx_lightning.explain.elementwise import never_negative, written_out
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.gates import refused_as_signal
+from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.rows import PASS, SCALE, Movement, Scaling
@@ -96,7 +97,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
             return value  # of a start state of zeros: a constant
         return scaled(tape, value, node, constant, None)
     if first.gate and second.gate and first.magnitude == second.magnitude and first is not second:
-        return tape.product_of_gates(func, value, (first, one), (second, two), func)
+        return product_of_gates(tape, func, value, (first, one), (second, two), func)
     if first is second:  # a square is an activation
         made = Node(PASS, (first,), value, nonnegative=True, gate=first.gate)
         made.magnitude = first.magnitude
@@ -104,7 +105,7 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     if not first.gate and not second.gate:
         if first.shape == second.shape and (source := written_out(first, second)) is not None:
             return tape.note(value, Node(PASS, (source,), value))
-        return tape.product_of_signals(func, value, (first, one), (second, two), func)
+        return product_of_signals(tape, func, value, (first, one), (second, two), func)
     second_signals = first.gate and not (second.gate and first.magnitude)
     node, gate, known = (second, one, first) if second_signals else (first, two, second)
     known.logits = None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
+from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
 from rnnx_lightning.explain.operations.table import SCALES, aten, overloads, records
 from rnnx_lightning.explain.tape import Tape
 
@@ -29,7 +30,7 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
     first, second = tape.find(one), tape.find(two)
     gates = [node for node in (first, second) if node is not None and node.gate]
     if first is not None and second is not None and len(gates) == 2 and first.magnitude == second.magnitude:
-        return tape.product_of_gates(func, value, (first, one), (second, two), func_of(func))
+        return product_of_gates(tape, func, value, (first, one), (second, two), func_of(func))
     for node in gates:
         node.logits = None
     if first is None or (second is not None and first.gate and (not second.gate or second.magnitude)):
@@ -42,7 +43,7 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
             operation = Operation(lambda x, w: func_of(func)(w, x), features=-1 if two.dim() == 1 else -2)
         return tape.linear(func, two, operation, held(one) if first is not None else one, bias, value)
     if second is not None and not second.gate:
-        return tape.product_of_signals(func, value, (first, one), (second, two), func_of(func))
+        return product_of_signals(tape, func, value, (first, one), (second, two), func_of(func))
     weight = held(two) if second is not None else two
     if two.dim() == 2 and one.dim() == 2:
         return tape.linear(func, one, MATRIX_PRODUCT, weight, bias, value)
@@ -263,8 +264,8 @@ def convolution(
         return tape.linear(func, weight, Operation(lambda w, a: convolve(a, w)), held(x), None, value)
     factors = ((first, x), (second, weight))
     if first.gate:
-        return tape.product_of_gates(func, value, *factors, convolve)
-    return tape.product_of_signals(func, value, *factors, convolve)
+        return product_of_gates(tape, func, value, *factors, convolve)
+    return product_of_signals(tape, func, value, *factors, convolve)
 
 
 @records(

@@ -1,0 +1,42 @@
+"""Products of two values that both depend on the input: of two signals, or of two gates."""
+
+from typing import Any
+
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import Operation, held
+from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.rows import HALF
+from rnnx_lightning.explain.tape import Tape
+
+
+def product_of_signals(
+    tape: Tape, func: Any, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor], function: Any
+) -> Tensor:
+    """Record a product of two signals, as chosen by the composite."""
+    (first, a), (second, b) = one, two
+    way = tape.composite.products
+    if way == "refuse":
+        advice = (
+            "It multiplies two signals, neither of which is a gate (the output of a sigmoid). It is undefined "
+            'which of them gets the relevance. Choose: Composite(..., products="half"), "left" or "right".'
+        )
+        return tape.refused(func, value, advice, a, b)
+    if way == "half":
+        return tape.note(value, Node(HALF, (first, second), value, (function, (held(a), held(b)))))
+    (_node, signal), factor = (one, b) if way == "left" else (two, a)
+    operation = Operation(function if way == "left" else lambda x, w: function(w, x))
+    return tape.linear(func, signal, operation, held(factor), None, value)
+
+
+def product_of_gates(
+    tape: Tape, func: Any, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor], function: Any
+) -> Tensor:
+    """Record a product of two gates, which is a gate, and refused as a signal unless the composite chooses."""
+    (first, _), (second, _) = one, two
+    if tape.composite.products == "refuse" or first.reason or second.reason:
+        return tape.gate_of(value, first, second)
+    product_of_signals(tape, func, value, one, two, function)
+    made = tape.node(value)
+    made.gate, made.nonnegative = True, first.nonnegative and second.nonnegative
+    return value
