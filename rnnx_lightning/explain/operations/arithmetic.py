@@ -13,6 +13,7 @@ from rnnx_lightning.explain.operations.gates import refused_as_signal
 from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import whole_numbers
+from rnnx_lightning.explain.operations.united import united
 from rnnx_lightning.explain.rows import PASS, SCALE, Movement, Scaling
 from rnnx_lightning.explain.tape import Tape
 from rnnx_lightning.explain.totals import EVERY
@@ -46,7 +47,9 @@ def add(
         found = tape.node(value)
         found.gated = True
         return value
-    result = tape.add(value, (first, one), (second, two))
+    result = None if first.gate or second.gate else united(tape, value, (first, one), (second, two))
+    if result is None:
+        result = tape.add(value, (first, one), (second, two))
     found = tape.node(result)
     found.gate, found.lost = both, both and (first.lost or second.lost)
     found.magnitude, found.weights = (
@@ -296,9 +299,8 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
         tape.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, depth, node.scaled or normalise
     else:
-        new = Node(PASS, (node,), value, gate=node.gate)
-        if node.others is not None:
-            new.call, new.others = Scaling(factor, nonnegative, False), ()
+        new = Node(PASS, (node,), value, Scaling(factor, nonnegative, False), gate=node.gate)
+        new.others = None if node.others is None else ()
         if node.pixels is not None:
             new.pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
     new.nonnegative, new.magnitude = node.nonnegative and nonnegative, node.magnitude

@@ -1,0 +1,115 @@
+"""A state that moves towards another: h + z (n - h) is (1 - z) h + z n, in whatever way it is written."""
+
+import naive
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Epsilon, Gamma, ZBox, ZPlus
+
+METHODS = {
+    "z+": Composite(ZPlus()),
+    "deep Taylor": Composite(ZPlus(), pixels=ZBox(-4, 4)),
+    "alpha-beta": Composite(AlphaBeta(1.5, 0.5)),
+    "gamma": Composite(Gamma(0.25)),
+    "epsilon": Composite(Epsilon(0.01)),
+    "spread": Composite(Epsilon(0.01), bias="spread"),
+    "z+, spread": Composite(ZPlus(), bias="spread"),
+    "ignore": Composite(Gamma(0.25), bias="ignore"),
+}
+SPELLINGS = {
+    "h + z (n - h)": lambda h, n, z: h + z * (n - h),
+    "h + (n - h) z": lambda h, n, z: h + (n - h) * z,
+    "h - z (h - n)": lambda h, n, z: h - z * (h - n),
+    "h + z (-h + n)": lambda h, n, z: h + z * (-h + n),
+    "z (n - h) + h": lambda h, n, z: z * (n - h) + h,
+    "n + (1 - z) (h - n)": lambda h, n, z: n + (1 - z) * (h - n),
+    "h + z n - z h": lambda h, n, z: h + z * n - z * h,
+    "h - z h + z n": lambda h, n, z: h - z * h + z * n,
+    "addcmul": lambda h, n, z: torch.addcmul(h, torch.as_tensor(z, dtype=torch.float64).expand(h.shape), n - h),
+    "lerp": lambda h, n, z: torch.lerp(h, n, z),
+}
+
+
+class Recurrent(nn.Module):
+    """Moves by a gate, or by a constant: a leaky integrator."""
+
+    def __init__(self, move, speed):
+        super().__init__()
+        torch.manual_seed(0)
+        self.move, self.speed = move, speed
+        self.x, self.h, self.z, self.out = nn.Linear(3, 5), nn.Linear(5, 5), nn.Linear(3, 5), nn.Linear(5, 2)
+        with torch.no_grad():
+            self.out.weight.abs_()  # something speaks for it
+        self.double()
+
+    def forward(self, x):
+        h = x.new_zeros(len(x), 5)
+        for step in x.unbind(1):
+            n = torch.tanh(self.x(step) + self.h(h))
+            h = self.move(h, n, self.z(step).sigmoid() if self.speed is None else self.speed)
+        return self.out(h.relu()) + 1
+
+
+@pytest.mark.parametrize("speed", [None, 0.3, 1.7])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_moving_state_has_one_relevance(name, spelling, speed):
+    x = torch.randn(3, 5, 3, dtype=torch.float64)
+    method = LRP(METHODS[name], start="logit")
+    expected = method(Recurrent(lambda h, n, z: (1 - z) * h + z * n, speed), x, 0)
+    assert bool(expected.any())
+    torch.testing.assert_close(method(Recurrent(SPELLINGS[spelling], speed), x, 0), expected)
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_with_a_graph(spelling):
+    x = torch.randn(3, 5, 3, dtype=torch.float64)
+    model = Recurrent(SPELLINGS[spelling], None)
+    relevance = LRP(ZPlus(), start="logit", create_graph=True)(model, x, 0)
+    torch.testing.assert_close(relevance.detach(), LRP(ZPlus(), start="logit")(model, x, 0))
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("rule", [ZPlus(), AlphaBeta(1.5, 0.5), Gamma(0.25)])
+def test_one_move_by_the_book(rule, spelling):
+    """Two activations; a sum has a contribution of each."""
+
+    class Moved(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.one, self.two, self.seen = nn.Tanh(), nn.Tanh(), nn.ReLU()
+
+        def forward(self, x):
+            h, n = self.one(x[:, 0]), self.two(x[:, 1])
+            return self.seen(SPELLINGS[spelling](h, n, 0.3)).sum(1)
+
+    model = Moved()
+    x = torch.randn(4, 2, 6, dtype=torch.float64)
+    explanation = LRP(rule, start="logit").explain(model, x, layers=["one", "two", "seen"])
+    h, n = x.tanh().unbind(1)
+    weights = np.array([[0.7, 0.3]])
+    for b in range(4):
+        for unit in range(6):
+            a = torch.stack([h[b, unit], n[b, unit]]).numpy()
+            R, none = explanation.layers["seen"][0][b, unit].reshape(1).numpy(), np.zeros(1)
+            match rule:
+                case ZPlus():
+                    expected = naive.z_plus(weights, a, none, R)
+                case AlphaBeta():
+                    expected = naive.alpha_beta(weights, a, none, R, rule.alpha, rule.beta)
+                case _:
+                    expected = naive.gamma_rule(weights, a, none, R, rule.gamma)
+            ours = [explanation.layers[name][0][b, unit].item() for name in ("one", "two")]
+            np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_long_sequences():
+    """Two hundred moves give what the equation of torch's GRU gives."""
+    x = torch.randn(2, 200, 3, dtype=torch.float64)
+    one, other = (Recurrent(SPELLINGS[way], None) for way in ("h + z (n - h)", "lerp"))
+    method = LRP(AlphaBeta(2, 1), start="logit")
+    torch.testing.assert_close(method(one, x, 0), method(other, x, 0))
