@@ -190,7 +190,7 @@ class Tokens(nn.Module):
     def __init__(self, way, beside=0.1):
         super().__init__()
         torch.manual_seed(0)
-        self.way, self.beside, self.table, self.out = way, nn.Embedding(9, 4), nn.Linear(4, 2)
+        self.way, self.beside, self.table, self.out = way, beside, nn.Embedding(9, 4), nn.Linear(4, 2)
         self.double()
 
     def forward(self, t):
