@@ -6,7 +6,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import IDENTITY
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.rows import CONSTANT, LINEAR, PASS, RELU, SCALE, SUM
+from rnnx_lightning.explain.rows import CONSTANT, LINEAR, MOVE, PASS, RELU, SCALE, SUM
 
 STEPS = 32  # an activation is written in fewer operations
 
@@ -29,13 +29,18 @@ def follows(node: Node, x: Node) -> bool:
     """Whether a value is x, or made of x entry by entry by activations and numbers that are not negative."""
     while node is not x:
         scaled = node.row is SCALE and isinstance(node.call.factor, int | float) and node.call.factor >= 0
-        if not (scaled or (node.row in (PASS, RELU) and not node.gate)):
+        if not (scaled or (node.row in (PASS, RELU) and not node.gate) or _unmoved(node)):
             return False
         (source,) = node.sources
         if source is None or source.shape != node.shape:
             return False
         node = source
     return True
+
+
+def _unmoved(node: Node) -> bool:
+    """Whether a value is a copy of another, in the same shape."""
+    return node.row is MOVE and node.call.ordered and not node.gate
 
 
 def is_hard_sigmoid(node: Node, low: float | None, high: float | None) -> bool:
@@ -59,7 +64,7 @@ def _sources(node: Node) -> list[Node]:
         unchanged = len(node.call.maps) == 1 and node.call.maps[0].layer.operation is IDENTITY
         sources = node.sources if unchanged else ()
     else:
-        sources = node.sources if node.row in (PASS, RELU, SCALE, SUM) else ()
+        sources = node.sources if node.row in (PASS, RELU, SCALE, SUM) or _unmoved(node) else ()
     known = [source for source in sources if source is not None]
     return known if all(source.row is CONSTANT or source.shape == node.shape for source in known) else []
 

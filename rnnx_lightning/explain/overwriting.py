@@ -227,4 +227,9 @@ def _ordinary(func: Any) -> Any:
     if name == "transpose_":
         return aten.transpose.int
     packet = getattr(aten, name.removesuffix("_"), None) if name.endswith("_") else None
-    return getattr(packet, func._overloadname, None) if packet is not None else None
+    taken = [str(argument.type) for argument in func._schema.arguments]
+    for overload in (func._overloadname, f"Tensor_{func._overloadname}", "Tensor"):
+        ordinary = getattr(packet, overload, None)
+        if ordinary is not None and taken == [str(a.type) for a in ordinary._schema.arguments[: len(taken)]]:
+            return ordinary
+    return None

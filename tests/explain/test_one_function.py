@@ -79,10 +79,13 @@ RECTIFIED = {
 }
 WRITTEN_OUT = {
     "SiLU": (lambda h: h * torch.sigmoid(h), F.silu),
+    "SiLU of a copy": (lambda h: h.clone().mul_(h.sigmoid()), F.silu),
     "SiLU, the other way round": (lambda h: h.sigmoid() * h, F.silu),
     "GELU": (lambda h: 0.5 * h * (1 + torch.erf(h / 2**0.5)), F.gelu),
     "Mish": (lambda h: h * torch.tanh(F.softplus(h)), F.mish),
     "hardswish": (lambda h: h * F.relu6(h + 3) / 6, F.hardswish),
+    "a square in place": (lambda h: h.clone().pow_(2), torch.square),
+    "a power in place": (lambda h: F.relu(h).pow_(torch.tensor(3.0)), lambda h: F.relu(h) ** 3),
     "a root": (lambda h: torch.sqrt(F.relu(h)), lambda h: F.relu(h) ** 0.5),
 }
 LEAKY = {

@@ -185,12 +185,12 @@ def rolled_in_place(t):
 
 
 class Tokens(nn.Module):
-    """Reads tokens (B, T) in one of several ways, beside another look-up."""
+    """Reads tokens (B, T) in one of several ways, beside another look-up, or alone and at once by a layer."""
 
-    def __init__(self, way):
+    def __init__(self, way, beside=0.1):
         super().__init__()
         torch.manual_seed(0)
-        self.way, self.table, self.out = way, nn.Embedding(9, 4), nn.Linear(4, 2)
+        self.way, self.beside, self.table, self.out = way, beside, nn.Embedding(9, 4), nn.Linear(4, 2)
         self.double()
 
     def forward(self, t):
@@ -204,16 +204,23 @@ class Tokens(nn.Module):
             "shifted within": lambda: self.table(rolled_in_place(t)).roll(-1, 1),
             "shifted": lambda: F.embedding(1 + t, torch.cat([weight[:1], weight])),
         }[self.way]()
-        return self.out((vectors + 0.1 * self.table(t)).relu().mean(1))
+        if not self.beside:
+            return self.out(vectors).relu().sum(1)
+        return self.out((vectors + self.beside * self.table(t)).relu().mean(1))
 
 
 @pytest.mark.parametrize("rule", RULES, ids=names.get)
 @pytest.mark.parametrize("way", ["index", "index_select", "one-hot", "shifted", "shifted within", "arithmetic"])
-def test_tokens_are_looked_up_in_whichever_way(way, rule):
+@pytest.mark.parametrize("beside", [0.1, 0])
+@pytest.mark.parametrize("bias", ["share", "spread"])
+def test_tokens_are_looked_up_in_whichever_way(bias, beside, way, rule):
     tokens = torch.randint(0, 9, (3, 5))
-    method = LRP(Composite(rule, bias="spread"), start="logit")
+    method = LRP(Composite(rule, bias=bias), start="logit")
     torch.testing.assert_close(
-        method(Tokens(way), tokens, 1), method(Tokens("embedding"), tokens, 1), rtol=1e-9, atol=1e-12
+        method(Tokens(way, beside), tokens, 1),
+        method(Tokens("embedding", beside), tokens, 1),
+        rtol=1e-9,
+        atol=1e-12,
     )
 
 

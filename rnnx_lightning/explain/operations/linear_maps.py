@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
+from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
 from rnnx_lightning.explain.operations.table import SCALES, aten, overloads, records
+from rnnx_lightning.explain.operations.tokens import of_one_token
+from rnnx_lightning.explain.rows import MOVE, Movement
 from rnnx_lightning.explain.tape import Tape
 
 MATRIX_PRODUCT = Operation(lambda a, w: a @ w, beside=(-1, 0), matrix=lambda w: w.mT)
@@ -42,6 +45,8 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
         if one.dim() == 1 or two.dim() == 1:
             operation = Operation(lambda x, w: func_of(func)(w, x), features=-1 if two.dim() == 1 else -2)
         return tape.linear(func, two, operation, held(one) if first is not None else one, bias, value)
+    if first is not None and second is None and bias is None and of_one_token(first, one):
+        return tape.note(value, Node(MOVE, (first,), value, Movement(lambda part: part, at_token(one))))
     if second is not None and not second.gate:
         return product_of_signals(tape, func, value, (first, one), (second, two), func_of(func))
     weight = held(two) if second is not None else two
@@ -51,6 +56,11 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
         batched = Operation(lambda x, w: x @ w, lambda f, w, _: f @ w.mT, features=-1)
         return tape.linear(func, one, batched, weight, bias, value)
     return tape.linear(func, one, Operation(lambda x, w: func_of(func)(x, w), features=-1), weight, bias, value)
+
+
+def at_token(vectors: Tensor) -> Any:
+    """From the relevance of what is looked up in a table to that of the one-hot vectors it is looked up with."""
+    return lambda part: part.sum(-1, keepdim=True) * vectors
 
 
 def func_of(func: Any) -> Any:

@@ -40,7 +40,7 @@ def moving(undo: Undo, pads: bool = False) -> Recorder:
             return func(part, *args, **kwargs)
 
         shape = value.shape
-        return tape.move(value, node, Movement(apply, undo(func, tensor, args, kwargs)), pads)
+        return tape.move(value, node, Movement(apply, undo(func, tensor, args, kwargs), undo is by_shape), pads)
 
     record.__doc__ = "Entries are moved, chosen or repeated; relevance goes back to where they came from."
     return record

@@ -64,6 +64,16 @@ def index(tape: Tape, func: Any, tensor: Tensor, *args: Any) -> Tensor:
     )
 
 
+def of_one_token(node: Node, vectors: Tensor) -> bool:
+    """Whether each vector is that of one token: one-hot."""
+    while node.row in (MOVE, PASS) and not (node.row is MOVE and node.call.one_hot):
+        (source,) = node.sources
+        if source is None or (node.row is MOVE and not node.call.ordered):
+            return False
+        node = source
+    return node.row is MOVE and bool(((vectors != 0).sum(-1) == 1).all() & (vectors.sum(-1) == 1).all())
+
+
 @records("scatter.value")
 def one_hot(tape: Tape, func: Any, tensor: Tensor, dim: int, index: Tensor, number: Any) -> Tensor:
     """A number is written at tokens (one-hot): a token's relevance is that of its vector."""
@@ -75,7 +85,8 @@ def one_hot(tape: Tape, func: Any, tensor: Tensor, dim: int, index: Tensor, numb
     def undo(part: Tensor) -> Tensor:  # of a vector that has one token, all entries are that token's
         return part.sum(dim, keepdim=True) if index.shape[dim] == 1 else part.gather(dim, index)
 
-    new = Node(MOVE, (node,), value, Movement(lambda part: part, undo))
+    one_hot = index.shape[dim] == 1 and dim % index.dim() == index.dim() - 1
+    new = Node(MOVE, (node,), value, Movement(lambda part: part, undo, one_hot=one_hot))
     new.dtype = value.dtype if value.is_floating_point() else node.dtype
     return tape.note(value, new)
 

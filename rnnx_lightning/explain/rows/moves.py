@@ -32,10 +32,14 @@ class Movement(NamedTuple):
     Attributes:
         apply: the forward direction.
         undo: the backward direction; None if `apply` returns a view of some entries.
+        ordered: all entries are kept, in their order.
+        one_hot: numbers are written at tokens, along the last dimension.
     """
 
     apply: Callable[[Tensor], Tensor]
     undo: Callable[[Tensor], Tensor] | None = None
+    ordered: bool = False
+    one_hot: bool = False
 
 
 class Move(Rearranged):
