@@ -38,6 +38,9 @@ class Movement(NamedTuple):
     undo: Callable[[Tensor], Tensor] | None = None
 
 
+UNMOVED = Movement(lambda part: part, lambda part: part)  # all entries stay where they are
+
+
 class Move(Rearranged):
     """Entries are moved; `call` is a `Movement`."""
 
