@@ -39,6 +39,8 @@ def moving(undo: Undo, pads: bool = False) -> Recorder:
             return func(part, *args, **kwargs)
 
         shape = value.shape
+        if undo is by_shape and shape == tensor.shape:
+            return tape.move(value, node, UNMOVED)
         return tape.move(value, node, Movement(apply, undo(func, tensor, args, kwargs)), pads)
 
     record.__doc__ = "Entries are moved, chosen or repeated; relevance goes back to where they came from."
