@@ -19,7 +19,7 @@ from rnnx_lightning.explain.saved_tensors import overwriting_allowed
 from rnnx_lightning.explain.spelling import PlainSpelling
 
 UNUSED = "appears to not have been used in the graph"  # parts of torch's messages
-UNDERIVED = ("derivative for", "no autograd formula")
+UNDERIVED = ("derivative for", "no autograd formula", "is a view and is being modified inplace")
 
 
 class GradientMethod(Attributor):

@@ -71,6 +71,22 @@ def test_parts_that_torch_runs_as_a_whole_are_refused_or_explained(part, method)
     torch.testing.assert_close(relevance, method(expected, x, 0))
 
 
+@pytest.mark.parametrize("method", GRADIENTS, ids=lambda m: type(m).__name__)
+def test_parts_of_a_split_that_are_overwritten(method):
+    """torch differentiates this in no network; LRP explains it."""
+
+    def part(h):
+        one, two = h.split(2, 1)
+        one.add_(two)
+        return torch.cat([one, two], 1)
+
+    model, x = Network(part), torch.randn(3, 4)
+    with pytest.raises(UnexplainableError, match=r"cannot differentiate the network.*explain by LRP"):
+        method(model, x, 0)
+    plain = Network(lambda h: torch.cat([h[:, :2] + h[:, 2:], h[:, 2:]], 1))
+    torch.testing.assert_close(GRAPHS[0](model, x, 0), GRAPHS[0](plain, x, 0))
+
+
 @pytest.mark.parametrize("method", [GRAPHS[0], *GRADIENTS], ids=lambda m: type(m).__name__)
 @pytest.mark.filterwarnings("ignore")
 def test_quantised_networks(method):

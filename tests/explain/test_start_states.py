@@ -47,7 +47,7 @@ class LSTM(nn.Module):
 
 
 class GRU(LSTM):
-    """h + (1 - z) (n - h) would be another sum: the equation as torch's documentation has it."""
+    """The equation as torch's documentation has it."""
 
     def forward(self, x):
         h = self.start(x)

@@ -29,6 +29,8 @@ SPELLINGS = {
     "h - z h + z n": lambda h, n, z: h - z * h + z * n,
     "addcmul": lambda h, n, z: torch.addcmul(h, torch.as_tensor(z, dtype=torch.float64).expand(h.shape), n - h),
     "lerp": lambda h, n, z: torch.lerp(h, n, z),
+    "in place": lambda h, n, z: h.clone().add_(z * (n - h)),
+    "in place, subtracted": lambda h, n, z: h.clone().sub_((h - n) * z),
 }
 
 

@@ -47,7 +47,8 @@ def add(
         found = tape.node(value)
         found.gated = True
         return value
-    result = None if first.gate or second.gate else united(tape, value, (first, one), (second, two))
+    scales = any(node.gate and not node.magnitude for node in (first, second))
+    result = None if scales else united(tape, value, (first, one), (second, two))
     if result is None:
         result = tape.add(value, (first, one), (second, two))
     found = tape.node(result)

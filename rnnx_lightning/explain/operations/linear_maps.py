@@ -8,7 +8,7 @@ from torch import Tensor
 from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
-from rnnx_lightning.explain.operations.table import SCALES, aten, overloads, records
+from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import of_one_token
 from rnnx_lightning.explain.rows import MOVE, Movement
 from rnnx_lightning.explain.tape import Tape
@@ -290,8 +290,6 @@ def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
     node = tape.find(x)
     if node is not None and node.gate and node.reason is not None:
         return tape.gate_of(value, node)
-    if func in MEANS and value.numel() == x.numel():  # of one entry each
-        return tape.stand_in(value, tape.record(aten.reshape.default, (x, value.shape), {}))
     transpose = None
     if func in (aten.mean.dim, aten.sum.dim_IntList, aten.sum.default, aten.mean.default):
         mean = func in (aten.mean.dim, aten.mean.default)
@@ -313,13 +311,6 @@ def _spread_back(x: Tensor, value: Tensor, dims: list[int] | None, mean: bool) -
 
     return transpose
 
-
-MEANS = frozenset(
-    overloads(
-        "mean.dim sum.dim_IntList "
-        "_adaptive_avg_pool2d.default _adaptive_avg_pool3d.default adaptive_avg_pool1d.default"
-    )
-)
 
 BACKWARD = {
     aten.avg_pool2d.default: aten.avg_pool2d_backward.default,

@@ -11,7 +11,7 @@ from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import aten, overloads, records, register
 from rnnx_lightning.explain.pairs import pair_of, paired
 from rnnx_lightning.explain.pieces import note_parts
-from rnnx_lightning.explain.rows import PASS, Joining, Movement, transposed
+from rnnx_lightning.explain.rows import PASS, UNMOVED, Joining, Movement, transposed
 from rnnx_lightning.explain.tape import Recorder, Tape
 
 Undo = Callable[..., Callable[[Tensor], Tensor] | None]  # (func, tensor, args, kwargs) -> the way back
@@ -40,6 +40,8 @@ def moving(undo: Undo, pads: bool = False) -> Recorder:
             return func(part, *args, **kwargs)
 
         shape = value.shape
+        if undo is by_shape and shape == tensor.shape:
+            return tape.move(value, node, UNMOVED)
         return tape.move(value, node, Movement(apply, undo(func, tensor, args, kwargs), undo is by_shape), pads)
 
     record.__doc__ = "Entries are moved, chosen or repeated; relevance goes back to where they came from."
@@ -135,7 +137,7 @@ for _operation in overloads(
 def detach(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     """Relevance passes unchanged; a detached value that scales another signal gets none, as a constant does."""
     value, node = func(tensor), tape.node(tensor)
-    tape.move(value, node, Movement(lambda part: part, lambda part: part))
+    tape.move(value, node, UNMOVED)
     if not node.gate and node.pixels is None:
         made = tape.node(value)
         made.gate = made.magnitude = True

@@ -9,7 +9,7 @@ from torch import Tensor
 from rnnx_lightning.explain.elementwise import never_negative
 from rnnx_lightning.explain.linear import IDENTITY
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.rows import LINEAR, PASS, SCALE, SUM, Scaling
+from rnnx_lightning.explain.rows import LINEAR, MOVE, PASS, SCALE, SUM, UNMOVED, Scaling
 from rnnx_lightning.explain.tape import Tape
 from rnnx_lightning.explain.totals import EVERY
 
@@ -41,7 +41,7 @@ def united(tape: Tape, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node,
         for term in _terms(tape.as_sum(node, tensor), 1.0, reached, twice):
             by_base.setdefault(id(_base(term.node)), []).append(term)
     shared = [terms[0].node for terms in by_base.values() if len(terms) > 1]
-    if any(_base(node).shape != value.shape or _base(node).pixels is not None for node in shared):
+    if any(base.shape != value.shape or _reads_pixels(base) for base in map(_base, shared)):
         return None
     parts = [_together(tape, value, same) for same in by_base.values()]
     made = Node(SUM, parts, value)
@@ -60,7 +60,7 @@ def _reached(node: Node) -> dict[int, Node]:
             break
         base = _base(each)
         reached[id(base)] = base
-        if base.row in (SCALE, SUM):
+        if _of_terms(base):
             ahead += _known(base)
     return reached
 
@@ -68,11 +68,16 @@ def _reached(node: Node) -> dict[int, Node]:
 def _terms(node: Node, factor: Factor, reached: dict[int, Node], wanted: dict[int, Node]) -> list[Term]:
     """The terms of a sum, taken apart only as far as the wanted ones."""
     key = id(_base(node))
-    if key in wanted or key not in reached or node.row not in (SCALE, SUM):
+    if key in wanted or key not in reached or not _of_terms(node):
         return [Term(node, factor)]
     if node.row is SCALE:
         factor = factor * node.call.factor
     return [term for source in _known(node) for term in _terms(source, factor, reached, wanted)]
+
+
+def _reads_pixels(base: Node) -> bool:
+    """Whether a term is of pixels, or a layer that reads them by a rule of their own."""
+    return base.pixels is not None or (base.rule is not None and base.rule.adapts)
 
 
 def _base(term: Node) -> Node:
@@ -81,9 +86,14 @@ def _base(term: Node) -> Node:
         if [part.layer.operation for part in term.call.maps] != [IDENTITY]:
             return term
         (term,) = _known(term)
-    while term.row is PASS and isinstance(term.call, Scaling):
+    while (term.row is PASS and isinstance(term.call, Scaling)) or (term.call is UNMOVED and term.rule is None):
         (term,) = _known(term)
     return term
+
+
+def _of_terms(node: Node) -> bool:
+    """Whether a sum is made of others: added, scaled or detached."""
+    return node.row in (SCALE, SUM) or (node.row is MOVE and node.call is UNMOVED and node.rule is not None)
 
 
 def _together(tape: Tape, value: Tensor, terms: Sequence[Term]) -> Node:

@@ -2,7 +2,7 @@
 
 from rnnx_lightning.explain.rows.derivatives import Half, Softmax, SoftMaximum, Vjp, transposed
 from rnnx_lightning.explain.rows.linear_map import Constant, Linear, Map, MapCall
-from rnnx_lightning.explain.rows.moves import Join, Joining, Move, Movement
+from rnnx_lightning.explain.rows.moves import UNMOVED, Join, Joining, Move, Movement
 from rnnx_lightning.explain.rows.row import Embedding, Leaf, Opaque, Part, Pass, Relu, Row
 from rnnx_lightning.explain.rows.sums import Scale, Scaling, Sum
 
@@ -24,6 +24,7 @@ __all__ = [
     "RELU",
     "SCALE", "SOFTMAX", "SOFT_MAXIMUM",
     "SUM",
+    "UNMOVED",
     "VJP",
     "Joining",
     "Map",

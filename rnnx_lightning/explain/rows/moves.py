@@ -42,6 +42,9 @@ class Movement(NamedTuple):
     one_hot: bool = False
 
 
+UNMOVED = Movement(lambda part: part, lambda part: part, ordered=True)  # all entries stay where they are
+
+
 class Move(Rearranged):
     """Entries are moved; `call` is a `Movement`."""
 
