@@ -126,7 +126,7 @@ for _undo, _names in (
 def detach(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     """Relevance passes unchanged; a detached value that scales another signal gets none, as a constant does."""
     value, node = func(tensor), tape.node(tensor)
-    tape.move(value, node, Movement(lambda part: part, lambda part: part))
+    tape.move(value, node, Movement(lambda part: part, lambda part: part, ordered=True))
     if not node.gate and node.pixels is None:
         made = tape.node(value)
         made.gate = made.magnitude = True
