@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.elementwise import follows
-from rnnx_lightning.explain.linear import held
+from rnnx_lightning.explain.elementwise import copied_from, follows
 from rnnx_lightning.explain.node import Node
 
 if TYPE_CHECKING:
@@ -28,7 +27,6 @@ class Compared(NamedTuple):
     """A mask that is True where a value is above 0, or where it is below; at 0, it may be either."""
 
     node: Node
-    value: Tensor
     above: bool
 
 
@@ -43,7 +41,7 @@ def noted(tape: "Tape", func: Any, args: Any, mask: Any) -> Any:
             one, two, above = two, one, not above
         node = tape.find(one)
         if node is not None and tape.find(two) is None and is_zero(two):
-            setattr(mask, NOTE, Compared(node, held(one), above))
+            setattr(mask, NOTE, Compared(copied_from(node), above))
     elif (known := compared(tape, args[0])) is not None:
         setattr(mask, NOTE, known._replace(above=known.above ^ (func in _NOT)))
     return mask
@@ -75,7 +73,7 @@ def rectifies(tape: "Tape", tensor: Any, mask: Any, above: bool = True) -> bool:
     known, node = compared(tape, mask), tape.find(tensor)
     if known is None or node is None or known.above is not above or tensor.shape != mask.shape:
         return False
-    return known.node is node or (known.value.shape == tensor.shape and torch.equal(known.value, tensor))
+    return known.node is copied_from(node)
 
 
 def cuts_off(tape: "Tape", tensor: Tensor, mask: Any, value: Any) -> bool:

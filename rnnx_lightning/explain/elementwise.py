@@ -29,7 +29,7 @@ def follows(node: Node, x: Node) -> bool:
     """Whether a value is x, or made of x entry by entry by activations and numbers that are not negative."""
     while node is not x:
         scaled = node.row is SCALE and isinstance(node.call.factor, int | float) and node.call.factor >= 0
-        if not (scaled or (node.row in (PASS, RELU) and not node.gate) or _unmoved(node)):
+        if not (scaled or (node.row in (PASS, RELU) and not node.gate) or _is_copy(node)):
             return False
         (source,) = node.sources
         if source is None or source.shape != node.shape:
@@ -38,9 +38,18 @@ def follows(node: Node, x: Node) -> bool:
     return True
 
 
-def _unmoved(node: Node) -> bool:
-    """Whether a value is a copy of another, in the same shape."""
-    return node.row is MOVE and node.call.ordered and not node.gate
+def copied_from(node: Node) -> Node:
+    """What a value is a copy of, in the same shape; else the value itself."""
+    while node.row is MOVE and node.call.ordered:
+        (source,) = node.sources
+        if source is None or source.shape != node.shape:
+            break
+        node = source
+    return node
+
+
+def _is_copy(node: Node) -> bool:
+    return not node.gate and copied_from(node) is not node
 
 
 def is_hard_sigmoid(node: Node, low: float | None, high: float | None) -> bool:
@@ -64,7 +73,7 @@ def _sources(node: Node) -> list[Node]:
         unchanged = len(node.call.maps) == 1 and node.call.maps[0].layer.operation is IDENTITY
         sources = node.sources if unchanged else ()
     else:
-        sources = node.sources if node.row in (PASS, RELU, SCALE, SUM) or _unmoved(node) else ()
+        sources = node.sources if node.row in (PASS, RELU, SCALE, SUM) or _is_copy(node) else ()
     known = [source for source in sources if source is not None]
     return known if all(source.row is CONSTANT or source.shape == node.shape for source in known) else []
 

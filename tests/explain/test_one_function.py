@@ -72,6 +72,7 @@ RECTIFIED = {
     "where below": lambda h: torch.where(h.lt(0), torch.zeros_like(h), h),
     "a mask": lambda h: h * (h > 0),
     "a mask of numbers": lambda h: (h >= 0).to(h.dtype) * h,
+    "a mask of what is detached": lambda h: h * (h.detach() > 0),
     "filled": lambda h: h.masked_fill(h < 0, 0),
     "filled in place": lambda h: h.clone().masked_fill_(h < 0, 0.0),
     "cut off": cut_off,

@@ -144,6 +144,36 @@ def test_the_relevance_of_a_layer_that_joins_is_all_of_it(x):
         torch.testing.assert_close(explanation.relevance, method(Network(), x, 1))
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("read_too", [False, True])
+def test_the_relevance_of_a_layer_that_joins_sums_and_units(read_too, create_graph, x):
+    """What is made of its output is a sum that its sums are merged with. LRP-0 of a linear map: gradient times value."""
+
+    class Join(nn.Module):
+        def forward(self, one, two):
+            return torch.cat([one.relu(), two], 1)
+
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(4)
+            self.read, self.join = nn.Linear(3, UNITS).double(), Join()
+            self.out = nn.Linear(2 * UNITS, 3, bias=False).double()
+
+        def after(self, both):
+            summed = self.out(2 * both + both.flip(1))
+            return summed + self.out(both) if read_too else summed
+
+        def forward(self, x):
+            return self.after(self.join(self.read(x[:, 0]), self.read(x[:, 1])))
+
+    model = Network()
+    explanation = LRP(Epsilon(0), create_graph=create_graph).explain(model, x, 1, layers=["join"])
+    both = model.join(model.read(x[:, 0]), model.read(x[:, 1])).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(model.after(both)[:, 1].sum(), both)
+    torch.testing.assert_close(explanation.layers["join"][0].detach(), (gradient * both).detach())
+
+
 def test_a_part_that_was_overwritten_is_not_what_it_was(x):
     """Under LRP-0 it does not matter how sums are merged."""
 
