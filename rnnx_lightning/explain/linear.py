@@ -243,7 +243,8 @@ class LinearMap:
             or not low <= 0 <= high
         ):
             return None
-        one = torch.ones_like(self.value[:1])
+        examples_first = self.operation.features != -2  # not in W @ x.T
+        one = torch.ones_like(self.value[:1] if examples_first else self.value)
         constant = self.operation.apply(one * high, self._part("minus"))
         constant = constant - self.operation.apply(one * low, self._part("plus"))
         return (self.output + constant).clamp(min=0)

@@ -247,6 +247,10 @@ PAIRS = (
             reset_before(lambda r, h, t: r * h),
             reset_before(lambda r, h, t: r * h if t else h),
         ),
+        "W x before a ReLU": (
+            lambda m, x: torch.relu((m.read.weight[:UNITS] @ x[:, 0].T).T),
+            lambda m, x: torch.relu(F.linear(x[:, 0], m.read.weight[:UNITS])),
+        ),
         "a difference of a constant": (
             lambda m, x: torch.rsub(-m.start, torch.relu(m.read(x[:, 0])[:, :UNITS])),
             lambda m, x: torch.relu(m.read(x[:, 0])[:, :UNITS]) + m.start,
