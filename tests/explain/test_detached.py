@@ -99,3 +99,37 @@ def test_what_is_detached_as_a_factor_is_a_constant():
     chord = (torch.tanh(h) / h).detach() * h * torch.tanh(model.gate(leaf)).detach()
     (gradient,) = torch.autograd.grad(model.out(chord)[:, 2].sum(), leaf)
     torch.testing.assert_close(LRP(Epsilon(1e-12))(model, x, 2), gradient * x, rtol=1e-6, atol=1e-9)
+
+
+CODES = torch.randn(9, 4, dtype=torch.float64)
+
+
+def nearest(h):
+    return CODES[torch.cdist(h, CODES).argmin(1)]
+
+
+LOOKED_UP = {
+    "a sum": lambda h: h + (nearest(h) - h).detach(),
+    "the other way round": lambda h: nearest(h) - h.detach() + h,
+    "an activation": lambda h: (lambda t: t + (nearest(t) - t).detach())(torch.tanh(h)),
+}
+
+
+@pytest.mark.parametrize("form", LOOKED_UP)
+def test_what_is_looked_up_stands_for_what_it_is_looked_up_for(form):
+    """As the gradient, relevance goes straight through the code book; only comparisons lead to its entries."""
+    x = torch.randn(5, 4, dtype=torch.float64)
+    model = Network(lambda m, x: m.out(LOOKED_UP[form](m.read(x)))).double()
+    for layer in (model.read, model.out):
+        torch.nn.init.zeros_(layer.bias)
+    net = x @ model.read.weight.T
+    code = nearest(torch.tanh(net) if form == "an activation" else net)
+    at_code = code * model.out.weight[2]
+    expected = x * ((at_code / net) @ model.read.weight)
+    torch.testing.assert_close(LRP(Epsilon(1e-12), start="logit")(model, x, 2), expected, rtol=1e-6, atol=1e-8)
+
+
+def test_what_is_looked_up_without_detach_is_a_constant():
+    x = torch.randn(5, 4, dtype=torch.float64)
+    model = Network(lambda m, x: m.out((lambda h: h + (nearest(h) - h))(m.read(x)))).double()
+    assert not bool(LRP(Epsilon(1e-12), start="logit")(model, x, 2).any())

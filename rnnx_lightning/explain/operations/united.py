@@ -1,15 +1,16 @@
-"""Terms that occur twice in a sum: h + z * (n - h) is (1 - z) * h + z * n."""
+"""Terms that occur twice in a sum: h + z * (n - h) is (1 - z) * h + z * n; h + (q - h).detach() stands for h."""
 
 from collections.abc import Sequence
 from functools import reduce
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.elementwise import never_negative
 from rnnx_lightning.explain.linear import IDENTITY
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.rows import LINEAR, MOVE, PASS, SCALE, SUM, UNMOVED, Scaling
+from rnnx_lightning.explain.rows import CONSTANT, LINEAR, MOVE, PASS, SCALE, SUM, UNMOVED, Scaling
 from rnnx_lightning.explain.tape import Tape
 from rnnx_lightning.explain.totals import EVERY
 
@@ -18,10 +19,11 @@ NODES = 8  # so many are looked at on each side: a state that moves towards anot
 
 
 class Term(NamedTuple):
-    """A term of a sum, and what scales it there."""
+    """A term of a sum, what scales it there, and whether the sum that it is taken from is detached."""
 
     node: Node
     factor: Factor
+    detached: bool = False
 
 
 def united(tape: Tape, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor]) -> Tensor | None:
@@ -38,11 +40,13 @@ def united(tape: Tape, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node,
         return None
     by_base: dict[int, list[Term]] = {}
     for (node, tensor), reached in ((one, left), (two, right)):
-        for term in _terms(tape.as_sum(node, tensor), 1.0, reached, twice):
+        for term in _terms(Term(tape.as_sum(node, tensor), 1.0), reached, twice):
             by_base.setdefault(id(_base(term.node)), []).append(term)
     shared = [terms[0].node for terms in by_base.values() if len(terms) > 1]
     if any(base.shape != value.shape or _reads_pixels(base) for base in map(_base, shared)):
         return None
+    if (stood_for := _stood_for(list(by_base.values()))) is not None:
+        return tape.note(value, Node(PASS, (stood_for,), value))
     parts = [_together(tape, value, same) for same in by_base.values()]
     made = Node(SUM, parts, value)
     rules = [part.rule for part in parts if part.rule is not None]  # all are sums
@@ -65,14 +69,17 @@ def _reached(node: Node) -> dict[int, Node]:
     return reached
 
 
-def _terms(node: Node, factor: Factor, reached: dict[int, Node], wanted: dict[int, Node]) -> list[Term]:
+def _terms(term: Term, reached: dict[int, Node], wanted: dict[int, Node]) -> list[Term]:
     """The terms of a sum, taken apart only as far as the wanted ones."""
+    node, factor, detached = term
+    detached |= node.row is MOVE and node.gate
     key = id(_base(node))
     if key in wanted or key not in reached or not _of_terms(node):
-        return [Term(node, factor)]
+        return [Term(node, factor, detached)]
     if node.row is SCALE:
         factor = factor * node.call.factor
-    return [term for source in _known(node) for term in _terms(source, factor, reached, wanted)]
+    parts = (_terms(Term(source, factor, detached), reached, wanted) for source in _known(node))
+    return [part for found in parts for part in found]
 
 
 def _reads_pixels(base: Node) -> bool:
@@ -82,13 +89,20 @@ def _reads_pixels(base: Node) -> bool:
 
 def _base(term: Node) -> Node:
     """What a term is a multiple of: the activation of which it is a scaled one, or itself."""
+    return _way_to_base(term)[-1]
+
+
+def _way_to_base(term: Node) -> list[Node]:
+    way = [term]
     if term.row is LINEAR:
         if [part.layer.operation for part in term.call.maps] != [IDENTITY]:
-            return term
-        (term,) = _known(term)
-    while (term.row is PASS and isinstance(term.call, Scaling)) or (term.call is UNMOVED and term.rule is None):
-        (term,) = _known(term)
-    return term
+            return way
+        way += _known(term)
+    while (way[-1].row is PASS and isinstance(way[-1].call, Scaling)) or (
+        way[-1].call is UNMOVED and way[-1].rule is None
+    ):
+        way += _known(way[-1])
+    return way
 
 
 def _of_terms(node: Node) -> bool:
@@ -96,13 +110,31 @@ def _of_terms(node: Node) -> bool:
     return node.row in (SCALE, SUM) or (node.row is MOVE and node.call is UNMOVED and node.rule is not None)
 
 
+def _stood_for(groups: Sequence[Sequence[Term]]) -> Node | None:
+    """The term of which only constants are left, or None: h of h + (q - h).detach(), q being looked up for h."""
+    signals = [terms for terms in groups if _base(terms[0].node).row is not CONSTANT]
+    if len(signals) != 1 or len(groups) == 1:
+        return None
+    (terms,) = signals
+    if not any(term.detached or any(n.row is MOVE and n.gate for n in _way_to_base(term.node)) for term in terms):
+        return None
+    same = all(term.node is terms[0].node for term in terms)
+    left = torch.as_tensor(sum(term.factor for term in terms) if same else _multiples(terms))
+    return None if bool(left.any()) else _base(terms[0].node)
+
+
+def _multiples(terms: Sequence[Term]) -> Tensor:
+    """The sum of an activation's multiples."""
+    first, *others = (term.node.call.maps[0].layer.value * term.factor for term in terms)
+    return sum(others, first)
+
+
 def _together(tape: Tape, value: Tensor, terms: Sequence[Term]) -> Node:
     """All occurrences of a term as one."""
     first, base = terms[0].node, _base(terms[0].node)
     if len(terms) == 1 or all(term.node is first for term in terms):
         return _scaled(tape, value, first, sum((term.factor for term in terms[1:]), terms[0].factor))
-    parts = [term.node.call.maps[0].layer.value * term.factor for term in terms]  # an activation's multiples
-    whole = sum(parts[1:], parts[0])
+    whole = _multiples(terms)
     return tape.as_sum(tape.append(Node(PASS, (base,), whole)), whole)
 
 
