@@ -32,7 +32,8 @@ def united(tape: Tape, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node,
     Apart, the two contributions of such a term would often be of opposite signs, although only what is left of
     them reaches the unit.
     """
-    if tape.composite.sums == "closed":
+    first, second = _base(one[0]), _base(two[0])
+    if tape.composite.sums == "closed" or not (first is second or _of_terms(first) or _of_terms(second)):
         return None
     left, right = _reached(one[0]), _reached(two[0])
     twice = {key: base for key, base in left.items() if key in right}
