@@ -300,8 +300,12 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
         tape.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, depth, node.scaled or normalise
     else:
-        new = Node(PASS, (node,), value, Scaling(factor, nonnegative, False), gate=node.gate)
-        new.others = None if node.others is None else ()
+        mixed = node.others is not None
+        scaling = Scaling(
+            factor if mixed else 1.0, nonnegative, False
+        )  # the factor is held only where it is needed
+        new = Node(PASS, (node,), value, scaling, gate=node.gate)
+        new.others = () if mixed else None
         if node.pixels is not None:
             new.pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
     new.nonnegative, new.magnitude = node.nonnegative and nonnegative, node.magnitude
