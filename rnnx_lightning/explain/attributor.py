@@ -66,7 +66,7 @@ class Attributor(ABC):
         return WithVectors(model, x)
 
     def _taken(self, x: Inputs) -> Inputs:
-        """`x` as `_relevance` gets it."""
+        """`x` as `_relevance` gets it: a copy, so that the network may overwrite it."""
         return copied(x)
 
     def fitted(self, x: Inputs) -> "Attributor":
@@ -83,7 +83,7 @@ class Attributor(ABC):
 
     @abstractmethod
     def _relevance(self, model: nn.Module, x: Any, target: Any) -> Any:
-        """The method itself. `x` is a copy; `model(x)` runs the network, which may overwrite it."""
+        """The method itself. `x` is what `_taken` gives; `model(x)` runs the network, which may overwrite it."""
 
 
 def explained_logit(logits: Any, x: Inputs, target: Target) -> tuple[Tensor, Tensor]:

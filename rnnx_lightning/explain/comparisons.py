@@ -48,7 +48,7 @@ def noted(tape: "Tape", func: Any, args: Any, mask: Any) -> Any:
 
 
 def forget(mask: Any) -> None:
-    """A mask that is overwritten shows no longer what it did."""
+    """A mask that is overwritten no longer shows where the value was above 0."""
     if isinstance(mask, Tensor):
         for tensor in (mask, mask._base):
             if tensor is not None:

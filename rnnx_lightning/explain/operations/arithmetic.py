@@ -300,10 +300,8 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
         tape.sum_of(new, node.rule, value, node.by_value)
         new.constant, new.depth, new.scaled = node.constant, depth, node.scaled or normalise
     else:
-        mixed = node.others is not None
-        scaling = Scaling(
-            factor if mixed else 1.0, nonnegative, False
-        )  # the factor is held only where it is needed
+        mixed = node.others is not None  # only then is the factor needed
+        scaling = Scaling(factor if mixed else 1.0, nonnegative, False)
         new = Node(PASS, (node,), value, scaling, gate=node.gate)
         new.others = () if mixed else None
         if node.pixels is not None:
