@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.elementwise import copied_from, follows
+from rnnx_lightning.explain.elementwise import copied_from, follows, is_zero
 from rnnx_lightning.explain.node import Node
 
 if TYPE_CHECKING:
@@ -91,8 +91,3 @@ def chooses(tape: "Tape", mask: Any, one: Any, two: Any) -> Node | None:
         if not (is_zero(part) if node is None else follows(node, known.node)):
             return None
     return known.node
-
-
-def is_zero(value: Any) -> bool:
-    """Whether a number or a constant is 0."""
-    return not bool(value.any()) if isinstance(value, Tensor) else value == 0

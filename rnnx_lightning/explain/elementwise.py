@@ -1,19 +1,25 @@
 """Activations and gates that are written out: x * (1 + tanh(x)) is a function of x, relu6(x + 3) / 6 a gate."""
 
 import math
+from typing import Any
 
 from torch import Tensor
 
 from rnnx_lightning.explain.linear import IDENTITY
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.rows import CONSTANT, LINEAR, MOVE, PASS, RELU, SCALE, SUM
+from rnnx_lightning.explain.rows import CONSTANT, LINEAR, PASS, RELU, SCALE, SUM, UNMOVED
 
 STEPS = 32  # an activation is written in fewer operations
 
 
-def never_negative(value: Tensor) -> bool:
-    """Whether no entry of a scale is negative."""
-    return bool((value >= 0).all())
+def never_negative(scale: Tensor | float) -> bool:
+    """Whether no entry of a scale, or the number, is negative."""
+    return bool((scale >= 0).all()) if isinstance(scale, Tensor) else scale >= 0
+
+
+def is_zero(value: Any) -> bool:
+    """Whether a number or a constant is 0."""
+    return not bool(value.any()) if isinstance(value, Tensor) else value == 0
 
 
 def written_out(one: Node, two: Node) -> Node | None:
@@ -40,10 +46,9 @@ def follows(node: Node, x: Node) -> bool:
 
 def copied_from(node: Node) -> Node:
     """What a value is a copy of, in the same shape; else the value itself."""
-    while node.row is MOVE and node.call.ordered:
+    while node.call is UNMOVED:
         (source,) = node.sources
-        if source is None or source.shape != node.shape:
-            break
+        assert source is not None  # else there would be no node
         node = source
     return node
 

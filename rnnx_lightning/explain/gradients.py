@@ -15,7 +15,7 @@ from rnnx_lightning.explain.inputs import Inputs, filled, mapped, network_of, te
 from rnnx_lightning.explain.isolation import kept_state
 from rnnx_lightning.explain.operations.recurrent import RecurrentModules
 from rnnx_lightning.explain.refusals import NO_GRADIENT, UnexplainableError
-from rnnx_lightning.explain.saved_tensors import overwriting_allowed
+from rnnx_lightning.explain.saved_tensors import is_of_overwriting, overwriting_allowed
 from rnnx_lightning.explain.spelling import PlainSpelling
 
 UNUSED = "appears to not have been used in the graph"  # parts of torch's messages
@@ -59,7 +59,7 @@ class GradientMethod(Attributor):
                     f"torch cannot differentiate the network: {str(error).rstrip('.')}. Detach its "
                     "argument, or explain by LRP."
                 ) from error
-            if "modified by an inplace operation" not in str(error):
+            if not is_of_overwriting(error):
                 raise
             if self.create_graph:
                 raise UnexplainableError(

@@ -9,6 +9,7 @@ from torch.utils.hooks import RemovableHandle
 
 from rnnx_lightning.explain.attributor import Target
 from rnnx_lightning.explain.backward_graph import is_opaque, operation
+from rnnx_lightning.explain.elementwise import is_zero
 from rnnx_lightning.explain.gradients import GradientMethod
 from rnnx_lightning.explain.inputs import Inputs, mapped
 from rnnx_lightning.explain.refusals import UnexplainableError
@@ -101,13 +102,13 @@ def _positive(gradient: Tensor | None) -> Tensor | None:
 def _is_rectifier(node: Any, name: str) -> bool:
     """Whether it is 0 for a negative input, and the input itself for a positive one, up to some limit."""
     if name in ("Clamp", "ClampMin"):
-        return _is_zero(getattr(node, "_saved_min", None))
+        return is_zero(getattr(node, "_saved_min", None))
     if name == "Hardtanh":
-        return _is_zero(node._saved_min_val)
+        return is_zero(node._saved_min_val)
     if name == "Threshold":
-        return _is_zero(node._saved_threshold)
+        return is_zero(node._saved_threshold)
     if name == "LeakyRelu":
-        return _is_zero(node._saved_negative_slope)
+        return is_zero(node._saved_negative_slope)
     return name in ("Maximum", "Fmax") and _zero_operand(node) is not None
 
 
@@ -120,12 +121,6 @@ def _net_input(node: Any) -> Tensor:
 def _zero_operand(node: Any) -> int | None:
     """Which operand of a maximum is the constant 0."""
     for number, operand in enumerate((node._saved_self, node._saved_other)):
-        if node.next_functions[number][0] is None and _is_zero(operand):
+        if node.next_functions[number][0] is None and is_zero(operand):
             return number
     return None
-
-
-def _is_zero(bound: Any) -> bool:
-    if isinstance(bound, Tensor):
-        return not bool(bound.any())
-    return isinstance(bound, int | float) and bound == 0

@@ -1,7 +1,7 @@
 """Layer-wise relevance propagation and deep Taylor decomposition."""
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
 from typing import Any, Literal, NamedTuple, get_args
@@ -22,7 +22,7 @@ from rnnx_lightning.explain.recording import recorded
 from rnnx_lightning.explain.refusals import NothingToExplainWarning, UnexplainableError
 from rnnx_lightning.explain.rules import AlphaBeta, PixelBound, Rule, ZBox, ZPlus
 from rnnx_lightning.explain.tape import Tape
-from rnnx_lightning.explain.walk import find_exact, walk
+from rnnx_lightning.explain.walk import find_exact, together, walk
 
 Start = Literal["logit", "positive"]
 
@@ -239,7 +239,7 @@ class LRP(Attributor):
         walk(tape.nodes, tape.composite, kept, bool(explained.any()))
         at_layers = {}
         for name, found in asked.items():
-            own = [None if node is None else _added(kept.get(i) for i in same[id(node)]) for node in found]
+            own = [None if node is None else together(kept.get(i) for i in same[id(node)]) for node in found]
             whole = [
                 torch.zeros(shape, dtype=dtype, device=device) if r is None else r.expand(shape)
                 for r, (shape, dtype, device) in zip(own, shapes[name], strict=True)
@@ -267,11 +267,6 @@ class LRP(Attributor):
                 NothingToExplainWarning,
                 stacklevel=6,
             )
-
-
-def _added(parts: Iterable[Tensor | None]) -> Tensor | None:
-    known = [part for part in parts if part is not None]
-    return sum(known[1:], known[0]) if known else None
 
 
 class DeepTaylor(LRP):

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import IDENTITY, held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.rows import LEAF, PASS, SCALE, Scaling
-from rnnx_lightning.explain.totals import EVERY
+from rnnx_lightning.explain.rows import LEAF, PASS
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
@@ -52,15 +51,12 @@ def _sum_of_parts(tape: "Tape", node: Node) -> Node | None:
     rule = tape.rule_of_all(signals)  # not of constants, which may be what a buffer held before
     if rule is None:
         return None
-    row, call, depth = node.row, node.call, max(term.depth for term in known)
-    twin = Node(row, terms, node, call)
-    twin.scaled = any(term.scaled for term in known)
-    if row is PASS:  # it is scaled
-        depth += 1
-        normalise = depth % EVERY == 0
-        twin.row, twin.call = SCALE, Scaling(call.factor, call.nonnegative, normalise)
-        twin.scaled |= normalise
-    twin.rule, twin.depth, twin.constant = rule, depth, any(term.constant for term in known)
+    if node.row is PASS:  # it is scaled
+        twin = tape.scaled_sum(known[0], node.call.factor, node.call.nonnegative, node)
+    else:
+        twin = Node(node.row, terms, node, node.call)
+        twin.rule, twin.depth = rule, max(term.depth for term in known)
+        twin.constant, twin.scaled = any(term.constant for term in known), any(term.scaled for term in known)
     twin.nonnegative, twin.present, twin.gated = node.nonnegative, node.present, node.gated
     return tape.append(twin)
 

@@ -23,7 +23,7 @@ from rnnx_lightning.explain.inputs import (
 )
 from rnnx_lightning.explain.outputs import explained_value, logits_in
 from rnnx_lightning.explain.refusals import UnexplainableError
-from rnnx_lightning.explain.saved_tensors import overwriting_allowed
+from rnnx_lightning.explain.saved_tensors import is_of_overwriting, overwriting_allowed
 
 HOOKED = ("DeepLift", "DeepLiftShap", "GuidedGradCam", "LRP")  # keep only the input of a module's last call
 
@@ -112,7 +112,7 @@ class Captum(Attributor):
         try:
             found = attribute(tuple(tensors_of(x)), target=chosen, **self.arguments)
         except RuntimeError as error:
-            if "modified by an inplace operation" not in str(error):
+            if not is_of_overwriting(error):
                 raise
             with overwriting_allowed():
                 found = attribute(tuple(tensors_of(x)), target=chosen, **self.arguments)

@@ -52,6 +52,11 @@ class _CopyBeforeWriting(TorchDispatchMode):
                 saved.value = saved.value.clone()
 
 
+def is_of_overwriting(error: RuntimeError) -> bool:
+    """Whether torch says that a network has overwritten what its gradient needs."""
+    return "modified by an inplace operation" in str(error)
+
+
 @contextmanager
 def overwriting_allowed() -> Iterator[None]:
     """A context in which a network may overwrite in place what its gradient needs, such as `x /= s`, s made of x.

@@ -31,13 +31,16 @@ from rnnx_lightning.explain.rows import (
     MOVE,
     OPAQUE,
     PASS,
+    SCALE,
     SUM,
     Joining,
     Map,
     MapCall,
     Movement,
+    Scaling,
 )
 from rnnx_lightning.explain.rules import PROPORTIONAL, Rule
+from rnnx_lightning.explain.totals import EVERY
 
 COMPLEX = "complex"  # (operation, COMPLEX): the key in the table of what is done to complex numbers
 Recorder = Callable[..., Any]  # (tape, func, *args, **kwargs) -> the result of the operation
@@ -183,6 +186,22 @@ class Tape(Notes):
         if rule.sharing != PROPORTIONAL or self.path.outputs:
             node.value = held(value)
 
+    def sum_of_sums(self, node: Node, terms: Sequence[Node], value: Tensor) -> None:
+        """Mark a node as a sum of sums, or as one that was moved."""
+        rules = [term.rule for term in terms if term.rule is not None]  # all are sums
+        self.sum_of(node, reduce(self.common_rule, rules), value, all(term.by_value for term in terms))
+        node.constant, node.scaled = any(term.constant for term in terms), any(term.scaled for term in terms)
+        node.depth = max(term.depth for term in terms)
+
+    def scaled_sum(self, node: Node, factor: Tensor | float, nonnegative: bool, like: Tensor | Node) -> Node:
+        """The node of a sum times a factor. After so many scalings, its totals get exponents."""
+        depth = node.depth + 1
+        normalise = depth % EVERY == 0
+        new = Node(SCALE, (node,), like, Scaling(factor, nonnegative, normalise))
+        new.rule, new.constant, new.depth = node.rule, node.constant, depth
+        new.scaled = node.scaled or normalise
+        return new
+
     def _maps(self, layer: LinearMap) -> tuple[list[Map], Rule]:
         """The parts of a linear map (pixels, other features) with their rules, and the rule of the whole."""
         choose, pixels = self.composite.rule, layer.pixels
@@ -246,11 +265,8 @@ class Tape(Notes):
         assert first.rule is not None
         assert second.rule is not None
         node = Node(SUM, terms, value)
-        rule = self.common_rule(first.rule, second.rule)
-        self.sum_of(node, rule, value, first.by_value and second.by_value)
+        self.sum_of_sums(node, terms, value)
         node.nonnegative = all(n.nonnegative and n.pixels is None for n, _ in (one, two))
-        node.constant = first.constant or second.constant
-        node.depth, node.scaled = max(first.depth, second.depth), first.scaled or second.scaled
         return self.note(value, node)
 
     def add_constant(
@@ -324,7 +340,7 @@ class Tape(Notes):
                     new.present, new.pixels.scale, new.pixels.shift, node.pixels.others_are_padding
                 )
         if node.rule is not None:
-            self._take_over(new, node, value)
+            self.sum_of_sums(new, [node], value)
         new.others = None if node.others is None else ()
         return self.note(value, new)
 
@@ -355,9 +371,7 @@ class Tape(Notes):
         rule = self.rule_of_all(known)
         one_rule = rule is not None and all(n.rule is not None and n.rule.adapts == rule.adapts for n in known)
         if rule is not None and one_rule and all(n is not None or z for n, z in zip(nodes, zero, strict=True)):
-            self.sum_of(new, rule, value, all(node.by_value for node in known))
-            new.constant = any(node.constant for node in known)
-            new.depth, new.scaled = max(n.depth for n in known), any(n.scaled for n in known)
+            self.sum_of_sums(new, known, value)
         else:
             new.pixels = joined([None if n is None else n.pixels for n in nodes], tensors, apply)
             new.others = None if gate else others(nodes, tensors)
@@ -368,9 +382,3 @@ class Tape(Notes):
             for n, t in zip(nodes, tensors, strict=True)
         )
         return self.note(value, new)
-
-    def _take_over(self, new: Node, node: Node, value: Tensor) -> None:
-        """After a move, a sum is still a sum."""
-        assert node.rule is not None  # it is a sum
-        self.sum_of(new, node.rule, value, node.by_value)
-        new.constant, new.depth, new.scaled = node.constant, node.depth, node.scaled

@@ -1,6 +1,6 @@
 """The backward pass over the tape: each node receives relevance and passes it on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -47,8 +47,7 @@ def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]
         relevance = node.inbox[RELEVANCE]
         if node.kept:
             of_term = None if node.rule is None else _relevance_of_term(node, composite.bias)
-            parts = [part for part in (relevance, of_term) if part is not None]
-            kept[id(node)] = sum(parts[1:], parts[0]) if parts else None
+            kept[id(node)] = together([relevance, of_term])
         if node.rule is not None and relevance is not None:
             close(node, relevance, composite)
         if node.rule is not None:
@@ -60,6 +59,12 @@ def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]
         elif relevance is not None and not (node.row is OPAQUE and anything and not bool(relevance.any())):
             node.row.pass_on(node, relevance)
         node.free()
+
+
+def together(parts: Iterable[Tensor | None]) -> Tensor | None:
+    """The sum of those parts of relevance that there are."""
+    known = [part for part in parts if part is not None]
+    return sum(known[1:], known[0]) if known else None
 
 
 def evaluate(node: Node, channel: Channel) -> Total | None:

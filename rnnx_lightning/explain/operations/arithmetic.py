@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.comparisons import is_zero, rectifies
-from rnnx_lightning.explain.elementwise import never_negative, written_out
+from rnnx_lightning.explain.comparisons import rectifies
+from rnnx_lightning.explain.elementwise import is_zero, never_negative, written_out
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.gates import refused_as_signal
@@ -14,9 +14,8 @@ from rnnx_lightning.explain.operations.products import product_of_gates, product
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.operations.united import united
-from rnnx_lightning.explain.rows import PASS, SCALE, Movement, Scaling
+from rnnx_lightning.explain.rows import PASS, Movement, Scaling
 from rnnx_lightning.explain.tape import Tape
-from rnnx_lightning.explain.totals import EVERY
 
 Operand = Any  # a tensor or a number
 
@@ -287,18 +286,16 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
     """
     if node.gate and (not node.magnitude or node.reason is not None):
         number = not isinstance(factor, Tensor)
-        positive = node.nonnegative and (never_negative(factor) if isinstance(factor, Tensor) else factor >= 0)
+        positive = node.nonnegative and never_negative(factor)
         return tape.gate_of(value, node, lost=node.lost or not (number or node.magnitude), nonnegative=positive)
     if nonnegative is None:
-        nonnegative = never_negative(factor) if isinstance(factor, Tensor) else factor >= 0
+        nonnegative = never_negative(factor)
     if node.pixels is not None and node.rule is None and node.others is None:
         return scaled_pixels(tape, value, node, factor, nonnegative)
     if node.rule is not None:
-        depth = node.depth + 1
-        normalise = depth % EVERY == 0
-        new = Node(SCALE, (node,), value, Scaling(factor, nonnegative, normalise), gate=node.gate)
+        new = tape.scaled_sum(node, factor, nonnegative, value)
+        new.gate = node.gate
         tape.sum_of(new, node.rule, value, node.by_value)
-        new.constant, new.depth, new.scaled = node.constant, depth, node.scaled or normalise
     else:
         mixed = node.others is not None  # only then is the factor needed
         scaling = Scaling(factor if mixed else 1.0, nonnegative, False)

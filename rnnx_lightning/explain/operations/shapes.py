@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.comparisons import chooses, cuts_off, is_zero, rectifies
+from rnnx_lightning.explain.comparisons import chooses, cuts_off, rectifies
+from rnnx_lightning.explain.elementwise import is_zero
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import aten, overloads, records, register
 from rnnx_lightning.explain.pairs import pair_of, paired

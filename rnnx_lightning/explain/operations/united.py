@@ -1,7 +1,6 @@
 """Terms that occur twice in a sum: h + z * (n - h) is (1 - z) * h + z * n; h + (q - h).detach() stands for h."""
 
 from collections.abc import Sequence
-from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -12,7 +11,6 @@ from rnnx_lightning.explain.linear import IDENTITY
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.rows import CONSTANT, LINEAR, MOVE, PASS, SCALE, SUM, UNMOVED, Scaling
 from rnnx_lightning.explain.tape import Tape
-from rnnx_lightning.explain.totals import EVERY
 
 Factor = Tensor | float
 NODES = 8  # so many are looked at on each side: a state that moves towards another is written in fewer
@@ -50,10 +48,7 @@ def united(tape: Tape, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node,
         return tape.note(value, Node(PASS, (stood_for,), value))
     parts = [_together(tape, value, same) for same in by_base.values()]
     made = Node(SUM, parts, value)
-    rules = [part.rule for part in parts if part.rule is not None]  # all are sums
-    tape.sum_of(made, reduce(tape.common_rule, rules), value, all(part.by_value for part in parts))
-    made.constant, made.scaled = any(part.constant for part in parts), any(part.scaled for part in parts)
-    made.depth = max(part.depth for part in parts)
+    tape.sum_of_sums(made, parts, value)
     return tape.note(value, made)
 
 
@@ -143,12 +138,8 @@ def _scaled(tape: Tape, value: Tensor, node: Node, factor: Factor) -> Node:
     """A term with a factor."""
     if isinstance(factor, float) and factor == 1:
         return node
-    depth = node.depth + 1
-    normalise = depth % EVERY == 0
-    positive = never_negative(factor) if isinstance(factor, Tensor) else factor >= 0
-    made = Node(SCALE, (node,), value, Scaling(factor, positive, normalise))
-    made.rule, made.by_value, made.constant = node.rule, node.by_value, node.constant
-    made.depth, made.scaled = depth, node.scaled or normalise
+    made = tape.scaled_sum(node, factor, never_negative(factor), value)
+    made.by_value = node.by_value
     return tape.append(made)
 
 
