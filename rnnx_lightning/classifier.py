@@ -131,7 +131,7 @@ class SequenceClassifier(L.LightningModule):
         network = self.network
         if isinstance(network, RecurrentNetwork) and batch.distinct.shape[-1] % network.columns == 0:
             return network(batch.distinct, batch.order)
-        return self(batch.image)
+        return network(batch.image)
 
     def _step(self, batch: SequenceBatch, metrics: MetricCollection) -> tuple[Tensor, Tensor]:
         logits = self.logits(batch)

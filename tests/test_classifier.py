@@ -74,11 +74,13 @@ class Overwriting(nn.Module):
 
 
 def test_a_network_may_overwrite_its_input():
-    """The batch is explained and drawn afterwards, and the logit of what is explained is asked for once more."""
+    """What is predicted is explained afterwards, and the logit of what is explained is asked for once more."""
     batch, model = batches(1)[0], SequenceClassifier(Overwriting())
     image = batch.image.clone()
     logits = model.logits(batch)
     assert torch.equal(batch.image, image)
+    torch.testing.assert_close(model(image), logits)
+    assert torch.equal(image, batch.image)
     scored = ScoredMethods({"LRP": LRP(Epsilon(1e-9))}, {"conservation": ConservationError()})
     explained = scored.explain(model.network, image, batch.label, None, logits.argmax(1))
     assert torch.equal(explained.image, batch.image)
