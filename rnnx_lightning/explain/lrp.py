@@ -233,10 +233,11 @@ class LRP(Attributor):
                         view.kept = True
         shapes = {name: [(o.shape, o.dtype, o.device) for o in outputs] for name, outputs in path.outputs.items()}
         top.exact = True
-        find_exact(tape.nodes, not tape.composite.zero_gets_nothing or bool(path.outputs))
+        nodes = tape.nodes()
+        find_exact(nodes, not tape.composite.zero_gets_nothing or bool(path.outputs))
         top.receive(explained)
         kept: dict[int, Tensor | None] = {}
-        walk(tape.nodes, tape.composite, kept, bool(explained.any()))
+        walk(nodes, tape.composite, kept, bool(explained.any()))
         at_layers = {}
         for name, found in asked.items():
             own = [None if node is None else together(kept.get(i) for i in same[id(node)]) for node in found]

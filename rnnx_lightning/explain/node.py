@@ -54,10 +54,10 @@ class Node:
     """
 
     __slots__ = (
-        "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "filled", "gate", "gated",
-        "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "others", "pair", "pieces", "pixels",
-        "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "twin",
-        "value", "weights",
+        "__weakref__", "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "filled",
+        "gate", "gated", "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "others", "pair",
+        "pieces", "pixels", "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape",
+        "totals", "twin", "value", "weights",
     )  # fmt: skip
 
     def __init__(

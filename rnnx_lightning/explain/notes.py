@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from functools import reduce
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ class Notes(TorchDispatchMode):
     def __init__(self, composite: Composite, path: ModulePath, advice: Mapping[str, str]) -> None:
         super().__init__()
         self.composite, self.path, self._advice = composite, path, advice
-        self.nodes: list[Node] = []
+        self._nodes: list[ref[Node]] = []
 
     def leaf(self, tensor: Tensor, dtype: torch.dtype) -> Node:
         """Record an input, whose relevance has the given dtype."""
@@ -54,8 +55,16 @@ class Notes(TorchDispatchMode):
     def append(self, node: Node) -> Node:
         """Record a node, also one that belongs to no tensor of the network."""
         node.tape = self
-        self.nodes.append(node)
+        self._nodes.append(ref(node))
         return node
+
+    def nodes(self) -> list[Node]:
+        """The nodes in their order, without those that no tensor and no later node refers to.
+
+        These get no relevance. They are freed while the network still runs, and so are the net inputs of gates.
+        """
+        found = (node() for node in self._nodes)
+        return [node for node in found if node is not None]
 
     @staticmethod
     def mark(tensor: Tensor, node: Node | None) -> None:

@@ -266,6 +266,9 @@ class Tape(Notes):
         assert second.rule is not None
         node = Node(SUM, terms, value)
         self.sum_of_sums(node, terms, value)
+        if node.by_value:  # it needs no totals of its terms
+            for term in terms:
+                _forget_value(term)
         node.nonnegative = all(n.nonnegative and n.pixels is None for n, _ in (one, two))
         return self.note(value, node)
 
@@ -382,3 +385,11 @@ class Tape(Notes):
             for n, t in zip(nodes, tensors, strict=True)
         )
         return self.note(value, new)
+
+
+def _forget_value(term: Node) -> None:
+    """Free the output of a layer; if something other than the sum reads it, too, it is computed again."""
+    if term.row is LINEAR:
+        term.value, term.by_value = None, False
+        for _, layer in term.call.maps:
+            layer.output = None

@@ -48,9 +48,10 @@ def walk(nodes: list[Node], composite: Composite, kept: dict[int, Tensor | None]
         if node.kept:
             of_term = None if node.rule is None else _relevance_of_term(node, composite.bias)
             kept[id(node)] = together([relevance, of_term])
-        if node.rule is not None and relevance is not None:
-            close(node, relevance, composite)
         if node.rule is not None:
+            if relevance is not None:
+                close(node, relevance, composite)
+                relevance = None  # so that `finish` can free it
             for channel in CHANNELS:
                 factor = node.inbox[channel]
                 if factor is not None:

@@ -74,9 +74,10 @@ class Linear(Row):
                 call.due += [(product, factor) for product in call.products(number, channel)]
 
     def finish(self, node: Node) -> None:
-        """Transpose the products."""
-        (source,) = node.sources
-        relevance = relevance_of_input(node.call.due)
+        """Transpose the products; this needs much memory, so what else the sum holds is freed before."""
+        (source,), due = node.sources, node.call.due
+        node.free()
+        relevance = relevance_of_input(due)
         if source is not None and relevance is not None:
             source.receive(relevance)
 
