@@ -39,6 +39,8 @@ class Node:
         lost: a gate times a constant; as a term of a sum, it is a constant.
         magnitude: a gate that is also a signal, such as an absolute value: what is added to it gets its share.
         rule: set if the value is a sum of contributions.
+        two_rules: some of the sum's terms have a rule that adapts, others do not.
+        sides: such a sum as two, see `sides.sides`.
         value: the value of such a sum, if the rule needs it.
         by_value: the value is the sum of all contributions and the constant.
         constant: the sum has a constant term.
@@ -56,8 +58,8 @@ class Node:
     __slots__ = (
         "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "filled", "gate", "gated",
         "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "others", "pair", "pieces", "pixels",
-        "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape", "totals", "twin",
-        "value", "weights",
+        "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sides", "sources", "tape", "totals",
+        "twin", "two_rules", "value", "weights",
     )  # fmt: skip
 
     def __init__(
@@ -85,11 +87,12 @@ class Node:
         self.pieces: Pieces | None = None
         self.others: Sequence[Tensor | None] | None = None
         self.twin: Node | None = None
+        self.sides: Sequence[Node] | None = None
         self.lost = self.magnitude = self.weights = self.filled = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
         self.logits: Tensor | None = None
-        self.by_value = self.constant = self.scaled = self.exact = self.kept = False
+        self.by_value = self.constant = self.scaled = self.exact = self.kept = self.two_rules = False
         self.depth = 0
         self.refusal: str | None = None
         self.reason: str | None = None
@@ -135,4 +138,4 @@ class Node:
         """Free everything that the walk no longer needs."""
         self.sources, self.call, self.value, self.tape, self.logits = (), None, None, None, None
         self.inbox, self.totals = [], []
-        self.pixels, self.present, self.pair, self.pieces, self.others, self.twin = (None,) * 6
+        self.pixels, self.present, self.pair, self.pieces, self.others, self.twin, self.sides = (None,) * 7
