@@ -95,13 +95,18 @@ class Scale(Row):
             return [None]
         if channel is Channel.CONSTANT or (channel is Channel.NET and not rule.adapts):
             return [factor]
+        scaled = _as_it_is if node.gated else rule.scaled  # a gate, as that of a memory, is in no weights
         if scaling.nonnegative:
-            return [rule.scaled(factor)]
+            return [scaled(factor)]
         if isinstance(factor, Tensor):
             sides: list[Tensor | float] = [factor.clamp(min=0), factor.clamp(max=0).neg()]
         else:
             sides = [max(factor, 0.0), max(-factor, 0.0)]
-        return [rule.scaled(side) for side in sides]
+        return [scaled(side) for side in sides]
+
+
+def _as_it_is(factor: Tensor | float) -> Tensor | float:
+    return factor
 
 
 def rescaled(
