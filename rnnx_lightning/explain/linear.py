@@ -28,6 +28,8 @@ class Operation:
         beside: dimensions of the input and of the weight along which two inputs can be concatenated, so that the
             operation sums over both; None if that is not possible.
         features: the dimension of the input that it sums over; None: that of `beside`, or not known.
+        weighted: of an operation without weight, the same with its own weights squared, or with 1 in their place;
+            None: they are 1.
     """
 
     apply: Callable[[Tensor, Any], Tensor]
@@ -35,6 +37,7 @@ class Operation:
     beside: tuple[int, int] | None = None
     matrix: Callable[[Tensor], Tensor] | None = None
     features: int | None = None
+    weighted: Callable[[Literal["square", "ones"]], "Operation"] | None = None
 
     @property
     def transposable(self) -> bool:
@@ -254,6 +257,8 @@ class LinearMap:
         ones = torch.ones_like(self.value)
         if self.present is not None:
             ones = ones * self.present
+        if self.weight is None and self.operation.weighted is not None:
+            return [Product(self.operation.weighted(part), self._chosen(ones), None, fold=None)]
         return [self._product(ones, part)]
 
     def only(self, where: Tensor, bias: bool) -> "LinearMap":

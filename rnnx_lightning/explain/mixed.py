@@ -55,8 +55,8 @@ def _sum_of_parts(tape: "Tape", node: Node) -> Node | None:
         twin = tape.scaled_sum(known[0], node.call.factor, node.call.nonnegative, node)
     else:
         twin = Node(node.row, terms, node, node.call)
-        twin.rule, twin.depth = rule, max(term.depth for term in known)
-        twin.constant, twin.scaled = any(term.constant for term in known), any(term.scaled for term in known)
+        twin.rule = rule
+        twin.of_terms(known)
     twin.nonnegative, twin.present, twin.gated = node.nonnegative, node.present, node.gated
     return tape.append(twin)
 

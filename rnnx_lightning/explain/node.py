@@ -39,6 +39,8 @@ class Node:
         lost: a gate times a constant; as a term of a sum, it is a constant.
         magnitude: a gate that is also a signal, such as an absolute value: what is added to it gets its share.
         rule: set if the value is a sum of contributions.
+        two_rules: some of the sum's terms have a rule that adapts, others do not.
+        sides: such a sum as two, see `sides.sides`.
         value: the value of such a sum, if the rule needs it.
         by_value: the value is the sum of all contributions and the constant.
         constant: the sum has a constant term.
@@ -56,8 +58,8 @@ class Node:
     __slots__ = (
         "__weakref__", "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "filled",
         "gate", "gated", "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "others", "pair",
-        "pieces", "pixels", "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sources", "tape",
-        "totals", "twin", "value", "weights",
+        "pieces", "pixels", "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sides",
+        "sources", "tape", "totals", "twin", "two_rules", "value", "weights",
     )  # fmt: skip
 
     def __init__(
@@ -85,11 +87,12 @@ class Node:
         self.pieces: Pieces | None = None
         self.others: Sequence[Tensor | None] | None = None
         self.twin: Node | None = None
+        self.sides: Sequence[Node] | None = None
         self.lost = self.magnitude = self.weights = self.filled = False
         self.rule: Rule | None = None
         self.value: Tensor | None = None
         self.logits: Tensor | None = None
-        self.by_value = self.constant = self.scaled = self.exact = self.kept = False
+        self.by_value = self.constant = self.scaled = self.exact = self.kept = self.two_rules = False
         self.depth = 0
         self.refusal: str | None = None
         self.reason: str | None = None
@@ -97,6 +100,13 @@ class Node:
         self.inbox: list[Tensor | None] = [None] * (RELEVANCE + 1)
         self.totals: list[Total | Unknown | None] = [UNKNOWN] * len(Channel)
         self._owned = 0
+
+    def of_terms(self, terms: "Sequence[Node]") -> None:
+        """Set what holds for a sum if it does for one of its terms, which are sums."""
+        self.constant, self.scaled = any(term.constant for term in terms), any(term.scaled for term in terms)
+        self.depth = max(term.depth for term in terms)
+        kinds = {term.rule.adapts for term in terms if term.rule is not None}
+        self.two_rules = len(kinds) > 1 or any(term.two_rules for term in terms)
 
     def total(self, channel: Channel) -> Total | None:
         """A total that has been computed."""
@@ -135,4 +145,4 @@ class Node:
         """Free everything that the walk no longer needs."""
         self.sources, self.call, self.value, self.tape, self.logits = (), None, None, None, None
         self.inbox, self.totals = [], []
-        self.pixels, self.present, self.pair, self.pieces, self.others, self.twin = (None,) * 6
+        self.pixels, self.present, self.pair, self.pieces, self.others, self.twin, self.sides = (None,) * 7

@@ -51,6 +51,10 @@ class Rule(ABC):
         """The total of a channel, if there is a shorter way than summing its products; else None."""
         return None
 
+    def scaled(self, factor: Tensor | float) -> Tensor | float:
+        """What contributions are multiplied with if all weights are multiplied with a factor >= 0."""
+        return factor
+
     def fitted(self, inputs: Sequence[Tensor]) -> "Rule":
         """The rule, fitted to inputs (B, ...): it may take bounds from them, or warn if they lie outside."""
         return self
@@ -306,6 +310,10 @@ class WSquare(Rule):
         """The squared weights."""
         return layer.of_weights("ones" if channel is Channel.COUNT else "square")
 
+    def scaled(self, factor: Tensor | float) -> Tensor | float:
+        """The square."""
+        return factor * factor
+
 
 @dataclass(frozen=True)
 class Flat(Rule):
@@ -331,3 +339,7 @@ class Flat(Rule):
     def contributions(self, layer: LinearMap, channel: Channel) -> list[Product]:
         """1 for each connection."""
         return layer.of_weights("ones")
+
+    def scaled(self, factor: Tensor | float) -> Tensor | float:
+        """1, or 0 if the connection is cut."""
+        return (factor != 0).to(factor.dtype) if isinstance(factor, Tensor) else float(factor != 0)

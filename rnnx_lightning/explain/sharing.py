@@ -77,9 +77,14 @@ def _divided(relevance: Tensor, total: Tensor, own: bool = False) -> Tensor:
     return relevance / total
 
 
+def least(dtype: torch.dtype) -> float:
+    """Totals up to this one are so small that a division by them would overflow."""
+    return float(torch.finfo(dtype).tiny ** 0.8)
+
+
 def _or_infinity(total: Tensor) -> Tensor:
-    """Totals >= 0, with infinity in place of 0 and of values so small that a division would overflow."""
-    return F.threshold(total, torch.finfo(total.dtype).tiny ** 0.8, math.inf)
+    """Totals >= 0, with infinity in place of 0 and of values that are too small to divide by."""
+    return F.threshold(total, least(total.dtype), math.inf)
 
 
 def ratio(relevance: Tensor, total: Tensor) -> Tensor:
@@ -140,7 +145,7 @@ class Signed(Sharing):
             return _divided(relevance, torch.copysign(epsilon, total) + total, own=True)
         if active:
             return ratio(relevance, total)
-        return _divided(relevance, total.masked_fill(total == 0, math.inf), own=True)
+        return _divided(relevance, total.masked_fill(total.abs() <= least(total.dtype), math.inf), own=True)
 
 
 @dataclass(frozen=True)

@@ -38,8 +38,10 @@ from rnnx_lightning.explain.rows import (
     MapCall,
     Movement,
     Scaling,
+    forget_value,
 )
 from rnnx_lightning.explain.rules import PROPORTIONAL, Rule
+from rnnx_lightning.explain.sides import sides
 from rnnx_lightning.explain.totals import EVERY
 
 COMPLEX = "complex"  # (operation, COMPLEX): the key in the table of what is done to complex numbers
@@ -175,7 +177,7 @@ class Tape(Notes):
         maps, rule = self._maps(layer)
         new = Node(LINEAR, (node,), value, MapCall(maps))
         self.sum_of(new, rule, value, all(m.rule.plain for m in maps))
-        new.constant = bias is not None
+        new.constant, new.two_rules = bias is not None, len({m.rule.adapts for m in maps}) > 1
         layer.output = new.value if new.value is not None or bias is not None else held(value)
         return new
 
@@ -190,11 +192,16 @@ class Tape(Notes):
         """Mark a node as a sum of sums, or as one that was moved."""
         rules = [term.rule for term in terms if term.rule is not None]  # all are sums
         self.sum_of(node, reduce(self.common_rule, rules), value, all(term.by_value for term in terms))
-        node.constant, node.scaled = any(term.constant for term in terms), any(term.scaled for term in terms)
-        node.depth = max(term.depth for term in terms)
+        node.of_terms(terms)
 
     def scaled_sum(self, node: Node, factor: Tensor | float, nonnegative: bool, like: Tensor | Node) -> Node:
         """The node of a sum times a factor. After so many scalings, its totals get exponents."""
+        if node.two_rules:
+            terms = [self.append(self.scaled_sum(side, factor, nonnegative, like)) for side in sides(self, node)]
+            made = Node(SUM, terms, like)
+            made.rule = node.rule
+            made.of_terms(terms)
+            return made
         depth = node.depth + 1
         normalise = depth % EVERY == 0
         new = Node(SCALE, (node,), like, Scaling(factor, nonnegative, normalise))
@@ -268,7 +275,7 @@ class Tape(Notes):
         self.sum_of_sums(node, terms, value)
         if node.by_value:  # it needs no totals of its terms
             for term in terms:
-                _forget_value(term)
+                forget_value(term)
         node.nonnegative = all(n.nonnegative and n.pixels is None for n, _ in (one, two))
         return self.note(value, node)
 
@@ -287,7 +294,8 @@ class Tape(Notes):
         other.rule, other.constant, other.by_value = rule, True, True
         new = Node(SUM, (term, self.append(other)), value)
         self.sum_of(new, rule, value, term.by_value)
-        new.constant, new.depth, new.scaled, new.gated = True, term.depth, term.scaled, node.gated
+        new.of_terms([term, other])
+        new.gated = node.gated
         return self.note(value, new)
 
     def gate_of(
@@ -385,11 +393,3 @@ class Tape(Notes):
             for n, t in zip(nodes, tensors, strict=True)
         )
         return self.note(value, new)
-
-
-def _forget_value(term: Node) -> None:
-    """Free the output of a layer; if something other than the sum reads it, too, it is computed again."""
-    if term.row is LINEAR:
-        term.value, term.by_value = None, False
-        for _, layer in term.call.maps:
-            layer.output = None

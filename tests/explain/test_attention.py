@@ -170,3 +170,27 @@ def test_against_lxt():
     logit = functional.linear_epsilon(mean, model.out.weight, None, eps)[:, 1]
     (expected,) = torch.autograd.grad(logit, x, logit.detach() * x.shape[1])
     assert_equal(ATTENTION(model, x.detach(), 1), expected, 1e-6)
+
+
+class OfGates(nn.Module):
+    """Attention whose values are the output of a sigmoid."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.weights, self.values, self.out = nn.Linear(4, 3), nn.Linear(4, 4), nn.Linear(4, 2, bias=False)
+        self.double()
+
+    def forward(self, x):
+        weights = self.weights(x).softmax(-1)
+        return self.out(weights @ self.values(x).sigmoid())[:, -1]
+
+
+def test_attention_weighs_gates_as_it_weighs_signals():
+    model, x = OfGates(), torch.randn(2, 3, 4, dtype=torch.float64)
+    relevance = LRP(Composite(Epsilon(0)))(model, x, 1)
+    with torch.no_grad():
+        weights, z = model.weights(x).softmax(-1), model.values(x)
+        at_values = weights[:, -1, :, None] * z.sigmoid() * model.out.weight[1]
+        expected = (at_values / z) @ model.values.weight * x
+    torch.testing.assert_close(relevance, expected)

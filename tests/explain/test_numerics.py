@@ -151,3 +151,30 @@ def test_gates_near_the_smallest_number(method):
     relevance = method(model, x, 0)
     assert relevance.isfinite().all()
     assert method(model.double(), x.double(), 0).sub(relevance).abs().max() < 1e-5
+
+
+class Closed(nn.Module):
+    """Units that are all but switched off, and get a share of a bias."""
+
+    def __init__(self, product, dtype):
+        super().__init__()
+        torch.manual_seed(0)
+        self.read, self.out = nn.Linear(3, 8, bias=False, dtype=dtype), nn.Linear(4, 2, dtype=dtype)
+        self.product = product
+        scale = torch.full((4,), torch.finfo(dtype).smallest_normal / 100, dtype=dtype)
+        self.register_buffer("scale", torch.where(torch.arange(4) < 2, scale, 1.0))
+
+    def forward(self, x):
+        h, other = self.read(x).chunk(2, 1)
+        return self.out(other * (h * self.scale) if self.product else h * self.scale + other * self.scale)
+
+
+@pytest.mark.parametrize("product", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("rule", [Epsilon(0), Gamma(0.25)], ids=lambda r: type(r).__name__)
+def test_units_that_are_all_but_switched_off(rule, dtype, product):
+    model, method = Closed(product, dtype), LRP(Composite(rule, bias="spread", products="half"))
+    explanation = method.explain(model, torch.rand(3, 3, dtype=dtype) + 0.5, 0)
+    assert explanation.relevance.isfinite().all()
+    if dtype is not torch.bfloat16:
+        torch.testing.assert_close(explanation.relevance.sum(1), explanation.explained)

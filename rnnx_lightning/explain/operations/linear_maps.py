@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.operations.averages import weighted
 from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import of_one_token
@@ -296,7 +297,8 @@ def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
         transpose = _spread_back(x, value, args[0] if args else kwargs.get("dim"), mean)
     elif func in BACKWARD:
         transpose = _pooled_back(BACKWARD[func], args, kwargs)
-    operation = Operation(lambda a, _: func(a, *args, **kwargs), transpose)
+    changed = weighted(func, x, value, args, kwargs)
+    operation = Operation(lambda a, _: func(a, *args, **kwargs), transpose, weighted=changed)
     return tape.linear(func, x, operation, None, None, value)
 
 

@@ -25,18 +25,36 @@ def product_of_signals(
     if way == "half":
         return tape.note(value, Node(HALF, (first, second), value, (function, (held(a), held(b)))))
     (_node, signal), factor = (one, b) if way == "left" else (two, a)
-    operation = Operation(function if way == "left" else lambda x, w: function(w, x))
+    operation = (_of_first if way == "left" else _of_second)(function)
     return tape.linear(func, signal, operation, held(factor), None, value)
+
+
+def _of_first(function: Any) -> Operation:
+    """A product as a linear map of its first factor."""
+    return Operation(function)
+
+
+def _of_second(function: Any) -> Operation:
+    """A product as a linear map of its second factor."""
+    return Operation(lambda x, w: function(w, x))
 
 
 def product_of_gates(
     tape: Tape, func: Any, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor], function: Any
 ) -> Tensor:
-    """Record a product of two gates, which is a gate, and refused as a signal unless the composite chooses."""
-    (first, _), (second, _) = one, two
-    if tape.composite.products == "refuse" or first.reason or second.reason:
+    """Record a product of two gates, which is a gate.
+
+    As a signal, it is refused unless the composite chooses; but what attention weights weigh is the signal.
+    """
+    (first, a), (second, b) = one, two
+    weighed = second if first.weights else first
+    if first.weights is not second.weights and weighed.reason is None and not weighed.lost:
+        (signal, weights), linear = ((b, a), _of_second) if first.weights else ((a, b), _of_first)
+        tape.linear(func, signal, linear(function), held(weights), None, value)
+    elif tape.composite.products == "refuse" or first.reason or second.reason:
         return tape.gate_of(value, first, second)
-    product_of_signals(tape, func, value, one, two, function)
+    else:
+        product_of_signals(tape, func, value, one, two, function)
     made = tape.node(value)
     made.gate, made.nonnegative = True, first.nonnegative and second.nonnegative
     return value

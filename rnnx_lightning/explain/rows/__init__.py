@@ -1,7 +1,7 @@
 """How each kind of operation treats relevance."""
 
 from rnnx_lightning.explain.rows.derivatives import Half, Softmax, SoftMaximum, Vjp, transposed
-from rnnx_lightning.explain.rows.linear_map import Constant, Linear, Map, MapCall
+from rnnx_lightning.explain.rows.linear_map import Constant, Linear, Map, MapCall, forget_value
 from rnnx_lightning.explain.rows.moves import UNMOVED, Join, Joining, Move, Movement
 from rnnx_lightning.explain.rows.row import Embedding, Leaf, Opaque, Part, Pass, Relu, Row
 from rnnx_lightning.explain.rows.sums import Scale, Scaling, Sum
@@ -35,5 +35,5 @@ __all__ = [
     "Row",
     "Scaling",
     "Sum",
-    "transposed",
+    "forget_value", "transposed",
 ]  # fmt: skip

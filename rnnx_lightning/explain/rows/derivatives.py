@@ -8,6 +8,7 @@ from torch import Tensor
 from rnnx_lightning.explain.linear import leaf_of
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.rows.row import Row
+from rnnx_lightning.explain.sharing import least
 
 
 class Vjp(Row):
@@ -42,9 +43,10 @@ class Half(Row):
             leaves = [leaf_of(value) for value in values]
             result = function(*leaves)
             whole = result if create else result.detach()
-            factor = relevance / whole.masked_fill(result == 0, torch.inf)
+            gone = whole.abs() <= least(whole.dtype)
+            factor = relevance / whole.masked_fill(gone, torch.inf)
             gradients = torch.autograd.grad(result, leaves, factor, create_graph=create)
-        lost = relevance.masked_fill(result != 0, 0)  # of a product that is 0, spread as a bias's share is
+        lost = relevance.masked_fill(~gone, 0)  # of a product that is 0, spread as a bias's share is
         even = self._evenly(function, values, lost) if bool(lost.any()) else (None, None)
         for source, value, gradient, part in zip(node.sources, values, gradients, even, strict=True):
             assert source is not None  # both are signals

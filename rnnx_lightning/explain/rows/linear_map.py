@@ -88,6 +88,14 @@ class Linear(Row):
         return channel is Channel.NEGATIVE and rule.adapts and not node.rule.adapts
 
 
+def forget_value(node: Node) -> None:
+    """Free the value of a layer's output; if something other than a sum reads it, too, it is computed again."""
+    if isinstance(node.row, Linear):
+        node.value, node.by_value = None, False
+        for _, layer in node.call.maps:
+            layer.output = None
+
+
 class Constant(Row):
     """A constant term; `call` is its value."""
 

@@ -47,7 +47,10 @@ class Scaling(NamedTuple):
 
 
 class Scale(Row):
-    """A sum times a gate or a constant; `call` is a `Scaling`. A negative factor swaps the channels."""
+    """A sum times a gate or a constant; `call` is a `Scaling`. A negative factor swaps the channels.
+
+    A rule that `adapts` gives positive contributions only, so that its `NET` is its `POSITIVE`.
+    """
 
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
         """The same channel, and the opposite one if the factor can be negative."""
@@ -55,15 +58,17 @@ class Scale(Row):
         assert source is not None
         assert source.rule is not None
         scaling: Scaling = node.call
-        if scaling.nonnegative or channel not in (Channel.POSITIVE, Channel.NEGATIVE):
+        if scaling.nonnegative or channel in (Channel.CONSTANT, Channel.COUNT):
             return [(source, channel)]
+        if channel is Channel.NET:
+            return [(source, channel), (source, Channel.NEGATIVE)] if source.rule.adapts else [(source, channel)]
         return [(source, channel), (source, FLIPPED[channel])]
 
     def total(self, node: Node, channel: Channel) -> Total | None:
         """The scaled total of the source."""
         scaling: Scaling = node.call
         scaled = []
-        for (source, c), factor in zip(self.parts(node, channel), self._factors(scaling, channel), strict=False):
+        for (source, c), factor in zip(self.parts(node, channel), self._factors(node, channel), strict=True):
             total = source.total(c)
             if total is not None:
                 product = total.mantissa * factor if factor is not None else total.mantissa
@@ -75,22 +80,33 @@ class Scale(Row):
 
     def share(self, node: Node, channel: Channel, factor: Tensor) -> None:
         """The source gets the scaled factor."""
-        for (source, c), scale in zip(self.parts(node, channel), self._factors(node.call, channel), strict=False):
+        for (source, c), scale in zip(self.parts(node, channel), self._factors(node, channel), strict=True):
             own = rescaled(factor, node, source, channel, c)
             if own is not None:
                 own = own if scale is None else own * scale
                 source.receive(own if own.shape == source.shape else own.sum_to_size(source.shape), c)
 
-    @staticmethod
-    def _factors(scaling: Scaling, channel: Channel) -> Sequence[Tensor | float | None]:
-        factor = scaling.factor
+    def _factors(self, node: Node, channel: Channel) -> Sequence[Tensor | float | None]:
+        """Of each part."""
+        scaling: Scaling = node.call
+        factor, rule = scaling.factor, node.rule
+        assert rule is not None  # it is a sum
         if channel is Channel.COUNT:
             return [None]
-        if scaling.nonnegative or channel in (Channel.NET, Channel.CONSTANT):
+        if channel is Channel.CONSTANT or (channel is Channel.NET and not rule.adapts):
             return [factor]
+        scaled = _as_it_is if node.gated else rule.scaled  # a gate, as that of a memory, is in no weights
+        if scaling.nonnegative:
+            return [scaled(factor)]
         if isinstance(factor, Tensor):
-            return [factor.clamp(min=0), factor.clamp(max=0).neg()]
-        return [max(factor, 0.0), max(-factor, 0.0)]
+            sides: list[Tensor | float] = [factor.clamp(min=0), factor.clamp(max=0).neg()]
+        else:
+            sides = [max(factor, 0.0), max(-factor, 0.0)]
+        return [scaled(side) for side in sides]
+
+
+def _as_it_is(factor: Tensor | float) -> Tensor | float:
+    return factor
 
 
 def rescaled(
