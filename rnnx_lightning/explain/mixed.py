@@ -57,7 +57,9 @@ def _sum_of_parts(tape: "Tape", node: Node) -> Node | None:
         twin = Node(node.row, terms, node, node.call)
         twin.rule = rule
         twin.of_terms(known)
-    twin.nonnegative, twin.present, twin.gated = node.nonnegative, node.present, node.gated
+    twin.nonnegative, twin.present = node.nonnegative, node.present
+    if node.gated:
+        twin.mark_gated()
     return tape.append(twin)
 
 

@@ -40,7 +40,7 @@ class Node:
         magnitude: a gate that is also a signal, such as an absolute value: what is added to it gets its share.
         rule: set if the value is a sum of contributions.
         two_rules: some of the sum's terms have a rule that adapts, others do not.
-        sides: such a sum as two, see `sides.sides`.
+        sides: such a sum as two, see `sides.sides`; if it is scaled, relevance goes to them.
         value: the value of such a sum, if the rule needs it.
         by_value: the value is the sum of all contributions and the constant.
         constant: the sum has a constant term.
@@ -107,6 +107,11 @@ class Node:
         self.depth = max(term.depth for term in terms)
         kinds = {term.rule.adapts for term in terms if term.rule is not None}
         self.two_rules = len(kinds) > 1 or any(term.two_rules for term in terms)
+
+    def mark_gated(self) -> None:
+        """Remember that a gate scales the value, and its two sums if it has two."""
+        for node in (self, *(self.sides or ())):
+            node.gated = True
 
     def total(self, channel: Channel) -> Total | None:
         """A total that has been computed."""

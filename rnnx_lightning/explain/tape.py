@@ -197,11 +197,13 @@ class Tape(Notes):
     def scaled_sum(self, node: Node, factor: Tensor | float, nonnegative: bool, like: Tensor | Node) -> Node:
         """The node of a sum times a factor. After so many scalings, its totals get exponents."""
         if node.two_rules:
-            terms = [self.append(self.scaled_sum(side, factor, nonnegative, like)) for side in sides(self, node)]
-            made = Node(SUM, terms, like)
-            made.rule = node.rule
-            made.of_terms(terms)
-            return made
+            own = [self.append(self.scaled_sum(side, factor, nonnegative, like)) for side in sides(self, node)]
+            new = Node(SCALE, (node,), like, Scaling(factor, nonnegative, normalise=False))
+            new.rule, new.sides = node.rule, own
+            new.of_terms(own)
+            for side in own:
+                side.exact = True  # it is no source of the node, which would pass this on to it
+            return new
         depth = node.depth + 1
         normalise = depth % EVERY == 0
         new = Node(SCALE, (node,), like, Scaling(factor, nonnegative, normalise))

@@ -100,6 +100,10 @@ PAIRS = {
         lambda m, x, h: (m.A(x) + m.U(h)) * POSITIVE + m.B(x),
         lambda m, x, h: into(m.A, x, POSITIVE) + into(m.U, h, POSITIVE) + m.B(x),
     ),
+    "both, gated": (
+        lambda m, x, h: m.B(x).sigmoid() * (m.A(x) + m.U(h)) + m.B(x),
+        lambda m, x, h: m.B(x).sigmoid() * m.A(x) + m.B(x).sigmoid() * m.U(h) + m.B(x),
+    ),
     "both, off pixels": (
         lambda m, x, h: m.B(x) - (m.A(x) + m.U(h)),
         lambda m, x, h: m.B(x) + into(m.A, x, -1.0) + into(m.U, h, -1.0),

@@ -125,8 +125,7 @@ def gated(tape: Tape, value: Tensor, node: Node, factor: Tensor, nonnegative: bo
         tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and nonnegative))
     else:
         scaled(tape, value, node, factor, True if nonnegative else None)
-    made = tape.node(value)
-    made.gated = True
+    tape.node(value).mark_gated()
     return value
 
 
@@ -304,7 +303,8 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
         if node.pixels is not None:
             new.pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
     new.nonnegative, new.magnitude = node.nonnegative and nonnegative, node.magnitude
-    new.gated = node.gated
+    if node.gated:
+        new.mark_gated()
     return tape.note(value, new)
 
 

@@ -70,8 +70,8 @@ register(aten.log1p.default, gate(None, nonnegative=None, vanishes=True))
 for _operation in (aten.sign.default, aten.sgn.default):
     register(_operation, gate(None, nonnegative=False))
 register(aten.exp.default, gate(refused_as_signal, squashes=True))
-for _operation in (aten.exp2.default, aten.cosh.default):
-    register(_operation, gate(refused_as_signal))
+for _name in ("exp2", "cosh", "acos", "acosh", "erfc"):
+    register(getattr(aten, _name).default, gate(refused_as_signal))
 register(aten.cos.default, gate(refused_as_signal, nonnegative=False))
 for _operation in (aten.logcumsumexp.default, aten.cumprod.default, aten.affine_grid_generator.default):
     register(_operation, gate(f"{AS_SIGNAL}.", nonnegative=False))

@@ -16,9 +16,7 @@ class Sum(Row):
 
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
         """The totals of the terms. A term whose rule gives only positive contributions has no negative part."""
-        if channel is not Channel.NEGATIVE:
-            return super().parts(node, channel)
-        return [(source, channel) for source in node.sources if source is not None and not _positive(node, source)]
+        return _of_terms(node, node.sources, channel)
 
     def total(self, node: Node, channel: Channel) -> Total | None:
         """The sum of the terms' totals."""
@@ -54,6 +52,8 @@ class Scale(Row):
 
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
         """The same channel, and the opposite one if the factor can be negative."""
+        if node.sides is not None:
+            return _of_terms(node, node.sides, channel)
         (source,) = node.sources
         assert source is not None
         assert source.rule is not None
@@ -91,6 +91,8 @@ class Scale(Row):
         scaling: Scaling = node.call
         factor, rule = scaling.factor, node.rule
         assert rule is not None  # it is a sum
+        if node.sides is not None:  # they are scaled
+            return [None] * len(self.parts(node, channel))
         if channel is Channel.COUNT:
             return [None]
         if channel is Channel.CONSTANT or (channel is Channel.NET and not rule.adapts):
@@ -122,6 +124,12 @@ def rescaled(
         return factor
     shift = (exponent_of(part) - whole.exponent).masked_fill(whole.mantissa == 0, 0)
     return factor * power(shift, factor)
+
+
+def _of_terms(node: Node, terms: Sequence[Node | None], channel: Channel) -> list[Part]:
+    """The totals of a channel of all terms that have it."""
+    known = (term for term in terms if term is not None)
+    return [(term, channel) for term in known if channel is not Channel.NEGATIVE or not _positive(node, term)]
 
 
 def _positive(node: Node, source: Node) -> bool:
