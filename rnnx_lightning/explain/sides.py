@@ -41,8 +41,7 @@ def _side(tape: "Tape", node: Node, adapts: bool) -> Node:
         known = [term for term in terms if term is not None]
         made = Node(node.row, terms if node.row is JOIN else known, node, node.call)
         made.rule = reduce(tape.common_rule, [term.rule for term in known if term.rule is not None])
-        made.constant, made.scaled = any(term.constant for term in known), node.scaled
-    made.depth = node.depth
+        made.of_terms(known)
     return tape.append(made)
 
 

@@ -34,8 +34,8 @@ def weighted(func: Any, x: Tensor, value: Tensor, args: Any, kwargs: Any) -> Wei
         old, new = (t.shape[-len(args[0]) :] for t in (x, value))
         return _even(lambda a: func(a, *args, **kwargs), lambda one: _windows(old, new).to(one))
     if func in RESIZED:
-        matrices = _along_dims(x, value, *args, **kwargs)
-        return lambda part: Operation(lambda a, _: _resized(a, [_changed(m, part) for m in matrices]))
+        new = value.shape
+        return lambda part: Operation(lambda a, _: _resized(a, part, _along_dims(a, new, *args, **kwargs)))
     return None
 
 
@@ -62,23 +62,19 @@ def _windows(old: Sequence[int], new: Sequence[int]) -> Tensor:
     return count
 
 
-def _along_dims(x: Tensor, value: Tensor, size: Any, corners: bool, *scales: Any, **more: Any) -> list[Tensor]:
+def _along_dims(a: Tensor, new: torch.Size, size: Any, corners: bool, *scales: Any, **more: Any) -> list[Tensor]:
     """The matrix (old, new) of each dimension that is resized."""
-    dims = x.dim() - 2
     given = [*scales, *more.values()]
-    factors = given[0] if given and isinstance(given[0], list | tuple) else given or [None] * dims
+    factors = given[0] if given and isinstance(given[0], list | tuple) else given or [None] * (a.dim() - 2)
     matrices = []
-    for before, after, factor in zip(x.shape[2:], value.shape[2:], factors, strict=True):
-        unit = torch.eye(before, dtype=x.dtype, device=x.device)[:, None]
+    for before, after, factor in zip(a.shape[2:], new[2:], factors, strict=True):
+        unit = torch.eye(before, dtype=a.dtype, device=a.device)[:, None]
         matrices.append(aten.upsample_linear1d.default(unit, [after], corners, factor)[:, 0])
     return matrices
 
 
-def _changed(matrix: Tensor, part: Literal["square", "ones"]) -> Tensor:
-    return matrix.square() if part == "square" else (matrix != 0).to(matrix.dtype)
-
-
-def _resized(a: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+def _resized(a: Tensor, part: Literal["square", "ones"], matrices: Sequence[Tensor]) -> Tensor:
     for dim, matrix in enumerate(matrices, 2):
-        a = (a.movedim(dim, -1) @ matrix).movedim(-1, dim)
+        changed = matrix.square() if part == "square" else (matrix != 0).to(matrix.dtype)
+        a = (a.movedim(dim, -1) @ changed).movedim(-1, dim)
     return a

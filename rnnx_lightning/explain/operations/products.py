@@ -25,13 +25,8 @@ def product_of_signals(
     if way == "half":
         return tape.note(value, Node(HALF, (first, second), value, (function, (held(a), held(b)))))
     (_node, signal), factor = (one, b) if way == "left" else (two, a)
-    operation = (_of_first if way == "left" else _of_second)(function)
+    operation = (Operation if way == "left" else _of_second)(function)
     return tape.linear(func, signal, operation, held(factor), None, value)
-
-
-def _of_first(function: Any) -> Operation:
-    """A product as a linear map of its first factor."""
-    return Operation(function)
 
 
 def _of_second(function: Any) -> Operation:
@@ -49,7 +44,7 @@ def product_of_gates(
     (first, a), (second, b) = one, two
     weighed = second if first.weights else first
     if first.weights is not second.weights and weighed.reason is None and not weighed.lost:
-        (signal, weights), linear = ((b, a), _of_second) if first.weights else ((a, b), _of_first)
+        (signal, weights), linear = ((b, a), _of_second) if first.weights else ((a, b), Operation)
         tape.linear(func, signal, linear(function), held(weights), None, value)
     elif tape.composite.products == "refuse" or first.reason or second.reason:
         return tape.gate_of(value, first, second)

@@ -97,18 +97,13 @@ class Scale(Row):
             return [None]
         if channel is Channel.CONSTANT or (channel is Channel.NET and not rule.adapts):
             return [factor]
-        scaled = _as_it_is if node.gated else rule.scaled  # a gate, as that of a memory, is in no weights
-        if scaling.nonnegative:
-            return [scaled(factor)]
-        if isinstance(factor, Tensor):
-            sides: list[Tensor | float] = [factor.clamp(min=0), factor.clamp(max=0).neg()]
-        else:
+        sides: list[Tensor | float] = [factor]
+        if not scaling.nonnegative and isinstance(factor, Tensor):
+            sides = [factor.clamp(min=0), factor.clamp(max=0).neg()]
+        elif not scaling.nonnegative:
             sides = [max(factor, 0.0), max(-factor, 0.0)]
-        return [scaled(side) for side in sides]
-
-
-def _as_it_is(factor: Tensor | float) -> Tensor | float:
-    return factor
+        # A gate, as that of a memory, is in no weights.
+        return sides if node.gated else [rule.scaled(side) for side in sides]
 
 
 def rescaled(
