@@ -173,24 +173,35 @@ def test_against_lxt():
 
 
 class OfGates(nn.Module):
-    """Attention whose values are the output of a sigmoid."""
+    """Attention whose values are those of a gate, such as the output of a sigmoid."""
 
-    def __init__(self):
+    def __init__(self, gate=torch.sigmoid, transposed=False):
         super().__init__()
         torch.manual_seed(0)
+        self.gate, self.transposed = gate, transposed
         self.weights, self.values, self.out = nn.Linear(4, 3), nn.Linear(4, 4), nn.Linear(4, 2, bias=False)
         self.double()
 
     def forward(self, x):
         weights = self.weights(x).softmax(-1)
-        return self.out(weights @ self.values(x).sigmoid())[:, -1]
+        values = self.gate(self.values(x))
+        return self.out((values.mT @ weights.mT).mT if self.transposed else weights @ values)[:, -1]
 
 
-def test_attention_weighs_gates_as_it_weighs_signals():
-    model, x = OfGates(), torch.randn(2, 3, 4, dtype=torch.float64)
+@pytest.mark.parametrize("transposed", [False, True])
+def test_attention_weighs_gates_as_it_weighs_signals(transposed):
+    model, x = OfGates(transposed=transposed), torch.randn(2, 3, 4, dtype=torch.float64)
     relevance = LRP(Composite(Epsilon(0)))(model, x, 1)
     with torch.no_grad():
         weights, z = model.weights(x).softmax(-1), model.values(x)
         at_values = weights[:, -1, :, None] * z.sigmoid() * model.out.weight[1]
         expected = (at_values / z) @ model.values.weight * x
     torch.testing.assert_close(relevance, expected)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_attention_over_what_has_no_rule_as_a_signal_is_refused(transposed):
+    model, x = OfGates(torch.exp, transposed), torch.randn(2, 3, 4, dtype=torch.float64)
+    with pytest.raises(UnexplainableError):
+        LRP(Composite(Epsilon(0)))(model, x, 1)
+    LRP(Composite(Epsilon(0), functions="identity"))(model, x, 1)
