@@ -260,11 +260,11 @@ class LRP(Attributor):
         return Explanation(whole, logits, explained, at_layers, nothing)
 
     def _warn(self, nothing: Tensor) -> None:
-        if count := int(nothing.sum()):
+        if bool(nothing.any()):
             reason = "not positive" if self.start == "positive" else "0"
-            warnings.warn(
-                f"{count} of {len(nothing)} examples have nothing to explain: the explained output is {reason}, "
-                'so all relevance is 0. start="logit" explains outputs of either sign.',
+            warnings.warn(  # the same text for every batch, so that Python shows it once
+                f"Some examples have nothing to explain: the explained output is {reason}, so all their relevance "
+                'is 0. `explain(...).nothing` says which. start="logit" explains outputs of either sign.',
                 NothingToExplainWarning,
                 stacklevel=6,
             )
