@@ -112,6 +112,10 @@ class Study:
         titles = [_title(dataset) for dataset in self.datasets]
         if repeated := [title for title in titles if titles.count(title) > 1]:
             raise StudyError(f"two data sets have the name {repeated[0]!r}")
+        for option in ("seeds", "chosen_folds"):
+            chosen = getattr(self, option) or []
+            if twice := [number for number in chosen if chosen.count(number) > 1]:
+                raise StudyError(f"{option}={chosen} has {twice[0]} more than once: a run counts once")
         if self.folds is not None and self.folds < 2:
             raise StudyError(f"folds={self.folds} must be at least 2")
         if self.chosen_folds is not None and not (

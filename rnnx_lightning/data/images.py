@@ -147,6 +147,8 @@ def _load_folder(folder: Path) -> ImageSet:
     if train.classes != test.classes:
         other = sorted(set(train.classes) ^ set(test.classes))
         raise DataError(f"the classes in {folder}/train and {folder}/test differ: {', '.join(other)}")
+    if len(train.classes) == 1:
+        raise DataError(f"{folder} has only one class, {train.classes[0]}: a majority needs images of others, too")
     files = track(
         [path for part in parts for path, _ in part.samples],
         f"reading {folder}",
@@ -175,11 +177,13 @@ def read_picture(path: str | Path) -> Tensor:
     """
     try:
         with Image.open(path) as picture:
-            grey = picture.convert("L")
+            mode, grey = picture.mode, picture.convert("L")
     except FileNotFoundError as error:
         raise DataError(f"there is no picture {str(path)!r}") from error
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"{path} cannot be read as a picture") from error
+    if mode.startswith(("I", "F")):  # Pillow would clip their values at 255
+        raise DataError(f"{path} has more than 8 bits per pixel (mode {mode}): convert it to 8 bits")
     if grey.size != (IMAGE_SIZE, IMAGE_SIZE):
         raise DataError(f"{path} has {grey.width} x {grey.height} pixels: scale it to {IMAGE_SIZE} x {IMAGE_SIZE}")
     return pil_to_tensor(grey)[0]

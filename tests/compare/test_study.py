@@ -29,6 +29,12 @@ def test_a_folder_of_pictures_goes_by_its_own_name(config, tmp_path):
         Study("s", {"A": [str(config)]}, [letters, others])
 
 
+@pytest.mark.parametrize("options", [{"seeds": [0, 1, 0]}, {"folds": 10, "chosen_folds": [0, 0]}])
+def test_a_run_counts_once(options, config):
+    with pytest.raises(StudyError, match="has 0 more than once"):
+        Study("s", {"A": [str(config)]}, **options)
+
+
 def test_folds_replace_seeds(config, tmp_path):
     runs = Study("s", {"A": [str(config)]}, folds=10).runs(tmp_path)
     assert [run.repetition for run in runs] == list(range(10))

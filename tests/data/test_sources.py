@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from rnnx_lightning.data import DataError, MajoritySequences, sources
-from rnnx_lightning.data.images import load_images
+from rnnx_lightning.data.images import load_images, read_picture
 
 
 class Originals:
@@ -181,6 +181,14 @@ def test_pictures_in_folders_are_the_data_set_they_show(tmp_path):
     order = [n for rows in (few[:40], few[40:]) for n in sorted(rows, key=lambda n: (digits.labels[n], n))]
     assert torch.equal(shown.labels, digits.labels[order])
     assert torch.equal(shown.pixels, digits.pixels[order])
+
+
+def test_pictures_of_more_than_8_bits_are_refused(tmp_path):
+    for number, mode in enumerate(("I;16", "I", "F")):
+        path = tmp_path / f"{number}.tiff"
+        Image.new(mode, (28, 28), 3000).save(path)
+        with pytest.raises(DataError, match=rf"{number}.tiff has more than 8 bits per pixel \(mode {mode}\)"):
+            read_picture(path)
 
 
 def test_an_unknown_data_set_is_refused(tmp_path):

@@ -56,8 +56,19 @@ PICTURES = {
     "no test pictures": ({"train/a": 28, "train/b": 28}, ["letters", "test/<class>"]),
     "no pictures in a class": ({"train/a": 28, "train/b": None, "test/a": 28, "test/b": 28}, ["train", "b"]),
     "other classes": ({"train/a": 28, "train/b": 28, "test/a": 28, "test/c": 28}, ["differ", "b, c"]),
-    "another size": ({"train/a": 28, "test/a": 30}, ["test/a/0.png", "30 x 30", "28 x 28"]),
-    "text": ({"train/a": 28, "test/a": "text"}, ["test/a/0.png", "cannot be read as a picture"]),
+    "another size": (
+        {"train/a": 28, "train/b": 28, "test/a": 28, "test/b": 30},
+        ["test/b/0.png", "30 x 30", "28 x 28"],
+    ),
+    "text": (
+        {"train/a": 28, "train/b": 28, "test/a": 28, "test/b": "text"},
+        ["test/b/0.png", "cannot be read as a picture"],
+    ),
+    "a broken chunk": (
+        {"train/a": 28, "train/b": 28, "test/a": 28, "test/b": b"broken"},
+        ["test/b/0.png", "cannot be read as a picture"],
+    ),
+    "one class": ({"train/a": 28, "test/a": 28}, ["letters has only one class, a"]),
     "too few": (
         {"train/a": 28, "train/b": 28, "test/a": 28, "test/b": 28},
         ["has 1 images in the train split of letters", "majority_size=2"],
@@ -75,6 +86,9 @@ def test_folders_of_pictures(name, say, tmp_path):
         path.parent.mkdir(parents=True)
         if isinstance(content, str):
             path.write_text(content)
+        elif isinstance(content, bytes):
+            Image.new("L", (28, 28)).save(path)
+            path.write_bytes(path.read_bytes().replace(b"IDAT", b"I\xd9AT"))
         elif content:
             Image.new("L", (content, content)).save(path)
     said = say([*FIT, "--data.dataset=letters"])
