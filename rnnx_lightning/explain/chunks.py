@@ -1,11 +1,13 @@
 """Explaining what does not fit into memory at once."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from rnnx_lightning.explain.attributor import Attributor, Target, resolve_target
 from rnnx_lightning.explain.examples import cut, joined
-from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, network_of, output_at, tensors_of
+from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, network_of, output_at
 from rnnx_lightning.explain.outputs import explained_value
 
 
@@ -49,22 +51,35 @@ class InChunks(Attributor):
         self.examples = examples
 
     def _relevance(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
-        if self.examples is None:
+        batch, parts = batch_size(x), []
+        if self.examples is None or batch <= self.examples:
             return self.method(model, x, target)
-        batch, parts, method = batch_size(x), [], self.method.fitted(x)
+        method = self.method.fitted(x)
         arguments = model.arguments if isinstance(model, Bound) else {}
-        if isinstance(target, list):
-            target = torch.as_tensor(target, device=tensors_of(x)[0].device)
         for start in range(0, batch, self.examples):
             stop = start + self.examples
             bound = Bound(network_of(model), cut(arguments, start, stop, batch))
             part = cut(x, start, stop, batch)
-            chosen = target[start:stop] if isinstance(target, Tensor) and target.dim() == 1 else target
-            chosen = resolve_target(bound, part, None) if chosen is None else chosen
+            chosen = resolve_target(bound, part, None) if target is None else _of_part(target, start, stop, batch)
             if start == 0 and not (isinstance(x, Tensor) and not arguments):
                 _check(model, x, target, bound, part, chosen)
             parts.append(method(bound, part, chosen))
         return joined(parts, x, batch)
+
+
+def _of_part(target: Any, start: int, stop: int, batch: int) -> Any:
+    """The target of some examples.
+
+    Raises:
+        ValueError: it is not for one example, nor for all.
+    """
+    if isinstance(target, tuple):
+        return tuple(_of_part(index, start, stop, batch) for index in target)
+    if not isinstance(target, list) and not (isinstance(target, Tensor) and target.dim() == 1):
+        return target
+    if len(target) != batch:
+        raise ValueError(f"target must be one class or (B,) = ({batch},) classes, got ({len(target)},)")
+    return target[start:stop]
 
 
 def _check(model: nn.Module, x: Inputs, target: Target, bound: Bound, part: Inputs, chosen: Target) -> None:

@@ -55,6 +55,31 @@ def test_arguments(arguments, method, examples, x):
     torch.testing.assert_close(InChunks(METHODS[method], examples)(Reader(), x, target, **given), expected)
 
 
+class Steps(Reader):
+    """A logit for each class and time step."""
+
+    def forward(self, x):
+        return self.out(self.rnn(x)[0]).mT
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("target", [([0, 1, 1, 0, 1], 3), (1, torch.tensor([3, 0, 2, 1, 1])), (0, -1)])
+def test_indices(target, method, x):
+    expected = METHODS[method](Steps(), x, target)
+    torch.testing.assert_close(InChunks(METHODS[method], 2)(Steps(), x, target), expected)
+
+
+@pytest.mark.parametrize("target", [[0, 1, 0, 1], torch.zeros(7, dtype=torch.long)])
+def test_targets_of_another_length_are_refused_as_without_chunks(target, x):
+    for method in (Sensitivity(), InChunks(Sensitivity(), 2)):
+        with pytest.raises(ValueError, match=r"\(B,\) = \(5,\) classes, got \([47],\)"):
+            method(Reader(), x, target)
+
+
+def test_no_examples(x):
+    assert InChunks(Sensitivity(), 2)(Reader(), x[:0], 1).shape == (0, T, 3)
+
+
 class Sum(nn.Module):
     """Reads two inputs."""
 
