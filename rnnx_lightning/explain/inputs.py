@@ -54,6 +54,11 @@ def has_tokens(x: Inputs) -> bool:
     return not all(tensor.is_floating_point() for tensor in tensors_of(x))
 
 
+def holds_pixels(tensor: Tensor) -> bool:
+    """Whether an input is of pixels or other numbers; whole numbers of other types than uint8 are tokens."""
+    return tensor.is_floating_point() or tensor.dtype == torch.uint8
+
+
 def copied(x: Inputs) -> Inputs:
     """The same structure with copies of the tensors, without their graphs; subclasses become plain tensors."""
     return mapped(lambda tensor: _plain(tensor.detach().clone()), x)

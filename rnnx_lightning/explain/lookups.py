@@ -142,7 +142,10 @@ class WithVectors(Bound):
         with kept_state(network_of(model)), torch.enable_grad():
             self.lookups = self._run([other.clone() for other in self.others], None, baseline)[1]
         if not self.lookups and not self.others:
-            raise UnexplainableError("Tokens have no gradient, and no vectors are looked up at them: use LRP.")
+            raise UnexplainableError(
+                "Whole numbers have no gradient, and no vectors are looked up at them. If they are tokens, use LRP; "
+                "if they are numbers or pixels, give them as floating-point numbers: x.float()."
+            )
 
     def _run(
         self, others: Sequence[Tensor], vectors: Sequence[Tensor] | None, baseline: int | None = None

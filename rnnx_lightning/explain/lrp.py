@@ -11,7 +11,16 @@ from torch import Tensor, nn
 
 from rnnx_lightning.explain.attributor import Attributor, as_tuple
 from rnnx_lightning.explain.composite import Composite
-from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, copied, filled, network_of, tensors_of
+from rnnx_lightning.explain.inputs import (
+    Bound,
+    Inputs,
+    batch_size,
+    copied,
+    filled,
+    holds_pixels,
+    network_of,
+    tensors_of,
+)
 from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.module_path import ModulePath
@@ -107,7 +116,7 @@ class LRP(Attributor):
     def fitted(self, x: Inputs) -> "LRP":
         """A copy whose bounds of pixels are those of the whole input."""
         fitted = copy(self)
-        pixels = [t for t in tensors_of(x) if t.is_floating_point() and t.numel()]
+        pixels = [t for t in tensors_of(x) if holds_pixels(t) and t.numel()]
         fitted.composite = self.composite.fitted(pixels) if pixels else self.composite
         return fitted
 

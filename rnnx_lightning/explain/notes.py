@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnnx_lightning.explain.composite import Composite
+from rnnx_lightning.explain.inputs import holds_pixels
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.pixels import Pixels
@@ -38,7 +39,7 @@ class Notes(TorchDispatchMode):
     def leaf(self, tensor: Tensor, dtype: torch.dtype) -> Node:
         """Record an input, whose relevance has the given dtype."""
         node = Node(LEAF, (), tensor)
-        node.pixels = Pixels() if tensor.is_floating_point() else None
+        node.pixels = Pixels() if holds_pixels(tensor) else None
         if node.pixels is None:  # tokens, or a mask of whole numbers: where it scales vectors, these take all
             node.gate = node.magnitude = True
         node.dtype = dtype

@@ -155,7 +155,7 @@ def copy(tape: Tape, func: Any, tensor: Tensor, **kwargs: Any) -> Tensor:
     if value.is_complex():
         return paired(tape, value, pair_of(tape, tensor))
     if not value.is_floating_point() or not tensor.is_floating_point():
-        new = Node(PASS, (node,), value, gate=node.gate)
+        new = Node(PASS, (node,), value, pixels=node.pixels, gate=node.gate)
         new.magnitude = node.magnitude
         new.dtype = value.dtype if value.is_floating_point() else node.dtype
         return tape.note(value, new)
