@@ -143,8 +143,8 @@ class WithVectors(Bound):
             self.lookups = self._run([other.clone() for other in self.others], None, baseline)[1]
         if not self.lookups and not self.others:
             raise UnexplainableError(
-                "Whole numbers have no gradient, and no vectors are looked up at them. If they are tokens, use LRP; "
-                "if they are numbers or pixels, give them as floating-point numbers: x.float()."
+                "Whole numbers have no gradient, and no vectors are looked up at them. If they are tokens, use "
+                "LRP. If they are numbers or pixels, give them as floating-point numbers: x.float()."
             )
 
     def _run(

@@ -61,5 +61,5 @@ def test_bounds_are_compared(x):
 
 
 def test_methods_that_need_a_gradient_ask_for_numbers(x):
-    with pytest.raises(UnexplainableError, match=r"If they are tokens, use LRP; .* x\.float\(\)"):
+    with pytest.raises(UnexplainableError, match=r"If they are tokens, use LRP\. .* x\.float\(\)"):
         Sensitivity()(Pictures().double(), x, 1)
