@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from rnnx_lightning.callbacks import (
 )
 from rnnx_lightning.callbacks.folder import tensorboards
 from rnnx_lightning.callbacks.keeping import best_and_last
+from rnnx_lightning.callbacks.stopping import InterruptedRunError
 from rnnx_lightning.checkpoints import AtomicCheckpointIO, check_same_network
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.data import MajoritySequences
@@ -205,8 +208,9 @@ class RnnxCLI(LightningCLI):
 
     def _test(self, checkpoint: str) -> None:
         """Test a checkpoint of this fit; if its path is empty, the current weights."""
-        self.trainer.test(
-            None if checkpoint else self.model,
+        self._whole(
+            self.trainer.test,
+            model=None if checkpoint else self.model,
             datamodule=self.datamodule,
             ckpt_path=checkpoint or None,
             verbose=False,
@@ -215,15 +219,36 @@ class RnnxCLI(LightningCLI):
 
     def validate(self, **kwargs: Any) -> None:
         """Run it without Lightning's table, as `ResultTable` prints one."""
-        self.trainer.validate(**{**kwargs, "verbose": False})
+        self._whole(self.trainer.validate, **{**kwargs, "verbose": False})
 
     def test(self, **kwargs: Any) -> None:
         """Run it without Lightning's table, as `ResultTable` prints one."""
-        self.trainer.test(**{**kwargs, "verbose": False})
+        self._whole(self.trainer.test, **{**kwargs, "verbose": False})
 
     def predict(self, **kwargs: Any) -> None:
         """Run it without returning predictions, as `PredictionTable` writes them."""
-        self.trainer.predict(**{**kwargs, "return_predictions": False})
+        self._whole(self.trainer.predict, **{**kwargs, "return_predictions": False})
+
+    def _whole(self, run: Callable[..., Any], **kwargs: Any) -> None:
+        """Validate, test or predict.
+
+        Raises:
+            InterruptedRunError: it was stopped. Lightning would end it as if all were done, or with code 1.
+        """
+        number = None
+        try:
+            run(**kwargs)
+        except SystemExit:  # Lightning's way out after Ctrl-C
+            number = signal.SIGINT
+        if self.trainer.received_sigterm:
+            number = signal.SIGTERM
+        if number is not None:
+            name, path = run.__name__, self.trainer.ckpt_path or "last"
+            raise InterruptedRunError(
+                f"{name} was stopped by {number.name}, so its results may be missing\n"
+                f"To repeat it: rnnx {name} with the same configuration and --ckpt_path {path}",
+                exit_code=128 + number,
+            )
 
 
 def _described(chosen: Namespace | None) -> dict[str, Any] | None:

@@ -134,6 +134,18 @@ def test_a_stopped_run_says_how_to_go_on_and_does(number, step, during, undistur
     assert_same(undisturbed, left_behind(tmp_path))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_test_says_so(number, tmp_path):
+    arguments = ["--trainer.max_epochs=1", "--trainer.limit_val_batches=0"]
+    process = start_stopping(tmp_path, number, STEPS, "validation", arguments)  # there is none: in the test
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
+    assert process.returncode == 128 + number
+    assert f"test was stopped by {number.name}" in errors
+    assert "rnnx test with the same configuration and --ckpt_path last" in errors
+    assert "Traceback" not in errors
+    assert not list((tmp_path / RUN).glob("results*"))
+
+
 @pytest.mark.parametrize(
     ("step", "every", "counted"),
     [(20, 20, ()), (76, 38, ("--trainer.check_val_every_n_epoch=null",))],
