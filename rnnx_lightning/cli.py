@@ -43,7 +43,7 @@ from rnnx_lightning.runs import (
     folder_without_logger,
     hyperparameters,
     keep_tables,
-    newest_last,
+    newest,
     set_loggers,
     several,
 )
@@ -120,10 +120,10 @@ class RnnxCLI(LightningCLI):
                 "logs/NAME/version_0/checkpoints/best.ckpt",
                 soft_wrap=True,
             )
-        if path is None or path == "best":
+        if path is None:
             return
-        if path == "last":
-            path = config.ckpt_path = str(newest_last(config))
+        if path in ("last", "best"):
+            path = config.ckpt_path = str(newest(path, config))
         check_same_network(path, config.model.network.as_dict())
 
     def before_instantiate_classes(self) -> None:

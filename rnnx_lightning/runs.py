@@ -91,19 +91,20 @@ def _version_of(checkpoint: Path, runs: Path) -> str | None:
     return run.name if run.parent == runs.resolve() else None
 
 
-def newest_last(config: Namespace) -> Path:
-    """The last checkpoint of the newest run of a configuration.
+def newest(name: str, config: Namespace) -> Path:
+    """The "last" or "best" checkpoint of the newest run of a configuration.
 
     Raises:
         CheckpointError: there is none.
     """
     chosen = config.get("checkpoint.dirpath")
     folder = _runs(config) if chosen is None else Path(chosen)
-    patterns = ("checkpoints/last.ckpt", "*/checkpoints/last.ckpt") if chosen is None else ("last.ckpt",)
+    file = f"{name}.ckpt"
+    patterns = (f"checkpoints/{file}", f"*/checkpoints/{file}") if chosen is None else (file,)
     found = [path for pattern in patterns for path in folder.glob(pattern)]
     if not found:
         raise CheckpointError(
-            f"there is no last checkpoint in {folder}: leave out --ckpt_path, or give the path of a checkpoint"
+            f"there is no {name} checkpoint in {folder}: leave out --ckpt_path, or give the path of a checkpoint"
         )
     return max(found, key=lambda path: path.stat().st_mtime)
 

@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 import sys
 
 import pytest
@@ -128,6 +129,14 @@ def test_fit_ends_with_a_table_and_the_way_to_look_at_it(finished_run):
     assert re.search(r"epoch 1/1 .* val/accuracy", output)
     assert (folder / "logs/quick/version_0/checkpoints/best.ckpt").is_file()
     assert (folder / "logs/quick/version_0/checkpoints/last.ckpt").is_file()
+
+
+@pytest.mark.parametrize("name", ["best", "last"])
+def test_a_checkpoint_of_the_newest_run_goes_by_its_name(name, finished_run, rnnx, tmp_path):
+    shutil.copytree(finished_run[0] / "logs", tmp_path / "logs")
+    (tmp_path / f"logs/quick/version_0/checkpoints/{'last' if name == 'best' else 'best'}.ckpt").unlink()
+    done = rnnx("test", *QUICK, "--ckpt_path", name)
+    assert accuracy_in(done.stdout) == accuracy_in(finished_run[1])
 
 
 def test_the_results_are_those_of_a_plain_computation(finished_run):

@@ -82,7 +82,7 @@ COMMAND_LINE = {
         [*FIT, "--lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau"], ["has no option for what", "monitor val/loss"],
     ),
     "optimizer option out of range": ([*FIT, "--optimizer.eps=-1"], ["eps", "-1"]),
-    "fit from the best of no run": ([*FIT, "--ckpt_path=best"], ["no checkpoint 'best'"]),
+    "fit from the best of no run": ([*FIT, "--ckpt_path=best"], ["no best checkpoint in"]),
     "last without logger or run": (
         [*FIT, "--trainer.logger=false", "--ckpt_path=last"], ["no last checkpoint in logs/quick", "give the path"],
     ),
