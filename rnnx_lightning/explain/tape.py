@@ -263,7 +263,8 @@ class Tape(Notes):
     def rule_of_all(self, nodes: Sequence[Node]) -> Rule | None:
         """The common rule of sums; None if one is no sum, or if their rules divide relevance in different ways."""
         rules = [node.rule for node in nodes if node.rule is not None]
-        if len(rules) < len(nodes) or not all(r.adapts or r.sharing == rules[0].sharing for r in rules):
+        ways = [rule.sharing for rule in rules if not rule.adapts]
+        if len(rules) < len(nodes) or any(way != ways[0] for way in ways):
             return None
         return reduce(self.common_rule, rules) if rules else None
 

@@ -68,6 +68,12 @@ def beside(m, x, average):
     return m.A(x)[:, : average.shape[1]] + average
 
 
+def moved(one, two):
+    """Two values in one tensor that is moved, so that neither is read back as it was, added."""
+    both = torch.stack([one, two]).flip(2)
+    return (both[0] + both[1]).flip(1)
+
+
 def by(function, **how):
     """A function of (B, 1, 4), and its matrix."""
     matrix = function(torch.eye(4, dtype=torch.float64)[:, None], **how)[:, 0]
@@ -112,6 +118,8 @@ PAIRS = {
         lambda m, x, h: m.B(x) - (m.A(x) + m.U(h)).flip(1)[:, None].flip(2)[:, 0],
         lambda m, x, h: m.B(x) + into(m.A, x, -1.0) + into(m.U, h, -1.0),
     ),
+    "both, joined": (lambda m, x, h: moved(m.A(x), m.U(h)), lambda m, x, h: m.A(x) + m.U(h)),
+    "units, joined": (lambda m, x, h: moved(m.A(x), m.B(x).tanh()), lambda m, x, h: m.A(x) + m.B(x).tanh()),
     "one layer, scaled": (one_layer, one_scaled),
     "a state with a negative decay": (leaky, together),
     "mean": (

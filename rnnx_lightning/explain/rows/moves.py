@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.node import RELEVANCE, Node
-from rnnx_lightning.explain.rows.row import Row
+from rnnx_lightning.explain.rows.row import Row, has
 from rnnx_lightning.explain.totals import Total
 
 
@@ -86,7 +86,10 @@ class Join(Rearranged):
 
     def total(self, node: Node, channel: Channel) -> Total | None:
         """The totals of the sources, joined in the same way."""
-        totals = [None if source is None else source.total(channel) for source in node.sources]
+        totals = [
+            source.total(channel) if source is not None and has(node, source, channel) else None
+            for source in node.sources
+        ]
         if all(total is None for total in totals):
             return None
 
@@ -101,5 +104,5 @@ class Join(Rearranged):
 
     def _back(self, node: Node, part: Tensor, slot: int) -> None:
         for source, own in zip(node.sources, node.call.undo(part), strict=True):
-            if source is not None and own is not None:
+            if source is not None and own is not None and has(node, source, slot):
                 source.receive(own, slot)

@@ -18,6 +18,20 @@ from rnnx_lightning.explain.totals import Total
 Part = tuple[Node, Channel]
 
 
+def of_terms(node: Node, terms: Sequence[Node | None], channel: Channel) -> list[Part]:
+    """The totals of a channel of all terms that have it."""
+    return [(term, channel) for term in terms if term is not None and has(node, term, channel)]
+
+
+def has(node: Node, term: Node, channel: int) -> bool:
+    """Whether a term of a sum has a channel: with a rule that only gives positive contributions, not each."""
+    if channel != Channel.NEGATIVE:
+        return True
+    assert node.rule is not None
+    assert term.rule is not None  # both are sums
+    return node.rule.adapts or not term.rule.adapts
+
+
 class Row:
     """A kind of operation.
 
@@ -35,7 +49,7 @@ class Row:
 
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
         """The totals that a total is computed from."""
-        return [(source, channel) for source in node.sources if source is not None]
+        return of_terms(node, node.sources, channel)
 
     def total(self, node: Node, channel: Channel) -> Total | None:
         """A total of a sum, from the totals of its parts; None if the channel is empty."""

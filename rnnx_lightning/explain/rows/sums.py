@@ -7,16 +7,12 @@ from torch import Tensor
 
 from rnnx_lightning.explain.channels import FLIPPED, Channel
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.rows.row import Part, Row
+from rnnx_lightning.explain.rows.row import Part, Row, of_terms
 from rnnx_lightning.explain.totals import Total, added, exponent_of, normalised, power
 
 
 class Sum(Row):
     """A sum of terms that are sums of contributions."""
-
-    def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
-        """The totals of the terms. A term whose rule gives only positive contributions has no negative part."""
-        return _of_terms(node, node.sources, channel)
 
     def total(self, node: Node, channel: Channel) -> Total | None:
         """The sum of the terms' totals."""
@@ -53,7 +49,7 @@ class Scale(Row):
     def parts(self, node: Node, channel: Channel) -> Sequence[Part]:
         """The same channel, and the opposite one if the factor can be negative."""
         if node.sides is not None:
-            return _of_terms(node, node.sides, channel)
+            return of_terms(node, node.sides, channel)
         (source,) = node.sources
         assert source is not None
         assert source.rule is not None
@@ -119,16 +115,3 @@ def rescaled(
         return factor
     shift = (exponent_of(part) - whole.exponent).masked_fill(whole.mantissa == 0, 0)
     return factor * power(shift, factor)
-
-
-def _of_terms(node: Node, terms: Sequence[Node | None], channel: Channel) -> list[Part]:
-    """The totals of a channel of all terms that have it."""
-    known = (term for term in terms if term is not None)
-    return [(term, channel) for term in known if channel is not Channel.NEGATIVE or not _positive(node, term)]
-
-
-def _positive(node: Node, source: Node) -> bool:
-    """Whether the rule of a term only gives positive contributions."""
-    assert node.rule is not None
-    assert source.rule is not None
-    return source.rule.adapts and not node.rule.adapts
