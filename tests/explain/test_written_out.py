@@ -58,6 +58,32 @@ def test_an_activation_written_out_is_the_activation(name, activation):
     assert_equal(METHODS[name]()(model, x, target), METHODS[name]()(plain, x, target))
 
 
+def by_moments(x):
+    variance, mean = torch.var_mean(x, 1, correction=0)
+    return (x - mean.unsqueeze(1)) * torch.rsqrt(variance[:, None] + 1e-5)
+
+
+def by_squares(x):
+    centre = x - x.mean(-1, keepdim=True).detach().expand_as(x)
+    return centre / (centre.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()
+
+
+def of_channels(x):
+    x = x.unflatten(1, (7, 1))
+    return ((x - x.mean((1, 2), keepdim=True)) / torch.sqrt(x.var((1, 2), False, True) + 1e-5)).flatten(1)
+
+
+@pytest.mark.parametrize("written", [by_moments, by_squares, of_channels])
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore")
+def test_a_layer_norm_written_out_is_the_layer_norm(name, written):
+    x, target = data()
+    model, plain = Between(written), Between(lambda x: F.layer_norm(x, (7,)))
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), plain(x))
+    assert_equal(METHODS[name]()(model, x, target), METHODS[name]()(plain, x, target))
+
+
 PRODUCTS = {
     "of two layers": lambda h: torch.tanh(h) * torch.tanh(h.flip(1)),
     "that is not 0 at 0": lambda h: (h + 1) * (torch.tanh(h) + 2),

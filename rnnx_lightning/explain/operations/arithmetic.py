@@ -9,6 +9,7 @@ from rnnx_lightning.explain.comparisons import rectifies
 from rnnx_lightning.explain.elementwise import is_zero, never_negative, written_out
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.operations.centring import averaged, centred
 from rnnx_lightning.explain.operations.gates import refused_as_signal
 from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
@@ -68,6 +69,8 @@ def subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand =
         return add(tape, func, one, two, -alpha, value=value)
     if tape.find(two) is None:
         return add(tape, func, one, -two, value=value)
+    if isinstance(one, Tensor) and value.shape == one.shape and (dims := averaged(tape, one, two)) is not None:
+        return tape.stand_in(value, centred(tape, func, one, dims))
     return add(tape, func, one, negate(tape, aten.neg.default, two), value=value)
 
 

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.linear import Operation, held
+from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.operations.arithmetic import plus_constant
+from rnnx_lightning.explain.operations.centring import centred
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.tape import Tape
 
@@ -66,20 +67,6 @@ def shifted(tape: Tape, x: Tensor, shift: Tensor) -> Tensor:
     if node is None:
         return tape.record(aten.add.Tensor, (x, shift), {})
     return plus_constant(tape, x + shift, node, x, shift, bias=True)
-
-
-def centred(tape: Tape, func: Any, x: Tensor, dims: list[int]) -> Tensor:
-    """Record x minus its mean over some dimensions: a linear map with weights 1 - 1/n and -1/n."""
-    width = 1
-    for d in dims:
-        width *= x.shape[d]
-    weight = torch.tensor([1 - 1 / width, -1 / width], dtype=x.dtype, device=x.device)
-
-    def apply(a: Tensor, w: Tensor) -> Tensor:
-        return (w[0] - w[1]) * a + w[1] * a.sum(dims, keepdim=True)
-
-    operation = Operation(apply, lambda factors, w, _: apply(factors, w))
-    return tape.linear(func, x, operation, weight, None, apply(x, weight))
 
 
 def inverse_deviation(x: Tensor, dims: list[int], epsilon: float) -> Tensor:

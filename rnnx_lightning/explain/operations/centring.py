@@ -1,0 +1,41 @@
+"""Centring: a value minus its mean, as norms do it or as a network writes it out."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rnnx_lightning.explain.linear import Operation, held
+from rnnx_lightning.explain.rows import LINEAR, MOVE
+from rnnx_lightning.explain.tape import Tape
+
+
+def centred(tape: Tape, func: Any, x: Tensor, dims: Sequence[int]) -> Tensor:
+    """Record x minus its mean over some dimensions: a linear map with weights 1 - 1/n and -1/n."""
+    width = 1
+    for d in dims:
+        width *= x.shape[d]
+    weight = torch.tensor([1 - 1 / width, -1 / width], dtype=x.dtype, device=x.device)
+
+    def apply(a: Tensor, w: Tensor) -> Tensor:
+        return (w[0] - w[1]) * a + w[1] * a.sum(list(dims), keepdim=True)
+
+    operation = Operation(apply, lambda factors, w, _: apply(factors, w))
+    return tape.linear(func, x, operation, weight, None, apply(x, weight))
+
+
+def averaged(tape: Tape, x: Tensor, mean: Tensor) -> Sequence[int] | None:
+    """The dimensions of which the second value is the mean of the first, or None if it is none."""
+    node, source = tape.find(mean), tape.find(x)
+    if node is None or source is None or source.gate:
+        return None
+    while node.row is MOVE and node.sources[0] is not None:  # as by unsqueeze, expand or detach
+        node = node.sources[0]
+    if node.row is not LINEAR or node.sources[0] is not source:
+        return None
+    dims = node.call.maps[0].layer.operation.averaged
+    if dims is None:
+        return None
+    own = held(x).mean(list(dims), keepdim=True).expand(x.shape)
+    return dims if torch.equal(own, held(mean).broadcast_to(x.shape)) else None
