@@ -29,6 +29,10 @@ WAYS = {
         lambda h: h.unfold(2, 2, 1).unfold(3, 2, 1).permute(0, 2, 3, 1, 4, 5).flatten(3).flatten(1, 2),
     ),
     "fold": (lambda h: cut(F.fold(unfolded(h), 4, 2, stride=2)), cut),
+    "fold, overlapping, overwritten": (
+        lambda h: cut(F.fold(F.unfold(h, 2), 4, 2).div_(4)),
+        lambda h: cut(F.fold(F.unfold(h, 2), 4, 2) / 4),
+    ),
     "nearest": (
         lambda h: cut(F.interpolate(h, scale_factor=2)),
         lambda h: cut(h.repeat_interleave(2, 2).repeat_interleave(2, 3)),

@@ -99,4 +99,7 @@ def fold(
     """Windows of a picture are added up; those that do not overlap are moved to their places."""
     apart = all(s > d * (k - 1) for s, d, k in zip(stride, dilation, kernel, strict=True))
     record = moving(by_gradient, pads=True) if apart else total
-    return record(tape, func, x, size, kernel, dilation, padding, stride)
+    made = record(tape, func, x, size, kernel, dilation, padding, stride)
+    value = made.clone()  # torch's may lie in more memory than it fills, as if it were a part of another tensor
+    tape.mark(value, tape.find(made))
+    return value
