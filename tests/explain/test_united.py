@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Epsilon, Gamma, ZBox, ZPlus
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Epsilon, Flat, Gamma, WSquare, ZBox, ZPlus
 
 METHODS = {
     "z+": Composite(ZPlus()),
@@ -37,10 +37,10 @@ SPELLINGS = {
 class Recurrent(nn.Module):
     """Moves by a gate, or by a constant: a leaky integrator."""
 
-    def __init__(self, move, speed):
+    def __init__(self, move, speed, squash=torch.tanh):
         super().__init__()
         torch.manual_seed(0)
-        self.move, self.speed = move, speed
+        self.move, self.speed, self.squash = move, speed, squash
         self.x, self.h, self.z, self.out = nn.Linear(3, 5), nn.Linear(5, 5), nn.Linear(3, 5), nn.Linear(5, 2)
         with torch.no_grad():
             self.out.weight.abs_()  # something speaks for it
@@ -49,7 +49,7 @@ class Recurrent(nn.Module):
     def forward(self, x):
         h = x.new_zeros(len(x), 5)
         for step in x.unbind(1):
-            n = torch.tanh(self.x(step) + self.h(h))
+            n = self.squash(self.x(step) + self.h(h))
             h = self.move(h, n, self.z(step).sigmoid() if self.speed is None else self.speed)
         return self.out(h.relu()) + 1
 
@@ -63,6 +63,17 @@ def test_a_moving_state_has_one_relevance(name, spelling, speed):
     expected = method(Recurrent(lambda h, n, z: (1 - z) * h + z * n, speed), x, 0)
     assert bool(expected.any())
     torch.testing.assert_close(method(Recurrent(SPELLINGS[spelling], speed), x, 0), expected)
+
+
+@pytest.mark.parametrize("speed", [None, 0.3])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("pixels", [Flat(), WSquare(), ZBox(-4, 4)])
+@pytest.mark.parametrize("rule", [Epsilon(0.01), AlphaBeta(1.5, 0.5), Gamma(0.25)])
+def test_a_move_towards_a_layer_that_reads_pixels(rule, pixels, spelling, speed):
+    x = torch.randn(3, 3, 3, dtype=torch.float64)
+    method = LRP(Composite(rule, pixels=pixels), start="logit")
+    expected = method(Recurrent(lambda h, n, z: (1 - z) * h + z * n, speed, nn.Identity()), x, 0)
+    torch.testing.assert_close(method(Recurrent(SPELLINGS[spelling], speed, nn.Identity()), x, 0), expected)
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)

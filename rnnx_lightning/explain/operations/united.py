@@ -13,14 +13,15 @@ from rnnx_lightning.explain.rows import CONSTANT, LINEAR, MOVE, PASS, SCALE, SUM
 from rnnx_lightning.explain.tape import Tape
 
 Factor = Tensor | float
-NODES = 8  # so many are looked at on each side: a state that moves towards another is written in fewer
+NODES = 12  # so many are looked at on each side: a state that moves towards another is written in fewer
 
 
 class Term(NamedTuple):
-    """A term of a sum, what scales it there, and whether the sum that it is taken from is detached."""
+    """A term of a sum, what scales it there, and whether a gate does, or the sum it is taken from is detached."""
 
     node: Node
     factor: Factor
+    gated: bool = False
     detached: bool = False
 
 
@@ -42,7 +43,7 @@ def united(tape: Tape, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node,
         for term in _terms(Term(tape.as_sum(node, tensor), 1.0), reached, twice):
             by_base.setdefault(id(_base(term.node)), []).append(term)
     shared = [terms[0].node for terms in by_base.values() if len(terms) > 1]
-    if any(base.shape != value.shape or _reads_pixels(base) for base in map(_base, shared)):
+    if any(base.shape != value.shape or base.pixels is not None for base in map(_base, shared)):
         return None
     if (stood_for := _stood_for(list(by_base.values()))) is not None:
         return tape.note(value, Node(PASS, (stood_for,), value))
@@ -67,20 +68,15 @@ def _reached(node: Node) -> dict[int, Node]:
 
 def _terms(term: Term, reached: dict[int, Node], wanted: dict[int, Node]) -> list[Term]:
     """The terms of a sum, taken apart only as far as the wanted ones."""
-    node, factor, detached = term
+    node, factor, gated, detached = term
     detached |= node.row is MOVE and node.gate
     key = id(_base(node))
     if key in wanted or key not in reached or not _of_terms(node):
-        return [Term(node, factor, detached)]
+        return [Term(node, factor, gated, detached)]
     if node.row is SCALE:
-        factor = factor * node.call.factor
-    parts = (_terms(Term(source, factor, detached), reached, wanted) for source in _known(node))
+        factor, gated = factor * node.call.factor, gated or node.gated
+    parts = (_terms(Term(source, factor, gated, detached), reached, wanted) for source in _known(node))
     return [part for found in parts for part in found]
-
-
-def _reads_pixels(base: Node) -> bool:
-    """Whether a term is of pixels, or a layer that reads them by a rule of their own."""
-    return base.pixels is not None or (base.rule is not None and base.rule.adapts)
 
 
 def _base(term: Node) -> Node:
@@ -129,17 +125,20 @@ def _together(tape: Tape, value: Tensor, terms: Sequence[Term]) -> Node:
     """All occurrences of a term as one."""
     first, base = terms[0].node, _base(terms[0].node)
     if len(terms) == 1 or all(term.node is first for term in terms):
-        return _scaled(tape, value, first, sum((term.factor for term in terms[1:]), terms[0].factor))
+        factor = sum((term.factor for term in terms[1:]), terms[0].factor)
+        return _scaled(tape, value, first, factor, any(term.gated for term in terms))
     whole = _multiples(terms)
     return tape.as_sum(tape.append(Node(PASS, (base,), whole)), whole)
 
 
-def _scaled(tape: Tape, value: Tensor, node: Node, factor: Factor) -> Node:
+def _scaled(tape: Tape, value: Tensor, node: Node, factor: Factor, gated: bool) -> Node:
     """A term with a factor."""
     if isinstance(factor, float) and factor == 1:
         return node
     made = tape.scaled_sum(node, factor, never_negative(factor), value)
     made.by_value = node.by_value
+    if gated or node.gated:
+        made.mark_gated()
     return tape.append(made)
 
 
