@@ -28,31 +28,23 @@ class _Made(IntEnum):
 
 _SIGMOIDS = {"Sigmoid", "Hardsigmoid"}
 _SUMS = {"Add", "Sub", "Rsub"}
-_PRODUCTS = {"Mul", "Div", "Bmm", "Mm", "Lerp", "Addcmul"}
-_JOINS = {"Cat", "Stack", "CopySlices", "IndexPut", HOOKS}
+_MATRIX_PRODUCTS = {"Bmm", "Mm", "Mv", "Dot"}
+_PRODUCTS = {"Mul", "Div", "Lerp", "Addcmul", *_MATRIX_PRODUCTS}
+_JOINS = {"Cat", "Stack", "CopySlices", "IndexPut", "IndexCopy", "Scatter", "SliceScatter", "SelectScatter", HOOKS}
 _MOVES = {  # operations that move entries, or treat all of them in the same way
     *("Neg", "Sum", "Mean", "Clone", "Copy", "ToCopy", "Alias", "AsStrided"),
     *("View", "UnsafeView", "ReshapeAlias", "Reshape", "Squeeze", "Unsqueeze", "T", "Transpose", "Permute"),
     *("Slice", "Select", "Split", "SplitWithSizes", "UnsafeSplit", "UnsafeSplitWithSizes", "Unbind"),
-    *("Index", "IndexSelect", "Gather", "Expand", "Repeat", "Flip", "Roll"),
+    *("Index", "IndexSelect", "Gather", "Expand", "Repeat", "Flip", "Roll", "Unfold", "Diagonal", "DiagEmbed"),
+    *("Cumsum", "ConstantPadNd", "Tril", "Triu", "AvgPool2D", "AdaptiveAvgPool2D", "UpsampleNearest1D"),
+    *("UpsampleNearest2D", "UpsampleLinear1D", "UpsampleBilinear2D"),
 }
-_FUNCTIONS = {  # of gates, entry by entry: they are gates, too
-    *(
-        "Pow",
-        "Reciprocal",
-        "Sqrt",
-        "Rsqrt",
-        "Exp",
-        "Exp2",
-        "Expm1",
-        "Log",
-        "Log1p",
-        "Log2",
-        "Log10",
-        "Tanh",
-        "Abs",
-    ),
-    *("Relu", "Clamp", "ClampMin", "ClampMax", "Maximum", "Minimum", "Where", "MaskedFill"),
+_FUNCTIONS = {  # of gates only: they are gates, too
+    *("Pow", "Reciprocal", "Sqrt", "Rsqrt", "Exp", "Exp2", "Expm1", "Log", "Log1p", "Log2", "Log10", "Sin", "Cos"),
+    *("Tanh", "Abs", "Relu", "Hardtanh", "Silu", "Softplus", "LogSigmoid", "Clamp", "ClampMin", "ClampMax"),
+    *("Maximum", "Minimum", "Where", "MaskedFill", "Max", "Min", "Amax", "Amin", "Sort", "Topk", "Cumprod"),
+    *("Prod", "Softmax", "SafeSoftmax", "LogSoftmax", "Logsumexp", "Logcumsumexp", "LinalgVectorNorm", "Var"),
+    *("Std",),
 }
 _FUSED = {"CudnnRnn", "MiopenRnn", "MkldnnRnnLayer", "ThnnFusedLstmCell", "ThnnFusedGruCell"}
 _FUSED_LSTM = 2  # the mode of a fused recurrent layer: ReLU, tanh, LSTM, GRU
@@ -61,7 +53,7 @@ _FUSED_LSTM = 2  # the mode of a fused recurrent layer: ReLU, tanh, LSTM, GRU
 def hold_gates_constant(nodes: list[Any], leaves: Sequence[Tensor]) -> list[RemovableHandle]:
     """Make the backward pass to the explained inputs treat gates as constants.
 
-    A gate is the output of a sigmoid, or anything computed from gates entry by entry, that scales a signal: in
+    A gate is the output of a sigmoid, or anything computed from gates only, that scales a signal: in
     `gate * signal`, `torch.lerp`, a matrix product or GLU. It may also scale a constant tensor, as a forget gate
     does with a given state; it counts as a gate if the product is added to a signal. A sigmoid used as the
     activation of a layer keeps its gradient.
@@ -106,7 +98,7 @@ def _classify(node: Any, inputs: list[_Made]) -> _Made:
     if _is_sum(name, inputs):
         return min(all_made, _Made.SIGNALS)
     if name in _PRODUCTS:
-        if name in ("Bmm", "Mm") and _Made.CONSTANTS in inputs:  # a linear layer that reads gates
+        if name in _MATRIX_PRODUCTS and _Made.CONSTANTS in inputs:  # a linear layer that reads gates
             return _Made.SIGNALS
         if all_made is _Made.GATES and not _by_tensor(node, inputs):
             return _Made.GATES

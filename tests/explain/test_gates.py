@@ -237,6 +237,36 @@ def test_gates_beside_signals_in_one_tensor_are_refused(way, x):
         Sensitivity(gates="constant")(Net(cell), x, 0)
 
 
+FUNCTIONS = {
+    "cumprod": lambda z, n: z.cumprod(1) * n,
+    "a scan by cumprod": lambda z, n: z.cumprod(1) * torch.cumsum((1 - z) * n / z.cumprod(1), 1),
+    "cumsum of logarithms": lambda z, n: z.log().cumsum(1).exp() * n,
+    "prod": lambda z, n: z.prod(1, keepdim=True) * n,
+    "softmax": lambda z, n: z.softmax(1) * n,
+    "logsigmoid": lambda z, n: F.logsigmoid(z.log()).exp() * n,
+    "padded": lambda z, n: F.pad(z, (1, 0))[:, :-1] * n,
+    "scattered": lambda z, n: (
+        torch.zeros_like(n).scatter(1, torch.arange(UNITS).flip(0).expand(len(z), -1), z) * n
+    ),
+    "largest": lambda z, n: z.amax(1, keepdim=True) * n,
+    "average": lambda z, n: F.avg_pool1d(z[:, None], UNITS)[:, 0] * n,
+    "on a diagonal": lambda z, n: (torch.diag_embed(z) @ n[..., None])[..., 0],
+    "an example at a time": lambda z, n: torch.stack([z_.diag() @ n_ for z_, n_ in zip(z, n, strict=True)]),
+    "ReLU6": lambda z, n: F.relu6(6 * z - 1) * n,
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_what_is_computed_of_gates_only_is_a_gate(function, x):
+    def cell(x2h, h2h, x, hold, state):
+        net = x2h(x).sum(1)
+        return FUNCTIONS[function](hold(net[:, :UNITS].sigmoid()), net[:, UNITS : 2 * UNITS].tanh())
+
+    expected = plain_gradient(Net(cell, hold=held), x, 1)
+    torch.testing.assert_close(GradientTimesInput(gates="constant")(Net(cell), x, 1), x * expected)
+    assert not torch.allclose(plain_gradient(Net(cell), x, 1), expected)
+
+
 def test_another_word_for_gates_is_refused():
     with pytest.raises(ValueError, match="gates='held': choose from free, constant"):
         GuidedBackprop(gates="held")
