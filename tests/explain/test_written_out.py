@@ -180,6 +180,37 @@ def test_a_quotient_of_gates_is_explained_where_one_is_told_to():
     torch.testing.assert_close(relevance.sum(1), model(x).detach().gather(1, target[:, None])[:, 0])
 
 
+OF_GATES = {  # of gates and of a constant in (0, 1), written in two ways
+    "power": (lambda z, k: k**z, lambda z, k: torch.exp(z * k.log())),
+    "power of a tensor of its size": (lambda z, k: k.expand_as(z) ** z, lambda z, k: torch.exp(z * k.log())),
+    "product along a dimension": (
+        lambda z, k: z.unflatten(1, (7, 1)).expand(-1, -1, 2).prod(2),
+        lambda z, k: z * z.clone(),
+    ),
+    "product of all": (
+        lambda z, k: torch.stack([row.prod() for row in z])[:, None],
+        lambda z, k: z.cumprod(1)[:, -1:],
+    ),
+}
+
+
+@pytest.mark.parametrize("function", OF_GATES)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore")
+def test_powers_and_products_of_gates_are_gates(name, function):
+    x, target = data()
+    constant = torch.linspace(0.2, 0.9, 7, dtype=x.dtype)
+    one, other = (
+        Between(lambda h, f=f: f(h.flip(1).sigmoid(), constant) * torch.tanh(h)) for f in OF_GATES[function]
+    )
+    assert_equal(METHODS[name]()(one, x, target), METHODS[name]()(other, x, target))
+    for refused in (lambda h: constant ** h.sigmoid(), lambda h: h.sigmoid().prod(1, keepdim=True) + 0 * constant):
+        with pytest.raises(UnexplainableError, match="as a signal"):
+            METHODS[name]()(Between(refused), x, target)
+    with pytest.raises(UnexplainableError, match="Only a product of gates"):
+        METHODS[name]()(Between(lambda h: h * h.prod(1, keepdim=True)), x, target)
+
+
 HARD_SIGMOIDS = {
     "ReLU6": lambda x: F.relu6(x + 3.0) / 6.0,
     "nn.ReLU6": lambda x: nn.ReLU6()(x + 3) / 6,

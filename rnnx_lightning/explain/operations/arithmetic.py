@@ -227,11 +227,14 @@ def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
 
 @records("pow.Tensor_Tensor")
 def power_of_tensor(tape: Tape, func: Any, tensor: Tensor, exponent: Tensor) -> Tensor:
-    """A power by a tensor, which gets no relevance."""
+    """A power by a tensor, which gets no relevance; of a constant by a gate, it is a gate."""
     node, above = tape.find(tensor), tape.find(exponent)
     if above is None and exponent.numel() == 1:
         return tape.record(aten.pow.Tensor_Scalar, (tensor, exponent.item()), {})
     value = func(tensor, exponent)
+    if node is None and above is not None and above.gate and value.shape == exponent.shape:
+        refusal = refused_as_signal(tape)
+        return tape.gate_of(value, above, nonnegative=never_negative(value), refusal=refusal, func=func)
     if node is None or (above is not None and not above.gate) or value.shape != tensor.shape:
         advice = "Its exponents must be constants, or scales (the output of a sigmoid or softplus)."
         return tape.refused(func, value, advice, tensor, exponent)

@@ -85,6 +85,16 @@ def power_of_number(tape: Tape, func: Any, base: float, exponent: Tensor) -> Ten
     return tape.gate_of(value, tape.node(exponent), nonnegative=base >= 0, refusal=refusal, func=func)
 
 
+@records("prod.default prod.dim_int")
+def product(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """The product of all gates along a dimension is a gate."""
+    value, node = func(tensor, *args, **kwargs), tape.node(tensor)
+    if not node.gate or node.magnitude:
+        return tape.refused(func, value, "Only a product of gates (outputs of a sigmoid) has one.", tensor)
+    return tape.gate_of(value, node, nonnegative=node.nonnegative, refusal=f"{AS_SIGNAL}.", func=func)
+
+
+SCALES.add(product)
 weighs = gate(AS_WEIGHTS, squashes=True)
 
 
