@@ -53,6 +53,11 @@ def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -
     else:
         _replace(tape, tensor, value)
         return tensor
+    if base.is_complex() and not tensor.is_complex():
+        raise UnexplainableError(
+            f"The operation {name_of(func)!r}{tape.path} overwrites a part of complex numbers. Make new ones: "
+            "torch.complex(real, imaginary)."
+        )
     whole = written(tape, base, value, shape, stride, offset)
     _replace(tape, base, whole)
     node = tape.find(value)

@@ -44,6 +44,8 @@ def part_of(tape: "Tape", value: Any, part: int) -> Any:
         return type(value)(part_of(tape, each, part) for each in value)
     if isinstance(value, complex):
         return (value.real, value.imag)[part]
+    if isinstance(value, Tensor) and value.is_floating_point():  # among complex ones
+        return torch.zeros_like(value) if part else value
     if not isinstance(value, Tensor) or not value.is_complex():
         return value
     return tape.record(aten.select.int, (pair_of(tape, value), -1, part), {})

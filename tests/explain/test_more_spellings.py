@@ -15,6 +15,7 @@ SQUARE, COMPLEX = torch.randn(4, 4).double() + 4 * torch.eye(4).double(), torch.
 LOWER = SQUARE.tril()
 TAPS = torch.randn(3, 6, 5).double()
 ANGLE = torch.rand(6).double()
+FIRST = torch.arange(4)[:, None] == 0
 
 
 def unpooled(a):
@@ -70,6 +71,26 @@ SPELLINGS = {
     "complex linear layer": (
         lambda a, b: torch.view_as_real(F.linear(torch.complex(a, b), COMPLEX, COMPLEX.new_ones(3))),
         lambda a, b: complex_linear(torch.complex(a, b)),
+    ),
+    "complex plus real": (
+        lambda a, b: torch.view_as_real(torch.complex(a, b) + a.flip(1)),
+        lambda a, b: torch.stack([a + a.flip(1), b], -1),
+    ),
+    "real minus complex": (
+        lambda a, b: torch.view_as_real(a.flip(1).sub(torch.complex(a, b), alpha=2)),
+        lambda a, b: torch.stack([a.flip(1) - 2 * a, -2 * b], -1),
+    ),
+    "real plus 0j": (
+        lambda a, b: torch.view_as_real((a + 0j) * (2 - 1j)),
+        lambda a, b: torch.stack([2 * a, -a], -1),
+    ),
+    "complex and real, joined": (
+        lambda a, b: torch.view_as_real(torch.cat([torch.complex(a, b), b], 1)),
+        lambda a, b: torch.stack([torch.cat([a, b], 1), torch.cat([b, torch.zeros_like(b)], 1)], -1),
+    ),
+    "complex, filled": (
+        lambda a, b: torch.view_as_real(F.pad(torch.complex(a, b).masked_fill(FIRST, 2.0), (1, 0), value=3.0)),
+        lambda a, b: torch.stack([F.pad(a.masked_fill(FIRST, 2), (1, 0), value=3), F.pad(b * ~FIRST, (1, 0))], -1),
     ),
     "conjugate's imaginary part": (lambda a, b: torch.complex(a, b).mH.imag, lambda a, b: -b.mT),
     "complex norm": (

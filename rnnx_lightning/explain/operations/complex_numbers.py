@@ -93,6 +93,8 @@ def on_parts(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Moves, sums and the like: of the real and the imaginary part alike."""
     if func in ADDITIONS:
         args = tuple(_as_complex(arg) for arg in args[:2]) + args[2:]
+    elif func in FILLS:
+        args = args[:2] + tuple(_as_complex(arg) for arg in args[2:])
     parts = [tape.record(func, tuple(part_of(tape, arg, k) for arg in args), kwargs) for k in (0, 1)]
     value = func(*args, **kwargs)
     if isinstance(value, Tensor):
@@ -101,6 +103,7 @@ def on_parts(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 ADDITIONS = {aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.add.Scalar, aten.sub.Scalar}
+FILLS = {aten.masked_fill.Scalar, aten.constant_pad_nd.default}
 
 
 def _as_complex(value: Any) -> Any:
