@@ -73,7 +73,13 @@ def of_channels(x):
     return ((x - x.mean((1, 2), keepdim=True)) / torch.sqrt(x.var((1, 2), False, True) + 1e-5)).flatten(1)
 
 
-@pytest.mark.parametrize("written", [by_moments, by_squares, of_channels])
+def in_place(x):
+    y = x.clone()
+    y.sub_(x.mean(1, keepdim=True))
+    return y.div_((x.var(1, keepdim=True, correction=0) + 1e-5).sqrt())
+
+
+@pytest.mark.parametrize("written", [by_moments, by_squares, of_channels, in_place])
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.filterwarnings("ignore")
 def test_a_layer_norm_written_out_is_the_layer_norm(name, written):

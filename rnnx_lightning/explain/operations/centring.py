@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
+from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.rows import LINEAR, MOVE
 from rnnx_lightning.explain.tape import Tape
 
@@ -30,12 +31,20 @@ def averaged(tape: Tape, x: Tensor, mean: Tensor) -> Sequence[int] | None:
     node, source = tape.find(mean), tape.find(x)
     if node is None or source is None or source.gate:
         return None
-    while node.row is MOVE and node.sources[0] is not None:  # as by unsqueeze, expand or detach
-        node = node.sources[0]
-    if node.row is not LINEAR or node.sources[0] is not source:
+    node = _moved(node)  # as by unsqueeze, expand or detach
+    if node.row is not LINEAR or node.sources[0] is None or _moved(node.sources[0]) is not _moved(source):
         return None
     dims = node.call.maps[0].layer.operation.averaged
-    if dims is None:
+    if dims is None or x.numel() == 0:
         return None
-    own = held(x).mean(list(dims), keepdim=True).expand(x.shape)
-    return dims if torch.equal(own, held(mean).broadcast_to(x.shape)) else None
+    now = held(x)
+    rounding = 8 * torch.finfo(x.dtype).eps * now.abs().amax()
+    same = (now.mean(list(dims), keepdim=True) - held(mean)).abs() <= rounding
+    return dims if bool(same.all()) else None
+
+
+def _moved(node: Node) -> Node:
+    """What a node's entries are moved from. Where they lie does not matter: values are compared afterwards."""
+    while node.row is MOVE and node.sources[0] is not None:
+        node = node.sources[0]
+    return node
