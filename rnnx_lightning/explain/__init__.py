@@ -12,7 +12,12 @@ from rnnx_lightning.explain.lrp import LRP, DeepTaylor, Explanation
 from rnnx_lightning.explain.neighbours import Captum, quantus_explain_func
 from rnnx_lightning.explain.operations import register
 from rnnx_lightning.explain.presets import EpsilonAlpha2Beta1Flat, EpsilonGammaBox, EpsilonPlusFlat
-from rnnx_lightning.explain.refusals import NothingToExplainWarning, PixelRangeWarning, UnexplainableError
+from rnnx_lightning.explain.refusals import (
+    NothingToExplainWarning,
+    PixelRangeWarning,
+    TrainingModeWarning,
+    UnexplainableError,
+)
 from rnnx_lightning.explain.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, WSquare, ZBox, ZPlus
 from rnnx_lightning.explain.sharing import Proportional, Sharing, Signed, TwoSided
 
@@ -46,6 +51,7 @@ __all__ = [
     "Sharing",
     "Signed",
     "SmoothGrad",
+    "TrainingModeWarning",
     "TwoSided",
     "UnexplainableError",
     "WSquare",

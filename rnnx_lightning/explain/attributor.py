@@ -1,11 +1,13 @@
 """The base class of all explanation methods: `relevance = Method(...)(model, x, target)`."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from rnnx_lightning.explain.inputs import (
     Bound,
@@ -21,13 +23,15 @@ from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.lookups import WithVectors
 from rnnx_lightning.explain.outputs import Target as Target
 from rnnx_lightning.explain.outputs import explained_value
+from rnnx_lightning.explain.refusals import TrainingModeWarning
 
 
 class Attributor(ABC):
     """Computes how relevant each entry of an input is for a logit.
 
-    The model is any `nn.Module`, in eval or train mode. The call does not change it: weights, gradients, buffers,
-    flags, hooks and any state it keeps are restored, and so is the random state.
+    The model is any `nn.Module`. It is explained in the mode it is in, so call `model.eval()` first. The call does
+    not change it: weights, gradients, buffers, flags, hooks and any state it keeps are restored, and so is the
+    random state.
     """
 
     needs_gradient = False  # of the input: then the vectors of tokens are explained in their place
@@ -48,9 +52,13 @@ class Attributor(ABC):
             Relevance with the structure, shapes, dtype and device of `x`; for tokens, one number per token.
 
         Raises:
-            ValueError: input, target and the model's output do not fit together.
+            ValueError: input, target and the model's output do not fit together, or the model is no module.
             UnexplainableError: the network uses an operation that this method has no rule for.
+
+        Warns:
+            TrainingModeWarning: the model is in train mode, and this changes its output.
         """
+        check_model(network_of(model))
         batch_size(x)
         takes_x = isinstance(x, Tensor) or isinstance(model, Bound)  # a method that another one calls has it bound
         bound = model if takes_x and not arguments else Bound(model, arguments)
@@ -84,6 +92,30 @@ class Attributor(ABC):
     @abstractmethod
     def _relevance(self, model: nn.Module, x: Any, target: Any) -> Any:
         """The method itself. `x` is what `_taken` gives; `model(x)` runs the network, which may overwrite it."""
+
+
+def check_model(model: nn.Module) -> None:
+    """Refuse what is no network, and warn of one in train mode.
+
+    Raises:
+        ValueError: it is not a module.
+    """
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model must be a torch.nn.Module, got {str(model)[:80]}: call a function in a module")
+    if noisy := sorted({type(m).__name__ for m in model.modules() if m.training and _differs_in_training(m)}):
+        warnings.warn(
+            f"The model is in train mode, so what is explained depends on {' and '.join(noisy)}: a random draw, "
+            "or the other examples. Call model.eval() first.",
+            TrainingModeWarning,
+            stacklevel=3,
+        )
+
+
+def _differs_in_training(module: nn.Module) -> bool:
+    if isinstance(module, nn.RNNBase):
+        return module.dropout > 0 and module.num_layers > 1
+    drops = "Dropout" in type(module).__name__ and getattr(module, "p", 1) > 0
+    return drops or isinstance(module, _BatchNorm)
 
 
 def explained_logit(logits: Any, x: Inputs, target: Target) -> tuple[Tensor, Tensor]:

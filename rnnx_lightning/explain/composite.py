@@ -45,7 +45,7 @@ class Composite:
             "identity": it passes relevance on unchanged, as an activation does.
 
     Raises:
-        ValueError: an option has an unknown value.
+        ValueError: an option has an unknown value, or something is not a rule.
 
     Examples:
         >>> import torch
@@ -76,6 +76,18 @@ class Composite:
         for name, ways in choices.items():
             if getattr(self, name) not in get_args(ways):
                 raise ValueError(f"{name}={getattr(self, name)!r}: choose from {', '.join(get_args(ways))}")
+
+        rules = {"default": self.default, "pixels": self.pixels or self.default}
+        rules |= {f"by_type[{getattr(kind, '__name__', kind)}]": rule for kind, rule in self.by_type.items()}
+        rules |= {f"by_name[{name!r}]": rule for name, rule in self.by_name.items()}
+        for place, rule in rules.items():
+            if not isinstance(rule, Rule):
+                given = rule.__name__ if isinstance(rule, type) else repr(rule)
+                raise ValueError(f"{place}={given} is not a rule: give an instance, such as Epsilon() or ZPlus()")
+        if wrong := [kind for kind in self.by_type if not isinstance(kind, type)]:
+            raise ValueError(
+                f"by_type: {wrong[0]!r} is not a type of layer, such as nn.Conv2d; by_name takes names"
+            )
 
     def rule(self, path: ModulePath, reads_pixels: bool) -> Rule:
         """The rule of an operation inside the module at `path`."""

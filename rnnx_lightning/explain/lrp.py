@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.explain.attributor import Attributor, as_tuple
+from rnnx_lightning.explain.attributor import Attributor, as_tuple, check_model
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.inputs import (
     Bound,
@@ -169,6 +169,7 @@ class LRP(Attributor):
             >>> explanation.layers["1"]  # the two hidden units, in the only call
             (tensor([[8., 2.]]),)
         """
+        check_model(model)
         batch_size(x)
         with isolated(model, tensors_of(x)[0].device):
             bound = Bound(model, arguments)

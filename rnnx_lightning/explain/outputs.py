@@ -71,9 +71,13 @@ def class_index(logits: Tensor, target: Tensor | int | Sequence[int] | None) -> 
     """
     if target is None:
         return logits.detach().argmax(dim=1, keepdim=True)
-    index = torch.as_tensor(target, device=logits.device)
+    try:
+        index = torch.as_tensor(target, device=logits.device)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"target must be one class or (B,) = ({len(logits)},) classes, got {target!r}") from error
     if index.is_floating_point() or index.dim() > 1 or (index.dim() == 1 and len(index) != len(logits)):
-        raise ValueError(f"target must be one class or (B,) = ({len(logits)},) classes, got {tuple(index.shape)}")
+        got = f"{tuple(index.shape)} of {index.dtype}" if index.is_floating_point() else tuple(index.shape)
+        raise ValueError(f"target must be one class or (B,) = ({len(logits)},) classes, got {got}")
     index = index.long().expand(len(logits)).clone()  # autograd cannot save a tensor made in inference mode
     outside = (index < 0) | (index >= logits.shape[1])
     if bool(outside.any()):

@@ -16,6 +16,10 @@ class NothingToExplainWarning(UserWarning):
     """Some examples have no relevance, because the explained output is not positive (or is 0)."""
 
 
+class TrainingModeWarning(UserWarning):
+    """The network is in train mode, in which it differs from the one that decides."""
+
+
 class PixelRangeWarning(UserWarning):
     """Some pixels lie outside the bounds of a rule."""
 

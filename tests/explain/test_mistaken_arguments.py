@@ -1,0 +1,102 @@
+"""What is given by mistake gets a message in the user's own terms."""
+
+import warnings
+
+import pytest
+import torch
+from torch import nn
+
+from rnnx_lightning.explain import (
+    LRP,
+    Composite,
+    Epsilon,
+    GradientTimesInput,
+    InChunks,
+    Sensitivity,
+    TrainingModeWarning,
+    ZBox,
+    ZPlus,
+)
+
+X = torch.ones(3, 4)
+
+
+def model():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).eval()
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        (lambda: LRP(Epsilon), "default=Epsilon is not a rule: give an instance"),
+        (lambda: Composite("epsilon"), "default='epsilon' is not a rule"),
+        (lambda: Composite(ZPlus(), pixels=ZBox), "pixels=ZBox is not a rule"),
+        (lambda: Composite(ZPlus(), by_name={"out": ZPlus}), r"by_name\['out'\]=ZPlus is not a rule"),
+        (lambda: Composite(ZPlus(), by_type={nn.Linear: ZPlus}), r"by_type\[Linear\]=ZPlus is not a rule"),
+        (lambda: Composite(ZPlus(), by_type={"Linear": ZPlus()}), "'Linear' is not a type of layer"),
+    ],
+)
+def test_rules(rules, said):
+    with pytest.raises(ValueError, match=said):
+        rules()
+
+
+@pytest.mark.parametrize("method", [LRP(), Sensitivity(), InChunks(LRP(), 2)])
+@pytest.mark.parametrize("given", [lambda x: x, nn.Linear])
+def test_what_is_no_network(given, method):
+    with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module, got .*(function|Linear)"):
+        method(given, X, 0)
+    with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module"):
+        LRP().explain(given, X, 0)
+
+
+@pytest.mark.parametrize(
+    ("target", "got"),
+    [
+        ([0.0, 1.0, 2.0], r"got \(3,\) of torch.float32"),
+        (torch.zeros(3, 1, dtype=torch.long), r"got \(3, 1\)"),
+        ("a", "got 'a'"),
+        ([0, "a", 1], r"got \[0, 'a', 1\]"),
+    ],
+)
+@pytest.mark.parametrize("method", [LRP(), Sensitivity()])
+def test_targets(target, got, method):
+    with pytest.raises(ValueError, match=rf"target must be one class or \(B,\) = \(3,\) classes, {got}"):
+        method(model(), X, target)
+
+
+class Reader(nn.Module):
+    """Its LSTM drops units between layers."""
+
+    def __init__(self, dropout):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 5, 2, dropout=dropout, batch_first=True)
+
+    def forward(self, x):
+        return self.rnn(x)[0][:, -1]
+
+
+@pytest.mark.parametrize("method", [LRP(Epsilon(0.1)), GradientTimesInput()])
+@pytest.mark.parametrize(
+    ("network", "named"),
+    [
+        (nn.Sequential(model(), nn.Dropout(0.5)), "Dropout"),
+        (nn.Sequential(nn.Dropout1d(0.1), Reader(0.1)), "Dropout1d and LSTM"),
+    ],
+)
+def test_train_mode_is_told_of_where_it_matters(network, named, method):
+    x = X if named == "Dropout" else torch.ones(3, 6, 4)
+    with pytest.warns(TrainingModeWarning, match=rf"depends on {named}: .* Call model\.eval\(\)"):
+        method(network.train(), x, 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", TrainingModeWarning)
+        method(network.eval(), x, 1)
+        method(nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.0)).train(), X, 1)
+        method(Reader(0.0).train(), torch.ones(3, 6, 4), 1)
+
+
+def test_batch_statistics_are_told_of():
+    network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    with pytest.warns(TrainingModeWarning, match="depends on BatchNorm1d: .* the other examples"):
+        Sensitivity()(network.train(), X, 1)
