@@ -30,7 +30,7 @@ from rnnx_lightning.callbacks import (
     StepRandomness,
     Throughput,
 )
-from rnnx_lightning.callbacks.folder import tensorboards
+from rnnx_lightning.callbacks.folder import removed_if_refused, tensorboards
 from rnnx_lightning.callbacks.keeping import best_and_last
 from rnnx_lightning.callbacks.stopping import InterruptedRunError
 from rnnx_lightning.checkpoints import AtomicCheckpointIO, check_same_network
@@ -217,6 +217,11 @@ class RnnxCLI(LightningCLI):
             weights_only=bool(checkpoint),
         )
 
+    def fit(self, **kwargs: Any) -> None:
+        """Run it. If it is refused, no folder is left."""
+        with removed_if_refused(self.trainer):
+            self.trainer.fit(**kwargs)
+
     def validate(self, **kwargs: Any) -> None:
         """Run it without Lightning's table, as `ResultTable` prints one."""
         self._whole(self.trainer.validate, **{**kwargs, "verbose": False})
@@ -237,7 +242,8 @@ class RnnxCLI(LightningCLI):
         """
         number = None
         try:
-            run(**kwargs)
+            with removed_if_refused(self.trainer):
+                run(**kwargs)
         except SystemExit:  # Lightning's way out after Ctrl-C
             number = signal.SIGINT
         if self.trainer.received_sigterm:

@@ -1,5 +1,7 @@
 """The folder of a run, whichever loggers it has."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -39,3 +41,18 @@ def beside(path: Path) -> Path:
 def tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
     """The TensorBoard loggers among the loggers of a run."""
     return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+@contextmanager
+def removed_if_refused(trainer: Trainer) -> Iterator[None]:
+    """Remove the folder of a run that ends in an error before it holds more than empty curves."""
+    try:
+        yield
+    except Exception:
+        for folder in [Path(logger.log_dir) for logger in tensorboards(trainer) if trainer.is_global_zero]:
+            files = list(folder.iterdir()) if folder.is_dir() else [folder]
+            if all(file.name.startswith("events.out.tfevents") for file in files):
+                for file in files:
+                    file.unlink()
+                folder.rmdir()
+        raise

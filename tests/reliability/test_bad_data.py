@@ -94,3 +94,4 @@ def test_folders_of_pictures(name, say, tmp_path):
     said = say([*FIT, "--data.dataset=letters"])
     for word in words:
         assert word in said
+    assert not (tmp_path / "logs/quick/version_0").exists()
