@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from rnnx_lightning.mistakes import did_you_mean
+from rnnx_lightning.mistakes import UsageError, did_you_mean
 
 FOLDER = Path(__file__).parent / "configs"  # in the repository a link to its `configs`
 NAME = re.compile(r"[\w/-]+")
@@ -24,8 +24,13 @@ def find_config(given: str) -> str:
         A path; `given` itself if it is a file, or does not look like a name.
 
     Raises:
-        ValueError: it looks like a name, but there is no such file or configuration.
+        ValueError: it looks like a name, but there is no such file or configuration; or the file is not text.
     """
+    if Path(given).is_file():
+        try:
+            Path(given).read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{given} is no configuration: it is not text in UTF-8") from error
     if Path(given).exists():
         return given
     name = given.removeprefix("configs/").removesuffix(".yaml")
@@ -41,7 +46,13 @@ def find_config(given: str) -> str:
 
 
 def named_configs(arguments: list[str]) -> list[str]:
-    """Command-line arguments with the path of each `--config` in place of its name."""
+    """Command-line arguments with the path of each `--config` in place of its name.
+
+    Raises:
+        UsageError: a name stands where `--config` was meant.
+    """
+    if arguments and arguments[0] in known_configs():
+        raise UsageError(f"unrecognized argument: {arguments[0]}. Did you mean --config {arguments[0]}?")
     found = []
     follows = False
     for word in arguments:

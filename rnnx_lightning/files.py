@@ -7,9 +7,15 @@ from pathlib import Path
 
 
 def with_suffixes(name: str, *suffixes: str) -> list[Path]:
-    """Paths of files that differ in their suffixes; `name` may end with one of them already."""
+    """Paths of files that differ in their suffixes; `name` may end with one of them already.
+
+    Raises:
+        ValueError: `name` is empty, or a folder's.
+    """
     for suffix in suffixes:
         name = name.removesuffix(suffix)
+    if not Path(name).name or name.endswith("/"):
+        raise ValueError(f"{name!r} is no name for a file: add one, as in {Path(name, 'explanation')}")
     return [Path(name + suffix) for suffix in suffixes]
 
 

@@ -1,6 +1,7 @@
 """Messages about a command line, or a configuration, that cannot be understood."""
 
 import difflib
+import re
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -29,6 +30,13 @@ RENAMED = {
 CALLBACKS = "rnnx_lightning.callbacks."
 UNION = "Does not validate against any of the Union subtypes"
 NO_CLASS = "Expected a dot import path string: "
+CONFIG = "Unexpected config:"
+REQUIRED = "the following arguments are required: "
+NO_NETWORK = "there is no network: --config NAME (such as --config convdeep), or --model.network NAME"
+KINDS = {  # what jsonargparse expects, as it is written on a command line
+    "dict": "names and values, such as --methods.NAME VALUE for each of several methods",
+    "list": "a list, such as '[0, 1]'",
+}
 
 
 class UsageError(Exception):
@@ -71,10 +79,30 @@ def _message(said: str, parser: "ArgumentParser", arguments: list[str]) -> str:
     ]
     if not lines:
         told = [line for line in said.splitlines() if line.strip() and not line.strip(" -").startswith(UNHELPFUL)]
-        lines = [_of_class(line) for line in dict.fromkeys(told)] + _nearest(words, options)
+        if told[0].startswith(REQUIRED):
+            return f"{_required(told[0], arguments)}\n({_help(parser)})"
+        lines = [_in_plain_words(_of_class(line)) for line in dict.fromkeys(told)] + _nearest(words, options)
     if files := _configs(arguments):
         lines.append(f"config files, in this order: {', '.join(files)}")
-    return "\n".join([*lines, f"({parser.prog.replace(' [options]', '')} --help shows all options)"])
+    return "\n".join([*lines, f"({_help(parser)})"])
+
+
+def _help(parser: "ArgumentParser") -> str:
+    return f"{parser.prog.replace(' [options]', '')} --help shows all options"
+
+
+def _required(line: str, arguments: list[str]) -> str:
+    """What is missing, by its name on the command line, which has no subcommand in it."""
+    names = [name.removeprefix(f"{' '.join(arguments[:1])}.") for name in line.removeprefix(REQUIRED).split(", ")]
+    return NO_NETWORK if names == ["model.network"] else f"missing: {', '.join(f'--{name}' for name in names)}"
+
+
+def _in_plain_words(line: str) -> str:
+    """The line, with types and configs as a user writes them."""
+    if line.startswith(CONFIG):
+        found = line.removeprefix(CONFIG).strip()
+        return f"a config must map options to values, but one is {repr(found) if found else 'empty'}"
+    return re.sub(r"a <class '(\w+)'>", lambda found: KINDS.get(found[1], found[0]), line)
 
 
 def _options(parser: "ArgumentParser") -> set[str]:

@@ -22,7 +22,7 @@ class EpochLines(Callback):
         """Print the line."""
         metrics = trainer.callback_metrics  # summed over all ranks, so every rank must ask
         if trainer.is_global_zero:
-            values = "  ".join(f"{name} {float(value):.4f}" for name, value in metrics.items())
+            values = "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items())
             elapsed = time.perf_counter() - self._start
             end = "" if trainer.max_epochs == -1 else f"/{trainer.max_epochs}"
             print(f"epoch {trainer.current_epoch + 1}{end}  {elapsed:.0f} s  {values}", flush=True)

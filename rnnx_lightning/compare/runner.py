@@ -2,12 +2,14 @@
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 
 import joblib
 import torch
@@ -17,6 +19,19 @@ from rnnx_lightning.compare.study import Run, StudyError
 
 LOG = "run.log"
 CONNECT_TIMEOUT_S = 10
+_trainings: set[subprocess.Popen[bytes]] = set()  # that this process waits for
+
+
+class StoppedStudyError(Exception):
+    """A study was asked to stop.
+
+    Attributes:
+        exit_code: 128 + the number of the signal, as is usual in shells.
+    """
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__("stopped; trainings have saved what they need, and the same command goes on with them")
+        self.exit_code = exit_code
 
 
 @dataclass(frozen=True)
@@ -61,21 +76,36 @@ def _train(run: Run, number: int, jobs: int, lock: int, place: Path) -> Outcome:
     command = [sys.executable, "-m", "rnnx_lightning", *run.command]
     path = place / run.folder / LOG
     with path.open("a") as log:
-        done = subprocess.run(
-            command,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env=environment,
-            pass_fds=(lock,),
-            check=False,
-            cwd=place,
+        training = subprocess.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, pass_fds=(lock,), cwd=place
         )
-    code = done.returncode
+        _trainings.add(training)
+        code = training.wait()
+        _trainings.discard(training)
     if code == 0 and (place / run.results).exists():
         return Outcome(run, "done")
     lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
     said = next((line for line in reversed(lines) if "error" in line.lower()), lines[-1] if lines else "")
     return Outcome(run, "failed", said or f"exit code {code}")
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """On Ctrl-C or SIGTERM, stop all trainings, wait for them, and raise an exception."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for training in list(_trainings):
+            training.terminate()
+        raise StoppedStudyError(128 + number)
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for training in list(_trainings):
+            training.wait()
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -113,12 +143,15 @@ def run_all(runs: Sequence[Run], jobs: int, cluster: str | None = None) -> list[
 
     Raises:
         StudyError: the cluster cannot be reached.
+        StoppedStudyError: on Ctrl-C or SIGTERM.
     """
     outcomes = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with _engine(cluster), Progress(*columns) as progress:
+    with _stoppable(), _engine(cluster), Progress(*columns) as progress:
         task = progress.add_task("runs", total=len(runs))
-        parallel = joblib.Parallel(n_jobs=jobs if cluster is None else -1, return_as="generator_unordered")
+        # Threads do, as they only wait for the trainings.
+        chosen = {"n_jobs": -1} if cluster else {"n_jobs": jobs, "backend": "threading"}
+        parallel = joblib.Parallel(**chosen, return_as="generator_unordered")
         tasks = (joblib.delayed(execute)(run, number, jobs, Path.cwd()) for number, run in enumerate(runs))
         for outcome in parallel(tasks):
             outcomes.append(outcome)

@@ -1,5 +1,6 @@
 """A two-network, two-seed comparison from the command line, killed in the middle and taken up again."""
 
+import fcntl
 import os
 import re
 import shutil
@@ -150,3 +151,28 @@ def test_failed_runs_are_reported_and_do_not_stop_the_others(tmp_path):
     summary = (tmp_path / "logs/compare/part/summary.md").read_text()
     assert "## Failed runs" in summary
     assert "| Deep" in summary
+
+
+@pytest.mark.parametrize(("number", "jobs"), [(signal.SIGTERM, 1), (signal.SIGTERM, 2), (signal.SIGINT, 2)])
+def test_a_stopped_study_stops_its_trainings_and_goes_on(number, jobs, tmp_path):
+    (tmp_path / "study.yaml").write_text(STUDY.format(root=ROOT).replace("max_epochs=2", "max_epochs=10000"))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "150"}
+    study = subprocess.Popen([*command(tmp_path), "--jobs", str(jobs)], cwd=tmp_path, env=environment, text=True,
+                             start_new_session=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)  # fmt: skip
+    runs = tmp_path / "logs" / "compare" / "runs"
+    deadline = time.monotonic() + TIME_LIMIT_S
+    while len(list(runs.glob("*/checkpoints/last.ckpt"))) < jobs and time.monotonic() < deadline:
+        time.sleep(0.2)
+    if number == signal.SIGINT:
+        os.killpg(study.pid, number)  # as a terminal does
+    else:
+        study.send_signal(number)
+    _, errors = study.communicate(timeout=TIME_LIMIT_S)
+    assert study.returncode == 128 + number
+    assert "stopped; trainings have saved what they need, and the same command goes on with them" in errors
+    assert "Traceback" not in errors
+    logs = list(runs.glob("*/run.log"))
+    for log in logs:  # a lock is free when its training has ended
+        with (log.parent / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+    assert sum("stopped by SIG" in log.read_text() for log in logs) == jobs

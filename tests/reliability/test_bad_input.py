@@ -20,6 +20,12 @@ COMMAND_LINE = {
     "misspelt model option": ([*FIT, "--model.clases=3"], ["clases", "model.classes"]),
     "misspelt network option": ([*FIT, f"{NETWORK}dropot=0.1"], ["dropot"]),
     "option of before": ([*FIT, "--data.fresh=false"], ["data.fresh"]),
+    "no network": (["fit"], ["there is no network: --config NAME", "--model.network NAME"]),
+    "a config without its option": (["fit", "quick"], ["Did you mean --config quick?"]),
+    "methods without names": (["explain", "--methods=LRP"], ["methods", "--methods.NAME VALUE"]),
+    "seeds that are no list": (["compare", "--config=compare/quick", "--seeds=0"], ["seeds", "a list, such as '[0, 1]'"]),
+    "study of nothing": (["compare"], ["missing: --name, --networks"]),
+    "no name for what is explained": (["explain", "--pretrained=rlstm", "--out=there/"], ["'there/' is no name for a file"]),
     "unknown option": ([*FIT, "--zzz=3"], ["zzz"]),
     "learning rate as it was called": (
         [*FIT, "--model.learning_rate=1e-3"], ["model.learning_rate is now --optimizer.lr"],
@@ -306,6 +312,21 @@ def test_a_network_that_cannot_be_explained(say, tmp_path, monkeypatch):
     said = say(["fit", "--data.dataset=digits", "--trainer.max_epochs=1", f"--model.network={config}"])
     for word in ("mul.Tensor", "multiplies two signals", 'products="half"', "--trainer.callbacks null"):
         assert word in said
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "must map options to values, but one is empty"),
+        (b"- a", "must map options to values, but one is '- a'"),
+        (b"\xff\xfe\x00", "it is not text in UTF-8"),
+    ],
+)
+def test_a_config_that_is_none(content, words, say, tmp_path):
+    (tmp_path / "some.yaml").write_bytes(content)
+    said = say(["fit", "--config=some.yaml"])
+    assert words in said
+    assert "some.yaml" in said
 
 
 def test_a_folder_that_cannot_be_written(say, tmp_path):
