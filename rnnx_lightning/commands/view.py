@@ -11,7 +11,7 @@ from rnnx_lightning.files import with_suffixes
 from rnnx_lightning.pretrained import load_trained
 from rnnx_lightning.view import Named, recorded, write_page
 
-SAME = ("dataset", "samples", "margin")  # of the data, for networks that are compared
+SAME = ("dataset", "samples", "majority_size", "margin")  # of the data, for networks that are compared
 
 
 def view(

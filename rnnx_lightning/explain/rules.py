@@ -234,12 +234,18 @@ class ZBox(Rule):
         ranges = [torch.aminmax(part.detach()) for part in inputs]
         least, greatest = min(float(low) for low, _ in ranges), max(float(high) for _, high in ranges)
         asked_low, asked_high = self._bounds
+        if math.isnan(least) and (isinstance(asked_low, str) or isinstance(asked_high, str)):
+            raise ValueError('the input has NaN, so there are no bounds of the "data"')
         low = least if isinstance(asked_low, str) else asked_low
         high = greatest if isinstance(asked_high, str) else asked_high
         if isinstance(asked_high, str) and not bool(torch.as_tensor(low < high).all()):
             high = low + 1  # all inputs are equal
         # Bounds that differ between entries are those of the inputs whose shape they have.
         compared = [part for part in inputs if _broadcasts(low, part) and _broadcasts(high, part)]
+        if not compared:
+            own = [tuple(torch.as_tensor(bound).shape) for bound in (low, high)]
+            shapes = ", ".join(str(tuple(part.shape)) for part in inputs)
+            raise ValueError(f"low and high of shapes {own[0]} and {own[1]} fit no input, of shapes {shapes}")
         count = sum(part.numel() for part in compared)
         if outside := sum(int(((part < low) | (part > high)).sum()) for part in compared):
             warnings.warn(

@@ -206,3 +206,16 @@ def test_bounds_by_entry_are_those_of_the_input_of_their_shape():
     with warnings.catch_warnings():
         warnings.simplefilter("error", explain.PixelRangeWarning)
         LRP(Composite(ZPlus(), by_name={"two": ZPlus()}, pixels=ZBox(low, low + 1)), start="logit")(model, x, 0)
+
+
+def test_bounds_that_fit_no_input_are_refused():
+    x = torch.rand(2, 6)
+    bounds = DeepTaylor(torch.zeros(3), torch.ones(3))
+    with pytest.raises(ValueError, match=r"shapes \(3,\) and \(3,\) fit no input, of shapes \(2, 6\)"):
+        bounds(nn.Linear(6, 2), x, 0)
+
+
+def test_what_is_no_number_has_no_bounds():
+    x = torch.full((2, 6), float("nan"))
+    with pytest.raises(ValueError, match="the input has NaN"):
+        DeepTaylor("data", "data")(nn.Linear(6, 2), x, 0)
