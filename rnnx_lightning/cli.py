@@ -32,7 +32,7 @@ from rnnx_lightning.callbacks import (
 )
 from rnnx_lightning.callbacks.folder import removed_if_refused, tensorboards
 from rnnx_lightning.callbacks.keeping import best_and_last
-from rnnx_lightning.callbacks.stopping import InterruptedRunError
+from rnnx_lightning.callbacks.stopping import unfinished
 from rnnx_lightning.checkpoints import AtomicCheckpointIO, check_same_network
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.data import MajoritySequences
@@ -238,23 +238,12 @@ class RnnxCLI(LightningCLI):
         """Validate, test or predict.
 
         Raises:
-            InterruptedRunError: it was stopped. Lightning would end it as if all were done, or with code 1.
+            InterruptedRunError: it was stopped before its first batch. Lightning would end it as if all were done.
         """
-        number = None
-        try:
-            with removed_if_refused(self.trainer):
-                run(**kwargs)
-        except SystemExit:  # Lightning's way out after Ctrl-C
-            number = signal.SIGINT
+        with removed_if_refused(self.trainer):
+            run(**kwargs)
         if self.trainer.received_sigterm:
-            number = signal.SIGTERM
-        if number is not None:
-            name, path = run.__name__, self.trainer.ckpt_path or "last"
-            raise InterruptedRunError(
-                f"{name} was stopped by {number.name}, so its results may be missing\n"
-                f"To repeat it: rnnx {name} with the same configuration and --ckpt_path {path}",
-                exit_code=128 + number,
-            )
+            raise unfinished(self.trainer, signal.SIGTERM)
 
 
 def _described(chosen: Namespace | None) -> dict[str, Any] | None:

@@ -285,7 +285,7 @@ def test_printed_config_is_complete(rnnx):
         (["fit", *QUICK, "--model.network.init_args.dropout", "1.5"], "dropout=1.5"),
         (["test", *QUICK, "--ckpt_path", "nowhere.ckpt"], "there is no checkpoint 'nowhere.ckpt'"),
         (["explain"], "ckpt_path"),
-        (["compare"], "name, networks"),
+        (["compare"], "missing: --name, --networks"),
         (["tset"], "Did you mean test?"),
     ],
 )

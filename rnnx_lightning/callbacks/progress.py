@@ -22,10 +22,14 @@ class EpochLines(Callback):
         """Print the line."""
         metrics = trainer.callback_metrics  # summed over all ranks, so every rank must ask
         if trainer.is_global_zero:
-            values = "  ".join(f"{name} {float(value):.4g}" for name, value in metrics.items())
+            values = "  ".join(f"{name} {_shown(float(value))}" for name, value in metrics.items())
             elapsed = time.perf_counter() - self._start
             end = "" if trainer.max_epochs == -1 else f"/{trainer.max_epochs}"
             print(f"epoch {trainer.current_epoch + 1}{end}  {elapsed:.0f} s  {values}", flush=True)
+
+
+def _shown(value: float) -> str:
+    return f"{value:.4g}" if 0 < abs(value) < 0.01 else f"{value:.4f}"  # a learning rate would be 0.0000
 
 
 class Throughput(Callback):

@@ -5,6 +5,7 @@ from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from rnnx_lightning.callbacks.keeping import last_checkpoint
 
@@ -21,12 +22,25 @@ class InterruptedRunError(Exception):
         self.exit_code = exit_code
 
 
+def unfinished(trainer: Trainer, number: int) -> InterruptedRunError:
+    """The error of a test, prediction or validation that a signal has stopped."""
+    assert trainer.state.fn is not None  # it runs
+    name = trainer.state.fn.value
+    return InterruptedRunError(
+        f"{name} was stopped by {signal.Signals(number).name}, so its results are missing\nTo repeat it: "
+        f"rnnx {name} with the same configuration and --ckpt_path {trainer.ckpt_path or 'last'}",
+        exit_code=128 + number,
+    )
+
+
 class GracefulStop(Callback):
     """On SIGTERM or Ctrl-C, finish the step, save `last.ckpt`, and print how to resume.
 
     A validation that is due after the step is done first. A resumed run would leave it out; and if the epoch had
     been stopped at its last step, its training metrics would be counted in the next epoch. All ranks stop at the
     same step. They agree on it only every few steps, because this waits for the devices.
+
+    A test, prediction or validation of its own ends after the batch, and says how to repeat it.
 
     Args:
         every: number of steps between two such agreements.
@@ -42,11 +56,7 @@ class GracefulStop(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Install the signal handlers."""
-
-        def receive(number: int, frame: FrameType | None) -> None:
-            self._received = number
-
-        self._before = {number: signal.signal(number, receive) for number in self.SIGNALS}
+        self._install_handlers()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -72,6 +82,26 @@ class GracefulStop(Callback):
         if self._epoch_saved:
             raise self._stopped(trainer)
 
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Install the signal handlers, if it is not a part of a training."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._install_handlers()
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *arguments: Any) -> None:
+        """Stop after a batch, if it is not a part of a training."""
+        if self._received is not None and trainer.state.fn != TrainerFn.FITTING:
+            raise unfinished(trainer, self._received)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remove the signal handlers."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._remove_handlers()
+
+    on_test_start = on_predict_start = on_validation_start
+    on_test_batch_end = on_validation_batch_end  # type: ignore[assignment]  # it takes any arguments
+    on_predict_batch_end = on_validation_batch_end  # type: ignore[assignment]
+    on_test_end = on_predict_end = on_validation_end
+
     def _saved_if_asked(self, trainer: Trainer, unless: bool = False) -> bool:
         asked = self._received is not None and not unless  # ranks may differ in `unless`, if it depends on a clock
         if trainer.world_size > 1:
@@ -92,6 +122,12 @@ class GracefulStop(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Remove the signal handlers."""
         self._remove_handlers()
+
+    def _install_handlers(self) -> None:
+        def receive(number: int, frame: FrameType | None) -> None:
+            self._received = number
+
+        self._before = {number: signal.signal(number, receive) for number in self.SIGNALS}
 
     def _remove_handlers(self) -> None:
         for number, handler in self._before.items():
