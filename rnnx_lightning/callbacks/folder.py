@@ -50,8 +50,8 @@ def removed_if_refused(trainer: Trainer) -> Iterator[None]:
         yield
     except Exception:
         for folder in [Path(logger.log_dir) for logger in tensorboards(trainer) if trainer.is_global_zero]:
-            files = list(folder.iterdir()) if folder.is_dir() else [folder]
-            if all(file.name.startswith("events.out.tfevents") for file in files):
+            files = list(folder.glob("*"))
+            if folder.is_dir() and all(file.name.startswith("events.out.tfevents") for file in files):
                 for file in files:
                     file.unlink()
                 folder.rmdir()

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from rnnx_lightning.explain.attributor import Attributor, Target, resolve_target
 from rnnx_lightning.explain.examples import cut, joined
 from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, network_of, output_at
-from rnnx_lightning.explain.outputs import explained_value
+from rnnx_lightning.explain.outputs import explained_value, no_classes
 
 
 class InChunks(Attributor):
@@ -73,12 +73,15 @@ def _of_part(target: Any, start: int, stop: int, batch: int) -> Any:
     Raises:
         ValueError: it is not for one example, nor for all.
     """
-    if isinstance(target, tuple):
-        return tuple(_of_part(index, start, stop, batch) for index in target)
+    if isinstance(target, tuple):  # an index of one entry is for all examples
+        return tuple(
+            index if torch.as_tensor(index).numel() == 1 else _of_part(index, start, stop, batch)
+            for index in target
+        )
     if not isinstance(target, list) and not (isinstance(target, Tensor) and target.dim() == 1):
         return target
     if len(target) != batch:
-        raise ValueError(f"target must be one class or (B,) = ({batch},) classes, got ({len(target)},)")
+        raise no_classes(batch, f"({len(target)},)")
     return target[start:stop]
 
 

@@ -44,7 +44,7 @@ _FUNCTIONS = {  # of gates only: they are gates, too
     *("Tanh", "Abs", "Relu", "Hardtanh", "Silu", "Softplus", "LogSigmoid", "Clamp", "ClampMin", "ClampMax"),
     *("Maximum", "Minimum", "Where", "MaskedFill", "Max", "Min", "Amax", "Amin", "Sort", "Topk", "Cumprod"),
     *("Prod", "Softmax", "SafeSoftmax", "LogSoftmax", "Logsumexp", "Logcumsumexp", "LinalgVectorNorm", "Var"),
-    *("Std",),
+    "Std",
 }
 _FUSED = {"CudnnRnn", "MiopenRnn", "MkldnnRnnLayer", "ThnnFusedLstmCell", "ThnnFusedGruCell"}
 _FUSED_LSTM = 2  # the mode of a fused recurrent layer: ReLU, tanh, LSTM, GRU

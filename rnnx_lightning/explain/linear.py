@@ -30,7 +30,6 @@ class Operation:
         features: the dimension of the input that it sums over; None: that of `beside`, or not known.
         weighted: of an operation without weight, the same with its own weights squared, or with 1 in their place;
             None: they are 1.
-        averaged: of a mean, the dimensions that it is taken over.
     """
 
     apply: Callable[[Tensor, Any], Tensor]
@@ -39,7 +38,6 @@ class Operation:
     matrix: Callable[[Tensor], Tensor] | None = None
     features: int | None = None
     weighted: Callable[[Literal["square", "ones"]], "Operation"] | None = None
-    averaged: tuple[int, ...] | None = None
 
     @property
     def transposable(self) -> bool:

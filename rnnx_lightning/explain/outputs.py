@@ -74,16 +74,22 @@ def class_index(logits: Tensor, target: Tensor | int | Sequence[int] | None) -> 
     try:
         index = torch.as_tensor(target, device=logits.device)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"target must be one class or (B,) = ({len(logits)},) classes, got {target!r}") from error
-    if index.is_floating_point() or index.dim() > 1 or (index.dim() == 1 and len(index) != len(logits)):
-        got = f"{tuple(index.shape)} of {index.dtype}" if index.is_floating_point() else tuple(index.shape)
-        raise ValueError(f"target must be one class or (B,) = ({len(logits)},) classes, got {got}")
+        raise no_classes(len(logits), repr(target)) from error
+    if index.is_floating_point():
+        raise no_classes(len(logits), f"{tuple(index.shape)} of {index.dtype}")
+    if index.dim() > 1 or (index.dim() == 1 and len(index) != len(logits)):
+        raise no_classes(len(logits), tuple(index.shape))
     index = index.long().expand(len(logits)).clone()  # autograd cannot save a tensor made in inference mode
     outside = (index < 0) | (index >= logits.shape[1])
     if bool(outside.any()):
         wrong = int(index[outside][0])
         raise ValueError(f"target {wrong} is not among the classes 0 to {logits.shape[1] - 1}")
     return index.unsqueeze(1)
+
+
+def no_classes(examples: int, got: object) -> ValueError:
+    """The error of a target that is neither one class nor one for each example."""
+    return ValueError(f"target must be one class or (B,) = ({examples},) classes, got {got}")
 
 
 def _at(output: Tensor, indices: tuple[Any, ...]) -> Tensor:

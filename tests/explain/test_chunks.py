@@ -63,7 +63,9 @@ class Steps(Reader):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("target", [([0, 1, 1, 0, 1], 3), (1, torch.tensor([3, 0, 2, 1, 1])), (0, -1)])
+@pytest.mark.parametrize(
+    "target", [([0, 1, 1, 0, 1], 3), (1, torch.tensor([3, 0, 2, 1, 1])), (0, -1), ([1], torch.tensor([2]))]
+)
 def test_indices(target, method, x):
     expected = METHODS[method](Steps(), x, target)
     torch.testing.assert_close(InChunks(METHODS[method], 2)(Steps(), x, target), expected)

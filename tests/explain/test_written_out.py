@@ -79,7 +79,12 @@ def in_place(x):
     return y.div_((x.var(1, keepdim=True, correction=0) + 1e-5).sqrt())
 
 
-@pytest.mark.parametrize("written", [by_moments, by_squares, of_channels, in_place])
+def of_a_view(x):
+    centre = x - x.view(len(x), 1, 7, 1).mean((1, 2, 3))[:, None]  # dimensions that x does not have
+    return centre * torch.rsqrt(centre.square().mean(1, keepdim=True) + 1e-5)
+
+
+@pytest.mark.parametrize("written", [by_moments, by_squares, of_channels, in_place, of_a_view])
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.filterwarnings("ignore")
 def test_a_layer_norm_written_out_is_the_layer_norm(name, written):

@@ -1,5 +1,6 @@
 """Centring: a value minus its mean, as norms do it or as a network writes it out."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +15,7 @@ from rnnx_lightning.explain.tape import Tape
 
 def centred(tape: Tape, func: Any, x: Tensor, dims: Sequence[int]) -> Tensor:
     """Record x minus its mean over some dimensions: a linear map with weights 1 - 1/n and -1/n."""
-    width = 1
-    for d in dims:
-        width *= x.shape[d]
+    width = math.prod(x.shape[d] for d in dims)
     weight = torch.tensor([1 - 1 / width, -1 / width], dtype=x.dtype, device=x.device)
 
     def apply(a: Tensor, w: Tensor) -> Tensor:
@@ -27,19 +26,22 @@ def centred(tape: Tape, func: Any, x: Tensor, dims: Sequence[int]) -> Tensor:
 
 
 def averaged(tape: Tape, x: Tensor, mean: Tensor) -> Sequence[int] | None:
-    """The dimensions of which the second value is the mean of the first, or None if it is none."""
+    """The dimensions over which the second value is the mean of the first; None if it is none.
+
+    That it is a linear map of the same entries is on the tape; that it is their mean is seen from its values.
+    """
     node, source = tape.find(mean), tape.find(x)
     if node is None or source is None or source.gate:
         return None
-    node = _moved(node)  # as by unsqueeze, expand or detach
+    node = _moved(node)  # by unsqueeze, expand or detach
     if node.row is not LINEAR or node.sources[0] is None or _moved(node.sources[0]) is not _moved(source):
         return None
-    dims = node.call.maps[0].layer.operation.averaged
-    if dims is None or x.numel() == 0:
+    dims = [d for d, step in enumerate(mean.expand(x.shape).stride()) if step == 0]
+    if not dims or x.numel() == 0:
         return None
     now = held(x)
     rounding = 8 * torch.finfo(x.dtype).eps * now.abs().amax()
-    same = (now.mean(list(dims), keepdim=True) - held(mean)).abs() <= rounding
+    same = (now.mean(dims, keepdim=True) - held(mean)).abs() <= rounding
     return dims if bool(same.all()) else None
 
 

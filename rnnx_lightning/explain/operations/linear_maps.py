@@ -291,15 +291,14 @@ def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
     node = tape.find(x)
     if node is not None and node.gate and node.reason is not None:
         return tape.gate_of(value, node)
-    transpose = averaged = None
+    transpose = None
     if func in (aten.mean.dim, aten.sum.dim_IntList, aten.sum.default, aten.mean.default):
         mean = func in (aten.mean.dim, aten.mean.default)
-        dims = args[0] if args else kwargs.get("dim")
-        transpose, averaged = _spread_back(x, value, dims, mean), tuple(dims or range(x.dim())) if mean else None
+        transpose = _spread_back(x, value, args[0] if args else kwargs.get("dim"), mean)
     elif func in BACKWARD:
         transpose = _pooled_back(BACKWARD[func], args, kwargs)
     changed = weighted(func, x, value, args, kwargs)
-    operation = Operation(lambda a, _: func(a, *args, **kwargs), transpose, weighted=changed, averaged=averaged)
+    operation = Operation(lambda a, _: func(a, *args, **kwargs), transpose, weighted=changed)
     return tape.linear(func, x, operation, None, None, value)
 
 
