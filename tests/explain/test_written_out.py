@@ -95,6 +95,15 @@ def test_a_layer_norm_written_out_is_the_layer_norm(name, written):
     assert_equal(METHODS[name]()(model, x, target), METHODS[name]()(plain, x, target))
 
 
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore")
+def test_another_sum_of_a_value_is_no_mean(name):
+    x, target = data()
+    weights = torch.linspace(-0.5, 0.9, 7, dtype=x.dtype)[:, None]
+    one, other = Between(lambda h: h - h @ weights), Between(lambda h: h + h @ -weights)
+    assert_equal(METHODS[name]()(one, x, target), METHODS[name]()(other, x, target))
+
+
 PRODUCTS = {
     "of two layers": lambda h: torch.tanh(h) * torch.tanh(h.flip(1)),
     "that is not 0 at 0": lambda h: (h + 1) * (torch.tanh(h) + 2),

@@ -255,3 +255,14 @@ def test_bad_requests_are_refused(tmp_path):
         with pytest.raises(ValueError, match=words):
             main([*arguments, "--out", str(tmp_path / "page.html")])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("option", "number"), [("samples", 7), ("majority_size", 4), ("margin", 7)])
+def test_networks_of_different_tasks_are_not_shown_together(option, number, monkeypatch, tmp_path):
+    task = {"dataset": "digits", "samples": 5, "majority_size": 3, "margin": 0}
+    tasks = {"one": MajoritySequences(**task), "other": MajoritySequences(**{**task, option: number})}
+    monkeypatch.setattr(
+        "rnnx_lightning.commands.view.load_trained", lambda path, name, folder: (None, tasks[name])
+    )
+    with pytest.raises(ValueError, match=f"trained with different {option}: "):
+        view(pretrained=["one", "other"], out=str(tmp_path / "page"))
