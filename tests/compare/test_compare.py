@@ -167,7 +167,11 @@ def test_a_stopped_study_stops_its_trainings_and_goes_on(number, jobs, tmp_path)
         os.killpg(study.pid, number)  # as a terminal does
     else:
         study.send_signal(number)
-    _, errors = study.communicate(timeout=TIME_LIMIT_S)
+    try:
+        _, errors = study.communicate(timeout=TIME_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(study.pid, signal.SIGKILL)  # ten thousand epochs
+        raise
     assert study.returncode == 128 + number
     assert "stopped; trainings have saved what they need, and the same command goes on with them" in errors
     assert "Traceback" not in errors
