@@ -84,7 +84,12 @@ def of_a_view(x):
     return centre * torch.rsqrt(centre.square().mean(1, keepdim=True) + 1e-5)
 
 
-@pytest.mark.parametrize("written", [by_moments, by_squares, of_channels, in_place, of_a_view])
+def by_sums(x):
+    centre = x - x.sum(-1, keepdim=True) / 7
+    return centre / ((centre * centre).sum(-1, keepdim=True) / 7 + 1e-5).sqrt()
+
+
+@pytest.mark.parametrize("written", [by_moments, by_squares, of_channels, in_place, of_a_view, by_sums])
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.filterwarnings("ignore")
 def test_a_layer_norm_written_out_is_the_layer_norm(name, written):

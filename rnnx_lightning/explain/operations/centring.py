@@ -9,7 +9,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.rows import LINEAR, MOVE
+from rnnx_lightning.explain.rows import LINEAR, MOVE, SCALE
 from rnnx_lightning.explain.tape import Tape
 
 
@@ -34,6 +34,8 @@ def averaged(tape: Tape, x: Tensor, mean: Tensor) -> Sequence[int] | None:
     if node is None or source is None or source.gate:
         return None
     node = _moved(node)  # by unsqueeze, expand or detach
+    if node.row is SCALE and isinstance(node.call.factor, int | float) and node.sources[0] is not None:
+        node = _moved(node.sources[0])  # a sum that is divided by its length
     if node.row is not LINEAR or node.sources[0] is None or _moved(node.sources[0]) is not _moved(source):
         return None
     dims = [d for d, step in enumerate(mean.expand(x.shape).stride()) if step == 0]
