@@ -126,3 +126,29 @@ def test_long_sequences():
     one, other = (Recurrent(SPELLINGS[way], None) for way in ("h + z (n - h)", "lerp"))
     method = LRP(AlphaBeta(2, 1), start="logit")
     torch.testing.assert_close(method(one, x, 0), method(other, x, 0))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_bias_that_is_added_on_both_sides(name):
+    """The state has a bias, which is added by hand; so have both terms of what it moves by."""
+
+    class Move(nn.Module):
+        def __init__(self, by_hand):
+            super().__init__()
+            torch.manual_seed(0)
+            self.by_hand = by_hand
+            self.first, self.second, self.gate, self.out = (nn.Linear(4, 4) for _ in range(4))
+            self.double()
+
+        def _layer(self, layer, x):
+            return x @ layer.weight.T + layer.bias if self.by_hand else layer(x)
+
+        def forward(self, x):
+            a = self._layer(self.first, x)
+            h = self._layer(self.second, a) + a
+            return self.out(h + self.gate(h).sigmoid() * (a - h)) + 1
+
+    x, method = torch.randn(3, 4, dtype=torch.float64), LRP(METHODS[name], start="logit")
+    expected = method(Move(by_hand=False), x, 0)
+    assert bool(expected.any())
+    torch.testing.assert_close(method(Move(by_hand=True), x, 0), expected)

@@ -43,7 +43,8 @@ def united(tape: Tape, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node,
         for term in _terms(Term(tape.as_sum(node, tensor), 1.0), reached, twice):
             by_base.setdefault(id(_base(term.node)), []).append(term)
     shared = [terms[0].node for terms in by_base.values() if len(terms) > 1]
-    if any(base.shape != value.shape or base.pixels is not None for base in map(_base, shared)):
+    signals = [base for base in map(_base, shared) if base.row is not CONSTANT]
+    if any(base.shape != value.shape or base.pixels is not None for base in signals):
         return None
     if (stood_for := _stood_for(list(by_base.values()))) is not None:
         return tape.note(value, Node(PASS, (stood_for,), value))
