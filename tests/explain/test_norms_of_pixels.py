@@ -43,3 +43,25 @@ def test_batch_norm_is_part_of_the_layer_before(name, bias):
     for examples in (x, x[:1]):  # a single one looks as a bias does
         target = model(examples).argmax(1)
         assert_equal(method(model, examples, target), method(folded(model), examples, target))
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.Sigmoid(), nn.Softplus()])
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore")
+def test_batch_norm_behind_an_activation_is_a_linear_layer(name, activation):
+    """Also behind a sigmoid, which may be a gate elsewhere."""
+    torch.manual_seed(0)
+    norm, layer = nn.BatchNorm1d(6).double(), nn.Linear(6, 6).double()
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    layer.weight.data, layer.bias.data = scale.diag(), norm.bias - norm.running_mean * scale
+    first, last = nn.Linear(4, 6), nn.Linear(6, 3)
+    model, expected = (
+        nn.Sequential(first, activation, between, last).double().eval() for between in (norm, layer)
+    )
+    x, method = torch.rand(5, 4, dtype=torch.float64) * 2 - 1, METHODS[name]()
+    last.bias.data += 1  # something speaks for it
+    assert_equal(method(model, x, 1), method(expected, x, 1))

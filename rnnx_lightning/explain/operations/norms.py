@@ -53,7 +53,7 @@ def batch_norm(
 def scaled_and_shifted(tape: Tape, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
     """Record x * scale + shift, merged with the sum x."""
     node = tape.find(x)
-    if node is not None and node.rule is None and node.pixels is None and not node.gate:
+    if node is not None and node.rule is None and node.pixels is None and node.reason is None:
         tape.mark(x, tape.as_sum(node, x))
     result = tape.record(aten.mul.Tensor, (x, scale.to(x.dtype)), {})
     if node is not None and node.rule is None:
