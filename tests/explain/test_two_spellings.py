@@ -135,6 +135,7 @@ SPELLINGS = {
         ),
         lambda h: edges(h) @ h,
     ),
+    "Python's sum of one value": (lambda h: sum([h.tanh()]), lambda h: h.tanh()),
     "variance and mean at once": (lambda h: moments(h, True), lambda h: moments(h, False)),
     "squared ReLU": (lambda h: h.relu() ** 2, lambda h: h.relu() * h.relu()),
     "a square": (lambda h: h.square(), lambda h: h * h),

@@ -15,7 +15,7 @@ from rnnx_lightning.explain.operations.products import product_of_gates, product
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.operations.united import united
-from rnnx_lightning.explain.rows import PASS, Movement, Scaling
+from rnnx_lightning.explain.rows import PASS, UNMOVED, Movement, Scaling
 from rnnx_lightning.explain.tape import Tape
 
 Operand = Any  # a tensor or a number
@@ -264,6 +264,8 @@ def plus_constant(
     if is_whole(tensor):
         tensor = tape.record(aten._to_copy.default, (tensor,), {"dtype": value.dtype})
         node = tape.node(tensor)
+    if isinstance(constant, int | float) and constant == 0:  # where Python's sum() begins
+        return tape.move(value, node, UNMOVED)
     if node.magnitude:
         tape.add_constant(value, node, tensor, constant, bias)
         made = tape.node(value)
