@@ -233,6 +233,6 @@ class Variant(CellNetwork):
         conv: bool = False,
         **options: Any,
     ) -> None:
-        front = (conv_front if conv else linear_front)(28, columns, features)
+        front = (conv_front if conv else linear_front)(28, columns, features=features)
         cell: Any = VariantCell(features, hidden, classes, window, **options)  # none of the package's
         super().__init__(columns, front, SequenceDropout(dropout, stationary), cell, nn.Identity())

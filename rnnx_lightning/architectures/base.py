@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rnnx_lightning.architectures.cells import DeepCell, EvidenceCell, GRUCell, LSTMCell
-from rnnx_lightning.architectures.layers import SequenceDropout, check_columns
+from rnnx_lightning.architectures.layers import SequenceDropout, check_sizes
 
 
 class RecurrentNetwork(nn.Module):
@@ -20,12 +20,12 @@ class RecurrentNetwork(nn.Module):
         rows: height of the picture in pixels.
 
     Raises:
-        ValueError: there are no columns.
+        ValueError: a size is below 1.
     """
 
     def __init__(self, columns: int = 7, rows: int = 28) -> None:
         super().__init__()
-        check_columns(columns)
+        check_sizes(columns=columns, rows=rows)
         self.columns = columns
         self.rows = rows
 
@@ -52,13 +52,13 @@ class RecurrentNetwork(nn.Module):
         Raises:
             ValueError: the picture cannot be cut into time steps.
         """
-        n, channels, rows, width = image.shape
-        if channels != 1 or rows != self.rows or width % self.columns:
+        width = image.shape[-1] if image.dim() == 4 else 0
+        if width < 1 or width % self.columns or image.shape[1:3] != (1, self.rows):
             raise ValueError(
                 f"{type(self).__name__} reads pictures of shape (B, 1, {self.rows}, multiple of {self.columns}), "
                 f"got {tuple(image.shape)}: do data.columns and the network's columns agree?"
             )
-        length = width // self.columns
+        n, length = len(image), width // self.columns
         steps = image.unflatten(3, (length, self.columns)).permute(0, 3, 1, 2, 4)
 
         def in_sequence(encoded: Tensor) -> Tensor:

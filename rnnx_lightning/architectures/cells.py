@@ -1,9 +1,11 @@
 """Recurrent cells: the only part of a network that loops over time steps."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear, gate_linear
+from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear, check_sizes, gate_linear
 
 
 class DeepCell(nn.Module):
@@ -24,6 +26,7 @@ class DeepCell(nn.Module):
         self, inputs: int, hidden: int, recurrent: int, dropout: float = 0.2, stationary: bool = False
     ) -> None:
         super().__init__()
+        check_sizes(hidden=hidden, recurrent=recurrent)
         self.from_input = bias_free_linear(inputs, hidden, fan_in=inputs + recurrent)
         self.from_recurrent = bias_free_linear(recurrent, hidden, fan_in=inputs + recurrent)
         self.to_recurrent = bias_free_linear(hidden, recurrent)
@@ -82,6 +85,7 @@ class LSTMCell(_GatedCell):
         self, inputs: int, units: int, dropout: float = 0.0, stationary: bool = False, tanh: bool = False
     ) -> None:
         super().__init__()
+        check_sizes(units=units)
         fan_in = inputs + units
         self.units = units
         self.gates_input = gate_linear(inputs, 3 * units, fan_in)
@@ -141,6 +145,7 @@ class GRUCell(_GatedCell):
         self, inputs: int, units: int, dropout: float = 0.0, stationary: bool = False, tanh: bool = False
     ) -> None:
         super().__init__()
+        check_sizes(units=units)
         fan_in = inputs + units
         self.units = units
         make = gate_linear if tanh else bias_free_linear
@@ -193,15 +198,16 @@ class EvidenceCell(nn.Module):
         limit: s, the evidence of a unit above which its weight does not grow.
 
     Raises:
-        ValueError: `window`, `units` or `limit` is out of range.
+        ValueError: a size is below 1, or `limit` is out of range.
     """
 
     def __init__(
         self, inputs: int, hidden: int, classes: int, window: int = 4, units: int = 4, limit: float = 10.0
     ) -> None:
         super().__init__()
-        if window < 1 or units < 1 or not limit > 0:
-            raise ValueError(f"window={window} and units={units} must be at least 1, and limit={limit} positive")
+        check_sizes(hidden=hidden, classes=classes, window=window, units=units)
+        if not 0 < limit < math.inf:
+            raise ValueError(f"limit={limit} must be positive and finite")
         self.window = window
         self.units = units
         self.limit = limit

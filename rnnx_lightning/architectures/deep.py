@@ -7,7 +7,7 @@ from torch import nn
 from rnnx_lightning.architectures.base import CellNetwork
 from rnnx_lightning.architectures.cells import DeepCell
 from rnnx_lightning.architectures.fronts import conv_front, linear_front
-from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear, check_columns
+from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear, check_sizes
 
 
 class Shallow(CellNetwork):
@@ -33,7 +33,7 @@ class Shallow(CellNetwork):
         stationary_dropout: bool = False,
         rows: int = 28,
     ) -> None:
-        check_columns(columns)
+        check_sizes(columns=columns, rows=rows, classes=classes)
         drop = SequenceDropout(dropout, stationary_dropout)
         cell = DeepCell(rows * columns, hidden, recurrent, dropout, stationary_dropout)
         super().__init__(columns, nn.Flatten(), drop, cell, bias_free_linear(hidden, classes), rows)
@@ -70,6 +70,7 @@ class DeepFamily(CellNetwork):
         stationary_dropout: bool = False,
         rows: int = 28,
     ) -> None:
+        check_sizes(hidden=hidden, head=head, classes=classes)
         output = nn.Sequential(bias_free_linear(hidden, head), nn.ReLU(), bias_free_linear(head, classes))
         drop = SequenceDropout(dropout, stationary_dropout, times=2)  # as the front's output and the cell's input
         cell = DeepCell(features, hidden, recurrent, dropout, stationary_dropout)
@@ -87,7 +88,7 @@ class Deep(DeepFamily):
     """
 
     def __init__(self, columns: int = 7, features: int = 256, *, rows: int = 28, **options: Any) -> None:
-        front = linear_front(rows, columns, features)
+        front = linear_front(rows, columns, features=features)
         super().__init__(front, features, columns=columns, rows=rows, **options)
 
 
@@ -105,7 +106,7 @@ class DeepV2(DeepFamily):
     def __init__(
         self, columns: int = 7, first: int = 128, features: int = 256, *, rows: int = 28, **options: Any
     ) -> None:
-        front = linear_front(rows, columns, first, features)
+        front = linear_front(rows, columns, first=first, features=features)
         super().__init__(front, features, columns=columns, rows=rows, **options)
 
 

@@ -41,7 +41,7 @@ class Evidence(CellNetwork):
         stationary_dropout: bool = False,
         rows: int = 28,
     ) -> None:
-        front = (conv_front if self.convolutional else linear_front)(rows, columns, features)
+        front = (conv_front if self.convolutional else linear_front)(rows, columns, features=features)
         drop = SequenceDropout(dropout, stationary_dropout)
         cell = EvidenceCell(features, hidden, classes, window, units, limit)
         super().__init__(columns, front, drop, cell, nn.Identity(), rows)

@@ -1,24 +1,29 @@
 """Input parts: what a network computes from one time step only."""
 
+from itertools import pairwise
+
 from torch import nn
 
-from rnnx_lightning.architectures.layers import SumLikePool2d, bias_free_conv, bias_free_linear, check_columns
+from rnnx_lightning.architectures.layers import SumLikePool2d, bias_free_conv, bias_free_linear, check_sizes
 
 
-def linear_front(rows: int, columns: int, *widths: int) -> nn.Sequential:
+def linear_front(rows: int, columns: int, **widths: int) -> nn.Sequential:
     """Linear layers, ReLU after each.
 
     Args:
         rows: height of a step in pixels.
         columns: width of a step in pixels.
-        widths: output widths of the layers.
+        **widths: output widths of the layers, under the names that their networks give them.
 
     Returns:
-        A module from (N, 1, rows, columns) to (N, widths[-1]).
+        A module from (N, 1, rows, columns) to (N, the last of the widths).
+
+    Raises:
+        ValueError: a size is below 1.
     """
+    check_sizes(rows=rows, columns=columns, **widths)
     layers: list[nn.Module] = [nn.Flatten()]
-    check_columns(columns)
-    for inputs, outputs in zip((rows * columns, *widths), widths, strict=False):
+    for inputs, outputs in pairwise((rows * columns, *widths.values())):
         layers += [bias_free_linear(inputs, outputs), nn.ReLU()]
     return nn.Sequential(*layers)
 
@@ -33,8 +38,11 @@ def conv_front(rows: int, columns: int, features: int) -> nn.Sequential:
 
     Returns:
         A module from (N, 1, rows, columns) to (N, features).
+
+    Raises:
+        ValueError: a size is below 1.
     """
-    check_columns(columns)
+    check_sizes(rows=rows, columns=columns, features=features)
     pooled = -(-rows // 4) * -(-columns // 4)
     return nn.Sequential(
         bias_free_conv(1, 24, 5),

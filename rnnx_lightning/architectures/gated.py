@@ -7,7 +7,7 @@ from torch import Tensor
 from rnnx_lightning.architectures.base import CellNetwork
 from rnnx_lightning.architectures.cells import GRUCell, LSTMCell
 from rnnx_lightning.architectures.fronts import conv_front, linear_front
-from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear
+from rnnx_lightning.architectures.layers import SequenceDropout, bias_free_linear, check_sizes
 
 
 class GatedFamily(CellNetwork):
@@ -37,7 +37,8 @@ class GatedFamily(CellNetwork):
         stationary_dropout: bool = False,
         rows: int = 28,
     ) -> None:
-        front = (conv_front if self.convolutional else linear_front)(rows, columns, features)
+        check_sizes(classes=classes)
+        front = (conv_front if self.convolutional else linear_front)(rows, columns, features=features)
         drop = SequenceDropout(dropout, stationary_dropout)
         cell = self.cell_class(features, units, dropout, stationary_dropout, self.tanh)
         super().__init__(columns, front, drop, cell, bias_free_linear(units, classes), rows)

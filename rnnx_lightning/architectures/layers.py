@@ -10,14 +10,15 @@ from torch import Tensor, nn
 LayerT = TypeVar("LayerT", nn.Linear, nn.Conv2d)
 
 
-def check_columns(columns: int) -> None:
-    """Refuse time steps without pixels.
+def check_sizes(**sizes: int) -> None:
+    """Refuse sizes, given by their names, below 1.
 
     Raises:
-        ValueError: there are no columns.
+        ValueError: a size is below 1.
     """
-    if columns < 1:
-        raise ValueError(f"columns={columns} must be at least 1")
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name}={size} must be at least 1")
 
 
 def bias_free_linear(inputs: int, outputs: int, fan_in: int | None = None) -> nn.Linear:

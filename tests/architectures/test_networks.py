@@ -1,4 +1,5 @@
 import copy
+import inspect
 
 import pytest
 import torch
@@ -118,9 +119,29 @@ def test_columns_are_read_left_to_right(network):
 
 
 def test_pictures_of_another_size_are_refused(network):
-    for shape in ((1, 1, 28, 80), (1, 1, 27, 84), (1, 3, 28, 84)):
+    for shape in ((1, 1, 28, 80), (1, 1, 27, 84), (1, 3, 28, 84), (1, 1, 28, 0), (1, 28, 84), (28, 84)):
         with pytest.raises(ValueError, match="reads pictures of shape"):
             network(torch.rand(shape))
+
+
+SIZES = {"columns", "rows", "features", "first", "hidden", "recurrent", "head", "units", "window", "classes"}
+
+
+@pytest.mark.parametrize("wrong", [0, -7])
+@pytest.mark.parametrize("name", EVERY)
+def test_impossible_sizes_are_refused_by_their_names(name, wrong):
+    network = getattr(architectures, name)  # `__init__` passes on options that a base class has
+    sizes = {size for cls in network.__mro__[:3] for size in inspect.signature(cls).parameters if size in SIZES}
+    assert {"columns", "rows", "classes"} < sizes
+    for size in sizes:
+        with pytest.raises(ValueError, match=f"^{size}={wrong} must be at least 1$"):
+            network(**{size: wrong})
+
+
+@pytest.mark.parametrize("limit", [0.0, -1.0, float("inf"), float("nan")])
+def test_an_impossible_limit_is_refused(limit):
+    with pytest.raises(ValueError, match=f"limit={limit} must be positive and finite"):
+        architectures.Evidence(limit=limit)
 
 
 def test_sum_like_pooling_is_twice_the_zero_padded_average():

@@ -58,6 +58,8 @@ COMMAND_LINE = {
     "learning rate is no number": ([*FIT, "--optimizer.lr=.nan"], ["optimizer.lr=nan"]),
     "dropout of all": ([*FIT, f"{NETWORK}dropout=1.0"], ["dropout=1.0", "below 1"]),
     "negative dropout": ([*FIT, f"{NETWORK}dropout=-0.1"], ["dropout=-0.1"]),
+    "a layer of no units": ([*FIT, f"{NETWORK}features=0"], ["features=0 must be at least 1"]),
+    "a layer of less than no units": ([*FIT, f"{NETWORK}hidden=-3"], ["hidden=-3 must be at least 1"]),
     "columns that do not divide": ([*FIT, "--data.columns=5"], ["columns=5", "28"]),
     "no columns": ([*FIT, "--data.columns=0"], ["columns=0"]),
     "no sample": ([*FIT, "--data.samples=0"], ["samples=0"]),
