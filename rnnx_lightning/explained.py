@@ -78,10 +78,16 @@ class ScoredMethods:
         metrics: by score and method.
 
     Raises:
-        ValueError: a score has another argument.
+        ValueError: a method or score is none, or a score has another argument.
     """
 
     def __init__(self, methods: Mapping[str, Attributor], scores: Mapping[str, Metric]) -> None:
+        for name, method in methods.items():
+            if not isinstance(method, Attributor):
+                raise ValueError(f"method {name!r} must be an Attributor, such as LRP(), got {method!r}")
+        for name, score in scores.items():
+            if not isinstance(score, Metric):
+                raise ValueError(f"score {name!r} must be a torchmetrics.Metric, got {score!r}")
         self.methods = methods
         self._needs = {name: _needs(name, score) for name, score in scores.items()}
         self._needs_logit = any("explained" in _parameters(score) for score in scores.values())

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import partial
+from operator import index
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -26,6 +27,7 @@ from rnnx_lightning.data.splits import stratified_split
 from rnnx_lightning.seeding import seeded_generator
 
 Sampling = Literal["pooled", "published"]
+SPLITS = ("train", "validation", "test")
 
 
 class MajoritySequences(L.LightningDataModule):
@@ -82,6 +84,7 @@ class MajoritySequences(L.LightningDataModule):
         evaluation_batch_size: int | None = None,
     ) -> None:
         super().__init__()
+        dataset, data_dir = str(dataset), data_dir and str(data_dir)  # a path in a checkpoint would be code
         counts = {"batch_size": batch_size, "evaluation_batch_size": evaluation_batch_size, "samples": samples}
         for name, count in counts.items():
             if count is not None and count < 1:
@@ -182,6 +185,10 @@ class MajoritySequences(L.LightningDataModule):
 
         Returns:
             A `Plan` whose indices point into the whole data set.
+
+        Raises:
+            ValueError: there is no such split.
+            RuntimeError: it is not loaded yet.
         """
         if split != "train":
             return self._draw(split)
@@ -194,7 +201,7 @@ class MajoritySequences(L.LightningDataModule):
 
     def _draw(self, split: str, epoch: int = 0, pool_size: int | None = None) -> Plan:
         """Draw a plan of a split: in random order if there are pools, else in the order of the images."""
-        labels, members = self.images.labels, self._splits[split]
+        labels, members = self.images.labels, self._members(split)
         plan = draw_plan(
             labels[members],
             samples=self.samples,
@@ -204,6 +211,14 @@ class MajoritySequences(L.LightningDataModule):
             shuffle=pool_size is not None,
         )
         return plan._replace(index=members[plan.index])
+
+    def _members(self, split: str) -> Tensor:
+        """Positions of the images of a split."""
+        if split not in SPLITS:
+            raise ValueError(f"there is no split {split!r}: choose from {', '.join(SPLITS)}")
+        if split not in self._splits:
+            raise RuntimeError(f"the {split} split is not loaded: call setup() first")
+        return self._splits[split]
 
     def sequences(self, split: str, rows: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
         """Some sequences of a split, assembled on the CPU.
@@ -216,14 +231,15 @@ class MajoritySequences(L.LightningDataModule):
             Pictures (B, 1, 28, (28 + margin) * samples) in [-1, 1], labels (B,), majority masks (B, samples).
 
         Raises:
-            ValueError: there is no such sequence.
+            ValueError: there is no such sequence or split.
+            RuntimeError: the split is not loaded yet.
         """
-        plan = self.plan(split)
-        if outside := [row for row in rows if not 0 <= row < len(plan.label)]:
+        plan, numbers = self.plan(split), [index(row) for row in rows]
+        if outside := [number for number in numbers if not 0 <= number < len(plan.label)]:
             raise ValueError(
                 f"there is no sequence {outside[0]}: the {split} split has 0 to {len(plan.label) - 1}"
             )
-        chosen = plan.rows(torch.tensor(list(rows)))
+        chosen = plan.rows(torch.tensor(numbers, dtype=torch.long))
         batch = self.gather(PlannedBatch.of(chosen, shared=True))
         return batch.image, batch.label, batch.majority
 
@@ -237,7 +253,7 @@ class MajoritySequences(L.LightningDataModule):
 
     def train_dataloader(self) -> TrainingLoader:
         """Training sequences, in a different order in each epoch."""
-        rows, batch = len(self._splits["train"]), self.batch_size * self._world_size
+        rows, batch = len(self._members("train")), self.batch_size * self._world_size
         if rows < batch:
             raise ValueError(
                 f"batch_size={self.batch_size} on {self._world_size} device(s) exceeds the {rows} training "

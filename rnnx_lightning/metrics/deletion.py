@@ -94,6 +94,8 @@ def deletion(
             f"relevance must have the shape of x, {tuple(x.shape)}, and parts that of an example, got "
             f"{tuple(relevance.shape)} and {tuple(parts.shape)}"
         )
+    if target.shape != x.shape[:1]:
+        raise ValueError(f"target must be a class for each of {len(x)} examples, got {tuple(target.shape)}")
     parts = parts.to(x.device).flatten()
     count = int(parts.max()) + 1
     if parts.is_floating_point() or int(parts.min()) < 0 or len(torch.unique(parts)) < count:

@@ -17,8 +17,26 @@ def sample_relevance(relevance: Tensor, samples: int) -> Tensor:
 
     Returns:
         (B, S).
+
+    Raises:
+        ValueError: the relevance cannot be divided into such samples.
     """
+    if relevance.dim() != 4 or samples < 1 or relevance.shape[3] % samples:
+        raise ValueError(
+            f"relevance must have the shape (B, 1, H, W), W a multiple of {samples} samples, got "
+            f"{tuple(relevance.shape)}"
+        )
     return relevance.unflatten(-1, (samples, -1)).sum(dim=(1, 2, 4))
+
+
+def _check_majority(relevance: Tensor, majority: Tensor) -> None:
+    """Refuse shapes that do not fit, instead of broadcasting them."""
+    shape = tuple(relevance.shape)
+    if relevance.dim() != 4 or majority.dim() != 2 or len(majority) != shape[0] or shape[3] % majority.shape[1]:
+        raise ValueError(
+            "relevance and majority must have the shapes (B, 1, H, S * W) and (B, S), got "
+            f"{shape} and {tuple(majority.shape)}"
+        )
 
 
 def majority_cosine_similarity(relevance: Tensor, majority: Tensor) -> Tensor:
@@ -32,11 +50,15 @@ def majority_cosine_similarity(relevance: Tensor, majority: Tensor) -> Tensor:
         (B,) in [-1, 1]. It is 1 if relevance is spread evenly over the two majority samples, 0.816 if it is spread
         evenly over all three.
 
+    Raises:
+        ValueError: the shapes do not fit.
+
     Examples:
         >>> relevance = torch.tensor([2.0, 1.0, 0.0]).repeat_interleave(28).expand(1, 1, 28, 84)
         >>> majority_cosine_similarity(relevance, torch.tensor([[True, True, False]]))
         tensor([0.9487])
     """
+    _check_majority(relevance, majority)
     v = sample_relevance(relevance, majority.shape[1])
     # Squares neither over- nor underflow; a cosine does not depend on the scale, and so neither does its gradient.
     v = v / v.detach().abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
@@ -48,8 +70,9 @@ def majority_cosine_similarity(relevance: Tensor, majority: Tensor) -> Tensor:
 
 def pixel_mask(majority: Tensor, relevance: Tensor) -> Tensor:
     """From (B, S) bool to (B, 1, H, S * W) bool: True on the pixels of the majority samples."""
+    _check_majority(relevance, majority)
     width = relevance.shape[-1] // majority.shape[1]
-    return majority.repeat_interleave(width, dim=1)[:, None, None, :].expand_as(relevance)
+    return majority.bool().repeat_interleave(width, dim=1)[:, None, None, :].expand_as(relevance)
 
 
 def relevance_mass_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
@@ -61,6 +84,9 @@ def relevance_mass_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
 
     Returns:
         (B,) in [0, 1]; 0 if no relevance is positive.
+
+    Raises:
+        ValueError: the shapes do not fit.
 
     Examples:
         >>> relevance = torch.tensor([3.0, 1.0, 1.0]).repeat_interleave(28).expand(1, 1, 28, 84)
@@ -85,6 +111,9 @@ def relevance_rank_accuracy(relevance: Tensor, majority: Tensor) -> Tensor:
     Returns:
         (B,) in [0, 1].
 
+    Raises:
+        ValueError: the shapes do not fit.
+
     Examples:
         >>> relevance = torch.tensor([3.0, 1.0, 2.0]).repeat_interleave(28).expand(1, 1, 28, 84)
         >>> relevance_rank_accuracy(relevance, torch.tensor([[True, True, False]]))
@@ -108,10 +137,18 @@ def conservation_error(relevance: Tensor, explained: Tensor) -> Tensor:
     Returns:
         (B,) >= 0. If R is 0, the absolute error |sum of R_i|.
 
+    Raises:
+        ValueError: the shapes do not fit.
+
     Examples:
         >>> conservation_error(torch.tensor([[1.0, 2.0, 0.5]]), torch.tensor([4.0]))
         tensor([0.1250])
     """
+    if explained.shape != relevance.shape[:1]:
+        raise ValueError(
+            "relevance and explained must have the shapes (B, ...) and (B,), got "
+            f"{tuple(relevance.shape)} and {tuple(explained.shape)}"
+        )
     gap = (explained - relevance.flatten(1).sum(1)).abs()
     return torch.where(explained != 0, gap / explained.abs(), gap)
 
@@ -140,7 +177,7 @@ def pixel_flipping(
         A `PixelFlipping`.
 
     Raises:
-        ValueError: the picture cannot be divided into such patches.
+        ValueError: the picture cannot be divided into such patches; or see `deletion`.
     """
     height, width = x.shape[-2:]
     if patch < 1 or height % patch or width % patch:

@@ -9,7 +9,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from rnnx_lightning.explained import Explained
-from rnnx_lightning.rendering.sequences import WRONG_COLOUR
+from rnnx_lightning.rendering.sequences import WRONG_COLOUR, check_drawable
 
 NEGATIVE = (0.13, 0.40, 0.67)
 POSITIVE = (0.70, 0.09, 0.17)
@@ -60,9 +60,19 @@ def draw_heatmaps(explained: Explained, class_names: Sequence[str]) -> Figure:
 
     Returns:
         A matplotlib figure, not registered with pyplot.
+
+    Raises:
+        ValueError: shapes or class names do not fit.
     """
     image, label, prediction = explained.image, explained.label, explained.prediction
     relevance, majority = explained.relevance, explained.majority
+    check_drawable(image, label, prediction, class_names)
+    for name, part in relevance.items():
+        if part.shape != image.shape:
+            raise ValueError(
+                f"relevance by {name!r} must have the shape of the image, {tuple(image.shape)}, got "
+                f"{tuple(part.shape)}"
+            )
     score, values = next(iter(explained.scores.items()), ("", {}))
     height, width = image.shape[-2:]
     grey = (1 - (image.float() + 1) / 2).expand(-1, 3, -1, -1)

@@ -2,12 +2,28 @@
 
 from collections.abc import Sequence
 
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
 MAJORITY_COLOUR = "#0072B2"  # blue and vermilion are colour-blind-safe
 WRONG_COLOUR = "#D55E00"
+
+
+def check_drawable(image: Tensor, label: Tensor, prediction: Tensor, class_names: Sequence[str]) -> None:
+    """Refuse what cannot be drawn.
+
+    Raises:
+        ValueError: there are no sequences, or not one label, prediction and class name for each.
+    """
+    if image.dim() != 4 or len(image) == 0 or not label.shape == prediction.shape == image.shape[:1]:
+        raise ValueError(
+            "image, label and prediction must have the shapes (B, 1, H, S * W), (B,) and (B,) for one or more "
+            f"sequences, got {tuple(image.shape)}, {tuple(label.shape)} and {tuple(prediction.shape)}"
+        )
+    if (highest := int(torch.cat([label, prediction]).max())) >= len(class_names):
+        raise ValueError(f"there are {len(class_names)} class_names, but a sequence of class {highest}")
 
 
 def draw_sequences(
@@ -30,7 +46,13 @@ def draw_sequences(
 
     Returns:
         A matplotlib figure, not registered with pyplot.
+
+    Raises:
+        ValueError: shapes, class names or the number of columns do not fit.
     """
+    check_drawable(image, label, prediction, class_names)
+    if columns < 1:
+        raise ValueError(f"columns={columns} must be at least 1")
     rows = -(-len(image) // columns)
     height, width = image.shape[-2:]
     sample = width // majority.shape[1]

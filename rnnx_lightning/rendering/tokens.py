@@ -49,9 +49,12 @@ def _ink(ground: Colour) -> str:
 
 
 def _pairs(tokens: Sequence[str], relevance: Tensor) -> list[tuple[str, float, Colour]]:
-    if len(tokens) != len(relevance):
-        raise ValueError(f"{len(tokens)} tokens, but {len(relevance)} values of relevance")
-    return list(zip(tokens, relevance.tolist(), token_colours(relevance), strict=True))
+    colours = token_colours(relevance)
+    if len(tokens) != len(colours):
+        raise ValueError(f"{len(tokens)} tokens, but {len(colours)} values of relevance")
+    if other := [token for token in tokens if not isinstance(token, str)]:
+        raise ValueError(f"a token must be text, got {other[0]!r}: give the words in place of their numbers")
+    return list(zip(tokens, relevance.tolist(), colours, strict=True))
 
 
 def tokens_as_html(tokens: Sequence[str], relevance: Tensor, separator: str = " ") -> str:

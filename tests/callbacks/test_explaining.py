@@ -273,3 +273,10 @@ def test_impossible_numbers_are_refused():
             Explainability(**{name: 0})
     with pytest.raises(ValueError, match="pictures=-1"):
         Explainability(pictures=-1)
+
+
+def test_a_class_is_neither_a_method_nor_a_score():
+    with pytest.raises(ValueError, match=r"method 'LRP' must be an Attributor, such as LRP\(\), got <class"):
+        ScoredMethods({"LRP": LRP}, {})
+    with pytest.raises(ValueError, match=r"score 'cosine' must be a torchmetrics\.Metric, got <class"):
+        ScoredMethods({}, {"cosine": metrics.MajorityCosineSimilarity})

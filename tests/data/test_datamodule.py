@@ -73,6 +73,25 @@ def test_sequences_need_images():
         MajoritySequences(dataset="digits").sequences("test", [0])
 
 
+def test_splits_go_by_their_names():
+    with pytest.raises(ValueError, match="no split 'val': choose from train, validation, test"):
+        digits().sequences("val", [0])
+    data = MajoritySequences("digits")
+    with pytest.raises(RuntimeError, match=r"the train split is not loaded: call setup\(\) first"):
+        data.train_dataloader()
+    data.prepare_test()
+    assert len(data.sequences("test", [])[1]) == 0
+    with pytest.raises(RuntimeError, match="the validation split is not loaded"):
+        data.sequences("validation", [0])
+
+
+def test_a_folder_may_be_given_as_a_path(tmp_path):
+    """A checkpoint with a path in it could not be read without running code."""
+    data = MajoritySequences("digits", data_dir=tmp_path)
+    torch.save(dict(data.hparams), tmp_path / "saved")
+    assert torch.load(tmp_path / "saved", weights_only=True)["data_dir"] == str(tmp_path)
+
+
 @pytest.mark.parametrize("arguments", [{}, {"folds": 5, "fold": 3}, {"sampling": "published"}])
 def test_no_image_crosses_splits(arguments):
     data = digits(**arguments)

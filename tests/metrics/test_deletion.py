@@ -88,5 +88,7 @@ def test_what_does_not_fit_is_refused():
     ]:
         with pytest.raises(ValueError, match=words):
             deletion(Head(4), x, relevance, target, parts, 0.0)
+    with pytest.raises(ValueError, match=r"a class for each of 2 examples, got \(3,\)"):
+        deletion(Head(4), x, x, torch.zeros(3).long(), patches((4,), (1,)), 0.0)
     with pytest.raises(ValueError, match=r"parts of size \(3,\) must divide examples of shape \(4,\)"):
         patches((4,), (3,))

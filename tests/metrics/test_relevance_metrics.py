@@ -66,6 +66,32 @@ def test_relevance_with_nan_has_no_score(score):
     assert math.isfinite(second)
 
 
+@pytest.mark.parametrize(
+    "score", ["majority_cosine_similarity", "relevance_mass_accuracy", "relevance_rank_accuracy"]
+)
+@pytest.mark.parametrize(
+    ("relevance", "majority"),
+    [((4, 28, 84), (4, 3)), ((4, 1, 28, 84), (4, 5)), ((4, 1, 28, 84), (1, 3)), ((4, 1, 28, 84), (4,))],
+    ids=["no channel", "width is no multiple", "mask of another batch", "labels instead of a mask"],
+)
+def test_a_mask_that_does_not_fit_is_refused(score, relevance, majority):
+    with pytest.raises(ValueError, match=r"shapes \(B, 1, H, S \* W\) and \(B, S\), got"):
+        getattr(functional, score)(torch.rand(relevance), torch.ones(majority, dtype=torch.bool))
+
+
+def test_a_mask_of_numbers_is_a_mask():
+    relevance, majority = torch.rand(2, 1, 28, 84), MAJORITY.expand(2, -1)
+    for score in (functional.relevance_mass_accuracy, functional.relevance_rank_accuracy):
+        assert torch.equal(score(relevance, majority.long()), score(relevance, majority))
+
+
+def test_shapes_of_other_scores_are_not_broadcast():
+    with pytest.raises(ValueError, match=r"shapes \(B, ...\) and \(B,\), got \(4, 7\) and \(4, 1\)"):
+        functional.conservation_error(torch.rand(4, 7), torch.ones(4, 1))
+    with pytest.raises(ValueError, match=r"W a multiple of 5 samples, got \(4, 1, 28, 84\)"):
+        functional.sample_relevance(torch.rand(4, 1, 28, 84), 5)
+
+
 def test_mass_accuracy_is_the_share_on_majority_samples():
     assert functional.relevance_mass_accuracy(spread(3, 2, 5), MAJORITY).item() == pytest.approx(0.8)
     assert functional.relevance_mass_accuracy(spread(3, -2, 5), MAJORITY).item() == pytest.approx(1.0)

@@ -1,6 +1,7 @@
 import io
 from dataclasses import replace
 
+import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
@@ -60,3 +61,21 @@ def test_pictures_have_a_row_a_sequence_and_a_column_a_method():
     assert "1.00" not in [text.get_text() for text in unknown.axes[0].texts]
     assert as_pixels(figure).width > 84 * 3 * 2
     assert as_pixels(draw_sequences(image, label, label, majority, names)).height > 100
+
+
+def test_what_cannot_be_drawn_is_refused():
+    image, label = torch.rand(2, 1, 28, 84), torch.tensor([3, 1])
+    majority = torch.ones(2, 3, dtype=torch.bool)
+    explained = Explained(image, label, label, majority, {"LRP": image}, {})
+    for make, words in [
+        (lambda: draw_heatmaps(explained, ["a", "b"]), "there are 2 class_names, but a sequence of class 3"),
+        (lambda: draw_heatmaps(explained.first(0), list("abcd")), "one or more sequences"),
+        (
+            lambda: draw_heatmaps(replace(explained, relevance={"LRP": image[:1]}), list("abcd")),
+            "relevance by 'LRP'",
+        ),
+        (lambda: draw_sequences(image, label[:1], label, majority, list("abcd")), r"\(1,\) and \(2,\)"),
+        (lambda: draw_sequences(image, label, label, majority, list("abcd"), columns=0), "columns=0"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            make()

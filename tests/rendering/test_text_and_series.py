@@ -98,6 +98,13 @@ def test_a_constant_series_without_relevance_can_be_drawn(tmp_path):
     assert Image.open(tmp_path / "x.png").width > 500
 
 
+def test_missing_values_are_gaps():
+    series = torch.tensor([[1.0, torch.nan], [torch.nan, torch.nan], [3.0, torch.nan]])
+    first, second, _ = draw_series(series, torch.ones(3, 2, requires_grad=True)).axes
+    assert first.images[0].get_extent()[2:] == pytest.approx([1 - 0.16, 3 + 0.16])
+    assert second.images[0].get_extent()[2:] == pytest.approx([-1, 1])
+
+
 def test_what_does_not_fit_is_refused():
     for make, words in [
         (lambda: tokens_as_html(["a"], torch.zeros(2)), "1 tokens, but 2 values"),
@@ -106,7 +113,10 @@ def test_what_does_not_fit_is_refused():
             r"one finite number per token \(T,\), got shape \(1, 1\)",
         ),
         (lambda: tokens_as_text(["a"], torch.tensor([torch.nan])), "finite"),
+        (lambda: tokens_as_html(["a"], torch.tensor(1.0)), r"got shape \(\)"),
+        (lambda: tokens_as_html([7], torch.zeros(1)), "a token must be text, got 7"),
         (lambda: draw_series(torch.zeros(3, 2), torch.zeros(2, 3)), "the same shape"),
+        (lambda: draw_series(torch.zeros(0, 2), torch.zeros(0, 2)), "T and V at least 1"),
         (lambda: draw_series(torch.zeros(3, 2), torch.zeros(3, 2), ["a"]), "1 names for 2 variables"),
         (lambda: draw_series(torch.zeros(3, 2), torch.full((3, 2), torch.inf)), "not finite"),
     ]:
