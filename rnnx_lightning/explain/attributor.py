@@ -1,6 +1,5 @@
 """The base class of all explanation methods: `relevance = Method(...)(model, x, target)`."""
 
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from rnnx_lightning.explain.isolation import isolated
 from rnnx_lightning.explain.lookups import WithVectors
 from rnnx_lightning.explain.outputs import Target as Target
 from rnnx_lightning.explain.outputs import explained_value
-from rnnx_lightning.explain.refusals import TrainingModeWarning
+from rnnx_lightning.explain.refusals import TrainingModeWarning, warn
 
 
 class Attributor(ABC):
@@ -103,11 +102,10 @@ def check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise ValueError(f"model must be a torch.nn.Module, got {str(model)[:80]}: call a function in a module")
     if noisy := sorted({type(m).__name__ for m in model.modules() if m.training and _differs_in_training(m)}):
-        warnings.warn(
+        warn(
             f"The model is in train mode, so what is explained depends on {' and '.join(noisy)}: a random draw, "
             "or the other examples. Call model.eval() first.",
             TrainingModeWarning,
-            stacklevel=3,
         )
 
 

@@ -1,6 +1,5 @@
 """Guided backprop."""
 
-import warnings
 from typing import Any
 
 import torch
@@ -12,7 +11,7 @@ from rnnx_lightning.explain.backward_graph import is_opaque, operation
 from rnnx_lightning.explain.elementwise import is_zero
 from rnnx_lightning.explain.gradients import GradientMethod
 from rnnx_lightning.explain.inputs import Inputs, mapped
-from rnnx_lightning.explain.refusals import UnexplainableError
+from rnnx_lightning.explain.refusals import UnexplainableError, warn
 
 _FUSED_RELU = 0  # the mode of fused recurrent layers with ReLU; 1 is tanh, 2 LSTM, 3 GRU
 
@@ -58,10 +57,9 @@ class GuidedBackprop(GradientMethod):
     def _change_backward(self, nodes: list[Any]) -> list[RemovableHandle]:
         hooks = [hook for hook in map(_guide, nodes) if hook is not None]
         if not hooks:
-            warnings.warn(
+            warn(
                 "guided backprop found no ReLU in this network: its relevance is that of Sensitivity",
                 NoReLUWarning,
-                stacklevel=5,
             )
         return hooks
 

@@ -1,6 +1,5 @@
 """Layer-wise relevance propagation and deep Taylor decomposition."""
 
-import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import copy
@@ -28,7 +27,7 @@ from rnnx_lightning.explain.node import RELEVANCE, Node
 from rnnx_lightning.explain.outputs import Target, explained_value, logits_in
 from rnnx_lightning.explain.pieces import Place, with_parts
 from rnnx_lightning.explain.recording import recorded
-from rnnx_lightning.explain.refusals import NothingToExplainWarning, UnexplainableError
+from rnnx_lightning.explain.refusals import NothingToExplainWarning, UnexplainableError, warn
 from rnnx_lightning.explain.rules import AlphaBeta, PixelBound, Rule, ZBox, ZPlus
 from rnnx_lightning.explain.tape import Tape
 from rnnx_lightning.explain.walk import find_exact, together, walk
@@ -272,11 +271,10 @@ class LRP(Attributor):
     def _warn(self, nothing: Tensor) -> None:
         if bool(nothing.any()):
             reason = "not positive" if self.start == "positive" else "0"
-            warnings.warn(  # the same text for every batch, so that Python shows it once
+            warn(  # the same text for every batch, so that Python shows it once
                 f"Some examples have nothing to explain: the explained output is {reason}, so all their relevance "
                 'is 0. `explain(...).nothing` says which. start="logit" explains outputs of either sign.',
                 NothingToExplainWarning,
-                stacklevel=6,
             )
 
 

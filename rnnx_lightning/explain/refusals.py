@@ -1,7 +1,15 @@
 """Errors and warnings of explanations."""
 
+import os
+import sys
+import warnings
+from pathlib import Path
 from typing import Any
 
+import torch
+
+# Folders of this package and of torch, where no line of a user is.
+_INTERNAL = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 AS_WEIGHTS = (
     "It can weight signals (attention), but has no rule as a signal. Explain the logits: remove the softmax from "
     'the network. Or use the rule of [Achtibat et al., 2024]: Composite(..., softmax="signal").'
@@ -22,6 +30,14 @@ class TrainingModeWarning(UserWarning):
 
 class PixelRangeWarning(UserWarning):
     """Some pixels lie outside the bounds of a rule."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the user's code that calls us, however many calls of ours and of torch lie between."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def name_of(func: Any) -> str:

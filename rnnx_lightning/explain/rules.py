@@ -5,7 +5,6 @@ them. A unit j with relevance R_j gives input i a part in proportion to the cont
 """
 
 import math
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.channels import Channel
 from rnnx_lightning.explain.linear import LinearMap, Product
-from rnnx_lightning.explain.refusals import PixelRangeWarning
+from rnnx_lightning.explain.refusals import PixelRangeWarning, warn
 from rnnx_lightning.explain.sharing import Proportional, Sharing, Signed, TwoSided
 
 PixelBound = float | Tensor | Literal["data"]
@@ -248,12 +247,11 @@ class ZBox(Rule):
             raise ValueError(f"low and high of shapes {own[0]} and {own[1]} fit no input, of shapes {shapes}")
         count = sum(part.numel() for part in compared)
         if outside := sum(int(((part < low) | (part > high)).sum()) for part in compared):
-            warnings.warn(
+            warn(
                 f"{outside} of {count} inputs lie outside the bounds [{low}, {high}] of z^B, so their "
                 f"relevance may be wrong. The inputs range from {least:g} to {greatest:g}: use these as "
                 'bounds, or low="data" and high="data".',
                 PixelRangeWarning,
-                stacklevel=2,
             )
         return ZBox(low, high)
 

@@ -9,10 +9,16 @@ from torch import nn
 from rnnx_lightning.explain import (
     LRP,
     Composite,
+    DeepTaylor,
     Epsilon,
     GradientTimesInput,
+    GuidedBackprop,
     InChunks,
+    NoReLUWarning,
+    NothingToExplainWarning,
+    PixelRangeWarning,
     Sensitivity,
+    SmoothGrad,
     TrainingModeWarning,
     ZBox,
     ZPlus,
@@ -100,3 +106,31 @@ def test_batch_statistics_are_told_of():
     network = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
     with pytest.warns(TrainingModeWarning, match="depends on BatchNorm1d: .* the other examples"):
         Sensitivity()(network.train(), X, 1)
+
+
+PIXELS, POSITIVE = 9 * torch.ones(2, 4), nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 3)).eval()
+WARNINGS = {
+    "pixels": (PixelRangeWarning, lambda: DeepTaylor(-1, 1)(POSITIVE, PIXELS, 1)),
+    "pixels, with layers": (PixelRangeWarning, lambda: DeepTaylor(-1, 1).explain(POSITIVE, PIXELS, 1)),
+    "pixels in chunks": (PixelRangeWarning, lambda: InChunks(DeepTaylor(-1, 1), 1)(POSITIVE, PIXELS, 1)),
+    "nothing": (NothingToExplainWarning, lambda: LRP()(POSITIVE, PIXELS, lambda logits: 0 * logits.sum(1))),
+    "nothing, with layers": (
+        NothingToExplainWarning,
+        lambda: LRP().explain(POSITIVE, PIXELS, lambda logits: 0 * logits.sum(1)),
+    ),
+    "mode": (TrainingModeWarning, lambda: LRP()(nn.Sequential(nn.Linear(4, 3), nn.Dropout()), X, 1)),
+    "mode, with layers": (
+        TrainingModeWarning,
+        lambda: LRP().explain(nn.Sequential(nn.Linear(4, 3), nn.Dropout()), X, 1),
+    ),
+    "no ReLU": (NoReLUWarning, lambda: GuidedBackprop()(nn.Linear(4, 3), X, 1)),
+    "no ReLU in an average": (NoReLUWarning, lambda: SmoothGrad(GuidedBackprop(), 2)(nn.Linear(4, 3), X, 1)),
+}
+
+
+@pytest.mark.parametrize("name", WARNINGS)
+def test_a_warning_names_the_line_of_the_user(name):
+    category, explained = WARNINGS[name]
+    with pytest.warns(category) as told:
+        explained()
+    assert {warning.filename for warning in told} == {__file__}
