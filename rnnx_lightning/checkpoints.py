@@ -12,7 +12,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.cli import instantiate_module
 
 from rnnx_lightning.classifier import SequenceClassifier
-from rnnx_lightning.data import MajoritySequences
+from rnnx_lightning.data import DataError, MajoritySequences
 
 
 class CheckpointError(Exception):
@@ -157,13 +157,22 @@ def load_data(path: str | Path, **changes: Any) -> MajoritySequences:
 
     Raises:
         CheckpointError: see `read_checkpoint`; or this version does not know an argument of its data.
+        DataError: the folder of pictures that it was trained on is not there.
     """
     arguments = dict(read_checkpoint(path).get("datamodule_hyper_parameters", {}))
     arguments.pop("_instantiator", None)
     if "fresh" in arguments:  # what `sampling` was called before
         arguments["sampling"] = "pooled" if arguments.pop("fresh") else "published"
+    arguments |= changes
     try:
-        return MajoritySequences(**{**arguments, **changes})
+        return MajoritySequences(**arguments)
+    except DataError as error:
+        folder = Path(arguments["dataset"])
+        here = "" if folder.is_absolute() else f"run the command where {folder} is, or "
+        raise DataError(
+            f"the data of {path} are the pictures in {folder}, but there is no folder {folder.absolute()}: "
+            f"{here}put the pictures, or a link to them, there"
+        ) from error
     except TypeError as error:
         raise CheckpointError(
             f"{path} describes its data in a way that this version of rnnx does not know: {error}"

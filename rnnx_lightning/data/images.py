@@ -55,7 +55,8 @@ def check_known(dataset: str) -> None:
     if dataset not in DATASETS and not Path(dataset).is_dir():
         raise DataError(
             f"unknown data set {dataset!r}: choose from {', '.join(DATASETS)}, or name a folder that holds "
-            "pictures as train/<class>/*.png and test/<class>/*.png"
+            "pictures as train/<class>/*.png and test/<class>/*.png. There is no folder "
+            f"{Path(dataset).absolute()}"
         )
 
 

@@ -144,6 +144,22 @@ def test_data_that_are_described_in_unknown_words_are_refused(checkpoint, tmp_pa
         load_data(tmp_path / "newer.ckpt")
 
 
+@pytest.mark.parametrize("absolute", [False, True])
+def test_pictures_that_are_elsewhere_are_told_by_their_place(absolute, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "letters" if absolute else "letters"
+    content = torch.load(checkpoint, weights_only=True)
+    content["datamodule_hyper_parameters"]["dataset"] = str(folder)
+    torch.save(content, "moved.ckpt")
+    with pytest.raises(DataError) as refused:
+        main(["--ckpt_path", "moved.ckpt"])
+    said = str(refused.value)
+    assert f"the data of moved.ckpt are the pictures in {folder}" in said
+    assert f"there is no folder {tmp_path / 'letters'}: " in said
+    assert ("run the command where letters is" in said) != absolute
+    assert "put the pictures, or a link to them, there" in said
+
+
 def test_checkpoints_that_name_learning_rate_and_schedule_as_before_can_be_explained(checkpoint, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     content["hyper_parameters"] |= {"learning_rate": 2e-3, "schedule": "one_cycle", "classes": 10}
