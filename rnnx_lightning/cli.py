@@ -6,6 +6,8 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +262,16 @@ class _NoTips(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "Tip:" not in record.getMessage()
+
+
+def check(arguments: list[str]) -> None:
+    """Refuse a command line that cannot be understood; run nothing.
+
+    Raises:
+        UsageError: an option or a config cannot be understood.
+    """
+    with redirect_stdout(StringIO()), suppress(SystemExit):
+        RnnxCLI([*arguments, "--print_config"])
 
 
 def main(arguments: list[str]) -> None:

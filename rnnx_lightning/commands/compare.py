@@ -9,7 +9,7 @@ from rich.console import Console
 
 from rnnx_lightning.compare.report import write_report
 from rnnx_lightning.compare.runner import run_all
-from rnnx_lightning.compare.study import Study, StudyError
+from rnnx_lightning.compare.study import Run, Study, StudyError
 from rnnx_lightning.mistakes import parse
 
 ROOT = Path("logs") / "compare"
@@ -40,6 +40,7 @@ def main(arguments: list[str]) -> None:
     chosen.pop("config", None)
     study = Study(**chosen.as_dict())
     runs = study.runs(ROOT)
+    _check_options([run for run in runs if not run.results.exists()])
     console = Console()
     console.print(
         f"{study.name}: {len(runs)} runs, {jobs} at a time, {os.cpu_count()} cores; logs in {ROOT / 'runs'}"
@@ -56,3 +57,11 @@ def main(arguments: list[str]) -> None:
                 f"  {outcome.run.title}: {outcome.reason} ({outcome.run.folder}/run.log)" for outcome in failed
             )
         )
+
+
+def _check_options(runs: list[Run]) -> None:
+    """Refuse misspelt options before any training starts. A network's runs differ in data and seeds only."""
+    from rnnx_lightning.cli import check  # imports Lightning, which the help need not wait for
+
+    for run in {run.network: run for run in runs}.values():
+        check(["fit", *run.arguments])

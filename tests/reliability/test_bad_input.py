@@ -134,6 +134,10 @@ COMMAND_LINE = {
     "study of a missing config": (["compare", "--name=s", '--networks={"A": ["gone.yaml"]}'], ["gone.yaml"]),
     "study with one fold": (["compare", "--name=s", f'--networks={{"A": ["{QUICK}"]}}', "--folds=1"], ["folds=1"]),
     "study with no jobs": (["compare", "--name=s", f'--networks={{"A": ["{QUICK}"]}}', "--jobs=0"], ["jobs=0"]),
+    "study with a misspelt option": (
+        ["compare", "--name=s", f'--networks={{"A": ["{QUICK}"]}}', "--datasets=[digits]", '--options=["--data.batchsize=9"]'],
+        ["--data.batchsize: Did you mean --data.batch_size?", "quick.yaml"],
+    ),
     "study on an unknown data set": (
         ["compare", "--name=s", f'--networks={{"A": ["{QUICK}"]}}', "--datasets=[cifar]"], ["cifar"],
     ),
@@ -149,6 +153,7 @@ def test_command_line(name, say, tmp_path):
     assert len(said.splitlines()) <= 16, said
     left = [path for path in tmp_path.rglob("*") if path.is_file() and path.suffix in (".ckpt", ".part", ".json")]
     assert not left
+    assert not (tmp_path / "logs" / "compare").exists()
 
 
 def test_a_network_of_the_users_own_that_fails_is_told_by_its_line(say, tmp_path):
