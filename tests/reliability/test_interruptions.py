@@ -127,7 +127,10 @@ def test_a_stopped_run_says_how_to_go_on_and_does(number, step, during, undistur
     process = start_stopping(tmp_path, number, step, during)
     _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 128 + number
-    assert f"stopped by {number.name} after step {step};" in errors
+    when = {"step": "step, or the validation that follows", "validation": "validation"}[during]
+    at_once, _, at_the_end = errors.partition(f"rnnx: {number.name}: fit stops after this {when}\n")
+    assert "stopped by" not in at_once
+    assert f"stopped by {number.name} after step {step};" in at_the_end
     assert "--ckpt_path last" in errors
     assert "Traceback" not in errors
     finish(tmp_path, STOPS, "--ckpt_path", "last")
@@ -140,6 +143,7 @@ def test_a_stopped_test_says_so(number, tmp_path):
     process = start_stopping(tmp_path, number, STEPS, "validation", arguments)  # there is none: in the test
     _, errors = process.communicate(timeout=TIME_LIMIT_S)
     assert process.returncode == 128 + number
+    assert f"rnnx: {number.name}: test stops after this batch\n" in errors
     assert f"test was stopped by {number.name}" in errors
     assert "rnnx test with the same configuration and --ckpt_path last" in errors
     assert "Traceback" not in errors
@@ -200,6 +204,19 @@ def test_two_ranks_go_on(tmp_path):
         one, other = dict(undisturbed[1].pop(tag)), dict(stopped[1].pop(tag))
         assert one == pytest.approx(other, rel=1e-6)
     assert_same(undisturbed, stopped)
+
+
+def test_two_ranks_end_a_test_in_the_same_way(tmp_path):
+    """One of them was asked to stop."""
+    arguments = ["--trainer.max_epochs=1", "--trainer.limit_val_batches=0", "--data.batch_size=10"]
+    two = ("--trainer.devices=2", "--trainer.accelerator=cpu")
+    process = start_stopping(tmp_path, signal.SIGTERM, STEPS, "validation", [*arguments, *two])
+    _, errors = process.communicate(timeout=TIME_LIMIT_S)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.count("rnnx: SIGTERM: test stops after this batch\n") == 1
+    assert errors.count("rnnx: test was stopped by SIGTERM, so its results are missing\n") == 1
+    assert errors.count("rnnx: test was stopped by SIGTERM, rank 1\n") == 1
+    assert "Traceback" not in errors
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(tmp_path):
