@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-# Folders of this package and of torch, where no line of a user is.
-_INTERNAL = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
+# The folders of this package and of installed ones, such as torch: no line in them is the user's.
+_PACKAGES = tuple(f"{folder}{os.sep}" for folder in (Path(__file__).parents[1], Path(torch.__file__).parents[1]))
 AS_WEIGHTS = (
     "It can weight signals (attention), but has no rule as a signal. Explain the logits: remove the softmax from "
     'the network. Or use the rule of [Achtibat et al., 2024]: Composite(..., softmax="signal").'
@@ -33,9 +33,9 @@ class PixelRangeWarning(UserWarning):
 
 
 def warn(message: str, category: type[Warning]) -> None:
-    """Warn at the line of the user's code that calls us, however many calls of ours and of torch lie between."""
+    """Warn at the line of the user's code, however many calls of ours, torch's or Lightning's lie between."""
     frame, level = sys._getframe(1), 2
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INTERNAL):
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGES):
         frame, level = frame.f_back, level + 1
     warnings.warn(message, category, stacklevel=level)
 

@@ -12,7 +12,15 @@ from rnnx_lightning.architectures import ConvDeep, Deep
 from rnnx_lightning.callbacks import Explainability, ResultTable
 from rnnx_lightning.classifier import SequenceClassifier
 from rnnx_lightning.data import MajoritySequences
-from rnnx_lightning.explain import LRP, Attributor, Composite, DeepTaylor, Epsilon, Sensitivity
+from rnnx_lightning.explain import (
+    LRP,
+    Attributor,
+    Composite,
+    DeepTaylor,
+    Epsilon,
+    NothingToExplainWarning,
+    Sensitivity,
+)
 from rnnx_lightning.explained import ScoredMethods
 from rnnx_lightning.metrics import functional
 from rnnx_lightning.metrics.relevance import SequenceMean
@@ -280,3 +288,11 @@ def test_a_class_is_neither_a_method_nor_a_score():
         ScoredMethods({"LRP": LRP}, {})
     with pytest.raises(ValueError, match=r"score 'cosine' must be a torchmetrics\.Metric, got <class"):
         ScoredMethods({}, {"cosine": metrics.MajorityCosineSimilarity})
+
+
+def test_a_warning_names_the_line_that_runs_the_trainer(tmp_path):
+    """Not one of Lightning, which calls us."""
+    trainer = make_trainer(tmp_path, [Explainability(sequences=50, pictures=0)])
+    with pytest.warns(NothingToExplainWarning) as told:
+        trainer.validate(SequenceClassifier(Deep()), MajoritySequences("digits"), verbose=False)
+    assert {warning.filename for warning in told if warning.category is NothingToExplainWarning} == {__file__}
