@@ -101,7 +101,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint {str(path)!r}")
+        others = sorted(other.name for other in path.parent.glob("*.ckpt"))
+        beside = f", but {' and '.join(others)} beside it" if others else ""
+        raise CheckpointError(f"there is no checkpoint {str(path)!r}{beside}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:

@@ -136,6 +136,11 @@ def test_a_network_that_has_got_more_arguments_since_is_the_same(checkpoint):
         check_same_network(checkpoint, {"class_path": path, "init_args": {"columns": 7, "rows": 14}})
 
 
+def test_a_checkpoint_that_is_there_is_named_in_place_of_one_that_is_not(checkpoint):
+    with pytest.raises(CheckpointError, match=r"no checkpoint '.*/last\.ckpt', but best\.ckpt beside it$"):
+        load_classifier(checkpoint.with_name("last.ckpt"))
+
+
 def test_data_that_are_described_in_unknown_words_are_refused(checkpoint, tmp_path):
     content = torch.load(checkpoint, weights_only=True)
     content["datamodule_hyper_parameters"]["stretched"] = 2
