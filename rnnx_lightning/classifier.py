@@ -70,10 +70,12 @@ class SequenceClassifier(L.LightningModule):
             is set to the steps of the whole run. None: the learning rate is constant, as published.
         classes: number of classes.
         relevance_loss: added to the classification loss in training; `train/loss` is logged without it.
+        logit_cost: the same for this times the sum of the absolute logits, in the mean over the batch; 0: none.
+            It keeps a network that adds up evidence from adding what it does not need (docs/designing.md).
 
     Raises:
-        ValueError: the learning rate or the number of classes is out of range; later: the data have another number
-            of classes, or the network does not return logits (B, classes).
+        ValueError: the learning rate, the number of classes or the cost is out of range; later: the data have
+            another number of classes, or the network does not return logits (B, classes).
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class SequenceClassifier(L.LightningModule):
         lr_scheduler: dict[str, Any] | None = ONE_CYCLE,
         classes: int = 10,
         relevance_loss: RelevanceLoss | None = None,
+        logit_cost: float = 0.0,
     ) -> None:
         super().__init__()
         if not optimizer:
@@ -92,6 +95,8 @@ class SequenceClassifier(L.LightningModule):
             raise ValueError(f"optimizer.lr={rate} must be positive and finite")
         if classes < 2:
             raise ValueError(f"classes={classes} must be at least 2")
+        if not 0 <= logit_cost < math.inf:
+            raise ValueError(f"logit_cost={logit_cost} must be finite and not negative")
         # On the command line, arguments are class paths and numbers. Modules given in Python are not stored.
         with warnings.catch_warnings(action="ignore"):
             self.save_hyperparameters(logger=False)
@@ -106,6 +111,7 @@ class SequenceClassifier(L.LightningModule):
         self.steps_before: int | None = None
         self.classes = classes
         self.relevance_loss = relevance_loss
+        self.logit_cost = logit_cost
         self.train_metrics = _metrics("train", classes)
         self.val_metrics = _metrics("val", classes)
         self.test_metrics = _metrics("test", classes)
@@ -186,7 +192,9 @@ class SequenceClassifier(L.LightningModule):
 
     def training_step(self, batch: SequenceBatch, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        loss = self._step(batch, self.train_metrics)[0]
+        loss, logits = self._step(batch, self.train_metrics)
+        if self.logit_cost:
+            loss = loss + self.logit_cost * logits.abs().sum(dim=1).mean()
         if self.relevance_loss is not None:
             loss = loss + self.relevance_loss(self.network, batch.image, batch.label, batch.majority)
         return loss

@@ -44,6 +44,25 @@ def test_training_steps_lower_the_loss():
     assert losses[-1] < losses[0] - 0.1
 
 
+def test_a_cost_on_logits_is_added_while_training_only():
+    batch = batches(1)[0]
+    costly, free = (SequenceClassifier(ConvDeep(dropout=0.0), logit_cost=cost) for cost in (0.25, 0.0))
+    costly.load_state_dict(free.state_dict())
+    with torch.no_grad():
+        added = 0.25 * costly.logits(batch).abs().sum() / len(batch.label)
+        torch.testing.assert_close(costly.training_step(batch, 0) - free.training_step(batch, 0), added)
+        for model in (costly, free):
+            model.validation_step(batch, 0)
+    assert costly.train_metrics.compute() == free.train_metrics.compute()
+    assert costly.val_metrics.compute() == free.val_metrics.compute()
+
+
+@pytest.mark.parametrize("cost", [-0.1, float("inf"), float("nan")])
+def test_a_cost_out_of_range_is_refused(cost):
+    with pytest.raises(ValueError, match=f"logit_cost={cost} must be finite and not negative"):
+        SequenceClassifier(ConvDeep(), logit_cost=cost)
+
+
 def test_a_short_batch_counts_by_its_sequences():
     model = SequenceClassifier(ConvDeep()).eval()
     batch = batches(1)[0]
