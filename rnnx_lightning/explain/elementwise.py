@@ -17,6 +17,11 @@ def never_negative(scale: Tensor | float) -> bool:
     return bool((scale >= 0).all()) if isinstance(scale, Tensor) else scale >= 0
 
 
+def is_number(factor: Tensor | float) -> bool:
+    """Whether a factor is one number, be it learned: a tensor of one entry, and with no dimension for examples."""
+    return not isinstance(factor, Tensor) or (factor.dim() < 2 and factor.numel() == 1)
+
+
 def is_zero(value: Any) -> bool:
     """Whether a number or a constant is 0."""
     return not bool(value.any()) if isinstance(value, Tensor) else value == 0
@@ -32,9 +37,9 @@ def written_out(one: Node, two: Node) -> Node | None:
 
 
 def follows(node: Node, x: Node) -> bool:
-    """Whether a value is x, or made of x entry by entry by activations and numbers that are not negative."""
+    """Whether a value is x, or made of x entry by entry by activations and factors that are not negative."""
     while node is not x:
-        scaled = node.row is SCALE and isinstance(node.call.factor, int | float) and node.call.factor >= 0
+        scaled = node.row is SCALE and node.call.nonnegative
         if not (scaled or (node.row in (PASS, RELU) and not node.gate) or _is_copy(node)):
             return False
         (source,) = node.sources

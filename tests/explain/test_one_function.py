@@ -94,6 +94,9 @@ LEAKY = {
     "where below": lambda h: torch.where(h < 0, 0.1 * h, h),
     "maximum": lambda h: torch.maximum(h, 0.1 * h),
     "max": lambda h: (h / 10).max(h),
+    "a learned slope": lambda h: torch.where(h > 0, h, torch.tensor(0.1, dtype=h.dtype) * h),
+    "a slope a unit": lambda h: torch.where(h >= 0, h, h * h.new_full((UNITS,), 0.1)),
+    "maximum with a learned slope": lambda h: torch.max(h, h * h.new_full((1,), 0.1)),
 }
 
 

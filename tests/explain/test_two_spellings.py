@@ -112,6 +112,14 @@ SPELLINGS = {
     ),
     "largest gate": (lambda h: F.max_pool2d(h.sigmoid(), 2), lambda h: largest(h.sigmoid())),
     "running sum of gates": (lambda h: h.sigmoid().cumsum(-1), lambda h: running(h.sigmoid())),
+    "gates times a learned number": (
+        lambda h: h + torch.tensor(0.7, dtype=h.dtype) * h.sigmoid() + h.flip(1).sigmoid() * h.new_full((1,), 2),
+        lambda h: h + 0.7 * h.sigmoid() + h.flip(1).sigmoid() * 2,
+    ),
+    "a learned number over gates": (
+        lambda h: h + torch.tensor(0.7, dtype=h.dtype) / (1 + h.sigmoid()),
+        lambda h: h + 0.7 / (1 + h.sigmoid()),
+    ),
     "mean of absolute values": (lambda h: F.avg_pool2d(h.abs(), 2), lambda h: average(h.relu() + (-h).relu())),
     "absolute values with a bias": (
         lambda h: (h.abs() + 0.5).relu(),
@@ -162,7 +170,11 @@ SPELLINGS = {
     "a table at whole numbers": (lambda h: read(h, "index"), lambda h: read(h, "embedding")),
     "one-hot whole numbers": (lambda h: read(h, "one-hot"), lambda h: read(h, "embedding")),
 }
-TOLD = {"squared ReLU": {"products": "half"}, "one-hot whole numbers": {"bias": "spread"}}
+TOLD = {
+    "squared ReLU": {"products": "half"},
+    "one-hot whole numbers": {"bias": "spread"},
+    "a learned number over gates": {"functions": "identity"},
+}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=names.get)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.comparisons import rectifies
-from rnnx_lightning.explain.elementwise import is_zero, never_negative, written_out
+from rnnx_lightning.explain.elementwise import is_number, is_zero, never_negative, written_out
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.centring import averaged, centred
@@ -150,7 +150,7 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         if is_zero(one):
             return value
         refusal = refused_as_signal(tape)
-        lost = second.lost or isinstance(one, Tensor)
+        lost = second.lost or not is_number(one)
         return tape.gate_of(
             value, second, nonnegative=never_negative(value), lost=lost, refusal=refusal, func=func
         )
@@ -292,9 +292,9 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
         nonnegative: whether the factor is >= 0; None: look at it.
     """
     if node.gate and (not node.magnitude or node.reason is not None):
-        number = not isinstance(factor, Tensor)
         positive = node.nonnegative and never_negative(factor)
-        return tape.gate_of(value, node, lost=node.lost or not (number or node.magnitude), nonnegative=positive)
+        lost = node.lost or not (is_number(factor) or node.magnitude)
+        return tape.gate_of(value, node, lost=lost, nonnegative=positive)
     if nonnegative is None:
         nonnegative = never_negative(factor)
     if node.pixels is not None and node.rule is None and node.others is None:
