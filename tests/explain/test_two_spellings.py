@@ -104,6 +104,14 @@ def read(h, way):
     return table[numbers.long()] if way == "index" else F.embedding(numbers.long(), table)
 
 
+def normalised_gates(h, way):
+    """A batch norm of gates, beside h, and the same as a convolution."""
+    mean, scale, shift = (torch.linspace(a, b, 3, dtype=h.dtype) for a, b in ((0.2, 0.8), (-1, 2), (1, -2)))
+    if way == "batch norm":
+        return F.batch_norm(h.sigmoid(), mean, torch.full_like(mean, 0.25), scale, shift, eps=0.0) + h
+    return F.conv2d(h.sigmoid(), torch.diag(2 * scale).view(3, 3, 1, 1), shift - 2 * scale * mean) + h
+
+
 SPELLINGS = {
     "mean of gates": (lambda h: F.avg_pool2d(h.sigmoid(), 2), lambda h: average(h.sigmoid())),
     "mean of gates over a dimension": (
@@ -119,6 +127,10 @@ SPELLINGS = {
     "a learned number over gates": (
         lambda h: h + torch.tensor(0.7, dtype=h.dtype) / (1 + h.sigmoid()),
         lambda h: h + 0.7 / (1 + h.sigmoid()),
+    ),
+    "batch norm of gates": (
+        lambda h: normalised_gates(h, "batch norm"),
+        lambda h: normalised_gates(h, "convolution"),
     ),
     "mean of absolute values": (lambda h: F.avg_pool2d(h.abs(), 2), lambda h: average(h.relu() + (-h).relu())),
     "absolute values with a bias": (

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.elementwise import never_negative
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.operations.arithmetic import plus_constant
 from rnnx_lightning.explain.operations.centring import centred
@@ -51,14 +52,19 @@ def batch_norm(
 
 
 def scaled_and_shifted(tape: Tape, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
-    """Record x * scale + shift, merged with the sum x."""
+    """Record x * scale + shift, merged with the sum x. That of gates scales signals, too."""
     node = tape.find(x)
-    if node is not None and node.rule is None and node.pixels is None and node.reason is None:
+    gate = node is not None and node.gate and not node.magnitude and node.reason is None
+    if node is not None and node.rule is None and node.pixels is None and (gate or not node.gate):
         tape.mark(x, tape.as_sum(node, x))
     result = tape.record(aten.mul.Tensor, (x, scale.to(x.dtype)), {})
     if node is not None and node.rule is None:
         tape.mark(x, node)
-    return result if shift is None else shifted(tape, result, shift.to(x.dtype))
+    result = result if shift is None else shifted(tape, result, shift.to(x.dtype))
+    if gate:
+        made = tape.node(result)
+        made.gate, made.nonnegative = True, never_negative(result)
+    return result
 
 
 def shifted(tape: Tape, x: Tensor, shift: Tensor) -> Tensor:
