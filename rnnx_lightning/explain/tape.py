@@ -156,7 +156,8 @@ class Tape(Notes):
         new = self.mapped(node, source, operation, weight, bias, value)
         new.nonnegative = weight is None and bias is None and node.nonnegative and node.pixels is None
         if weight is None and bias is None:  # a mean of gates scales signals as they do
-            new.gate, new.lost, new.magnitude, new.weights = node.gate, node.lost, node.magnitude, node.weights
+            # It is not `lost`: a sum of gates times constants is a product with a matrix, written out.
+            new.gate, new.magnitude, new.weights = node.gate, node.magnitude, node.weights
             if node.present is not None:
                 new.present = operation.apply(node.present.to(value.dtype), None) != 0
         return self.note(value, new)

@@ -112,6 +112,12 @@ def normalised_gates(h, way):
     return F.conv2d(h.sigmoid(), torch.diag(2 * scale).view(3, 3, 1, 1), shift - 2 * scale * mean) + h
 
 
+def columns(h, way):
+    """A linear layer that reads gates."""
+    gates, matrix, bias = h.sigmoid(), cosines(h), torch.linspace(-1, 2, 4, dtype=h.dtype)
+    return (gates.unsqueeze(-2) * matrix.T).sum(-1) + bias if way == "sum" else F.linear(gates, matrix.T, bias)
+
+
 SPELLINGS = {
     "mean of gates": (lambda h: F.avg_pool2d(h.sigmoid(), 2), lambda h: average(h.sigmoid())),
     "mean of gates over a dimension": (
@@ -131,6 +137,11 @@ SPELLINGS = {
     "batch norm of gates": (
         lambda h: normalised_gates(h, "batch norm"),
         lambda h: normalised_gates(h, "convolution"),
+    ),
+    "a matrix times gates": (lambda h: columns(h, "sum").relu(), lambda h: columns(h, "linear").relu()),
+    "a matrix times gates, beside a signal": (
+        lambda h: columns(h, "sum") + h[..., 2:],
+        lambda h: columns(h, "linear") + h[..., 2:],
     ),
     "mean of absolute values": (lambda h: F.avg_pool2d(h.abs(), 2), lambda h: average(h.relu() + (-h).relu())),
     "absolute values with a bias": (

@@ -266,10 +266,11 @@ def plus_constant(
         node = tape.node(tensor)
     if isinstance(constant, int | float) and constant == 0:  # where Python's sum() begins
         return tape.move(value, node, UNMOVED)
-    if node.magnitude:
+    layer = node.gate and node.rule is not None and not is_number(constant)  # a sum of gates, plus a bias
+    if node.magnitude or layer:
         tape.add_constant(value, node, tensor, constant, bias)
         made = tape.node(value)
-        made.gate = made.magnitude = True
+        made.gate, made.magnitude = True, node.magnitude
         made.nonnegative = never_negative(value)
         return value
     if node.gate:  # 1 - gate stays a gate
