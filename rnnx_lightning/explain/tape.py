@@ -155,8 +155,7 @@ class Tape(Notes):
             return self.gate_of(value, node, nonnegative=False, refusal=AS_WEIGHTS, func=func)
         new = self.mapped(node, source, operation, weight, bias, value)
         new.nonnegative = weight is None and bias is None and node.nonnegative and node.pixels is None
-        if weight is None and bias is None:  # a mean of gates scales signals as they do
-            # It is not `lost`: a sum of gates times constants is a product with a matrix, written out.
+        if weight is None and bias is None:  # of gates, it scales signals, too; times constants, it is a layer
             new.gate, new.magnitude, new.weights = node.gate, node.magnitude, node.weights
             if node.present is not None:
                 new.present = operation.apply(node.present.to(value.dtype), None) != 0
