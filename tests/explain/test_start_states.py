@@ -68,6 +68,37 @@ class Recurrence(LSTM):
         return self.out(h)
 
 
+LOOKS = {
+    "samples": lambda h, z: F.grid_sample(h[:, None, None], z.view(len(z), 1, -1, 2), align_corners=True)[:, 0, 0],
+    "attends to": lambda h, z: (z.view(len(z), -1, UNITS).softmax(-1) @ h.unsqueeze(-1)).mean(1),
+}
+
+
+class Looking(LSTM):
+    """h = relu(W x) + what is read from the last h at places that depend on x."""
+
+    def __init__(self, look, first):
+        super().__init__(ZEROS["new_zeros"])
+        self.look, self.first = look, first
+
+    def forward(self, x):
+        h = self.start(x)
+        for t, step in enumerate(x.unbind(1)):
+            z = self.x2h(step)
+            seen = self.look(h, torch.tanh(z[:, UNITS : 3 * UNITS])) if t or self.first else 0
+            h = F.relu(z[:, :UNITS]) + seen
+        return self.out(h)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("look", LOOKS)
+def test_zeros_are_read_where_the_input_says(look, method):
+    (x, _), explain = data(), METHODS[method]()
+    expected = explain(Looking(LOOKS[look], first=False), x, 1)
+    assert expected.any()
+    assert_equal(explain(Looking(LOOKS[look], first=True), x, 1), expected)
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", KINDS)
 def test_fused_modules(kind, method):

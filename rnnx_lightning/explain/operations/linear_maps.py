@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.elementwise import is_zero
 from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.averages import weighted
@@ -228,9 +229,12 @@ def sampled(tape: Tape, func: Any, x: Tensor, grid: Tensor, mode: int, *args: An
     places = held(grid)
     if tape.find(x) is None or mode == 2:
         value = func(x, grid, mode, *args)
-        return tape.refused(
-            func, value, "Only what is sampled may depend on the input, in mode bilinear or nearest.", x, grid
+        if tape.find(x) is None and is_zero(x):  # a start state of zeros: a constant, wherever it is read
+            return value
+        advice = (
+            "In mode bilinear or nearest, what is sampled must depend on the input; the grid gets no relevance."
         )
+        return tape.refused(func, value, advice, x, grid)
     return total(tape, lambda part: func(part, places.to(part.dtype), mode, *args), x)
 
 
