@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from torch import nn
 from torch.overrides import TorchFunctionMode
 
 FUSED = {torch.lstm: "lstm", torch.gru: "gru", torch.rnn_tanh: "rnn_tanh", torch.rnn_relu: "rnn_relu"}
@@ -18,11 +17,6 @@ class DifferentiableLayers(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run a recurrent layer in training mode; other operations unchanged."""
         return func(*(in_training(args) if func in FUSED else args), **(kwargs or {}))
-
-
-def has_recurrent_modules(model: nn.Module) -> bool:
-    """Whether a network may call a fused recurrent function."""
-    return any(isinstance(module, nn.RNNBase | nn.RNNCellBase) for module in model.modules())
 
 
 def in_training(arguments: tuple[Any, ...]) -> tuple[Any, ...]:

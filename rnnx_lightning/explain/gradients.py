@@ -9,7 +9,6 @@ from torch.utils.hooks import RemovableHandle
 
 from rnnx_lightning.explain.attributor import Attributor, Target, explained_logit
 from rnnx_lightning.explain.backward_graph import operations
-from rnnx_lightning.explain.cudnn import has_recurrent_modules
 from rnnx_lightning.explain.gates import Gates, hold_gates_constant
 from rnnx_lightning.explain.inputs import Inputs, filled, mapped, network_of, tensors_of, without_graph
 from rnnx_lightning.explain.isolation import kept_state
@@ -73,7 +72,7 @@ class GradientMethod(Attributor):
     def _gradient_of_pass(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         x = mapped(lambda tensor: tensor.detach().requires_grad_(), x)
         leaves = tensors_of(x)
-        with PlainSpelling() if self._looks_at_graph else nullcontext(), self._recurrent_modules(model, leaves[0]):
+        with PlainSpelling() if self._looks_at_graph else nullcontext(), self._recurrent_modules(leaves[0]):
             # A network may overwrite its input, but not a leaf of the graph.
             value, _ = explained_logit(model(mapped(torch.clone, x)), x, target)
         if not value.requires_grad:
@@ -99,11 +98,10 @@ class GradientMethod(Attributor):
             nodes.clear()
         return filled(x, gradients)
 
-    def _recurrent_modules(self, model: nn.Module, x: Tensor) -> AbstractContextManager[object]:
+    def _recurrent_modules(self, x: Tensor) -> AbstractContextManager[object]:
         """A context that runs recurrent modules as a GPU does not: as operations that the graph shows."""
         shown = self._looks_at_graph or self.create_graph  # cuDNN differentiates only once
-        written_out = shown and x.is_cuda and has_recurrent_modules(network_of(model))
-        return RecurrentModules(None) if written_out else nullcontext()
+        return RecurrentModules(None) if shown and x.is_cuda else nullcontext()
 
     @property
     def _looks_at_graph(self) -> bool:

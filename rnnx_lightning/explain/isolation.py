@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.explain.cudnn import DifferentiableLayers, has_recurrent_modules
+from rnnx_lightning.explain.cudnn import DifferentiableLayers
 from rnnx_lightning.explain.norm_gradients import right_gradients_of_norms
 from rnnx_lightning.explain.process_settings import full_precision, uncompiled, without_checkpoints
 from rnnx_lightning.explain.refusals import HIGHER_ORDER, UnexplainableError
@@ -32,7 +32,7 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
         torch.enable_grad(),
         torch.autocast(device.type, enabled=False),
         full_precision(),
-        DifferentiableLayers() if device.type == "cuda" and has_recurrent_modules(model) else nullcontext(),
+        DifferentiableLayers() if device.type == "cuda" else nullcontext(),
         right_gradients_of_norms(model),
         without_checkpoints(),
         random_state(device),

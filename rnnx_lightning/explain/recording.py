@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from rnnx_lightning.explain.composite import Composite
-from rnnx_lightning.explain.cudnn import has_recurrent_modules
 from rnnx_lightning.explain.inputs import Inputs, network_of, tensors_of
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
@@ -67,8 +66,7 @@ def recorded(
             for t in tensors_of(x)
         ]
         stack.enter_context(unfused_attention())
-        if has_recurrent_modules(network):
-            stack.enter_context(RecurrentModules(tape if replay is None else None))
+        stack.enter_context(RecurrentModules(tape if replay is None else None))
         if replay is None:
             with torch.no_grad(), tape:
                 logits, value = choose(without_squash(tape, model(x)))

@@ -129,6 +129,33 @@ def test_dropout_in_eval_mode_is_none(kind):
     assert_equal(epsilon(BOOK)(reader, x, target), by_the_book(reader, x, target, BOOK))
 
 
+class OutOfSight(nn.Module):
+    """A Reader that is no submodule: it is kept in a plain list."""
+
+    def __init__(self, reader):
+        super().__init__()
+        self.readers = [reader]
+
+    def forward(self, x):
+        return self.readers[0](x)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_in_a_plain_list(kind, create_graph):
+    (x, target), reader = data(), two_layers(kind)
+    explain = epsilon(BOOK)
+    explain.create_graph = create_graph
+    assert_equal(explain(OutOfSight(reader), x, target), by_the_book(reader, x, target, BOOK))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cell_in_a_plain_list(kind):
+    (x, target), reader = data(), Reader(kind)
+    hidden = OutOfSight(Cells(reader, started=False))
+    assert_equal(LRP(Epsilon(1e-3))(hidden, x, target), by_the_book(reader, x, target, BOOK))
+
+
 class Written(nn.Module):
     """One layer of a Reader, written out with F.linear, sigmoid and tanh, started from zeros of the input's type."""
 
