@@ -101,6 +101,26 @@ SPELLINGS = {
         lambda a, b: torch.view_as_real(torch.polar(a.abs(), ANGLE.expand(a.shape))),
         lambda a, b: torch.stack([a.abs() * ANGLE.cos(), a.abs() * ANGLE.sin()], -1),
     ),
+    "vdot": (
+        lambda a, b: torch.stack([torch.vdot(one[0], COMPLEX[0].real) for one in a]),
+        lambda a, b: a[:, 0] @ COMPLEX[0].real,
+    ),
+    "complex vdot": (
+        lambda a, b: torch.view_as_real(torch.stack([torch.vdot(z, COMPLEX[0]) for z in torch.complex(a, b)[:, 0]])),
+        lambda a, b: torch.stack(
+            [
+                a[:, 0] @ COMPLEX[0].real - (-b[:, 0]) @ COMPLEX[0].imag,
+                a[:, 0] @ COMPLEX[0].imag + (-b[:, 0]) @ COMPLEX[0].real,
+            ],
+            -1,
+        ),
+    ),
+    "addr": (
+        lambda a, b: torch.stack(
+            [torch.addr(p, q[:, 0], TAPS[0, :, 0], beta=0.5, alpha=3) for p, q in zip(a, b, strict=True)]
+        ),
+        lambda a, b: 0.5 * a + 3 * (b[:, :, :1] * TAPS[0, :, 0]),
+    ),
     "heaviside": (lambda a, b: torch.heaviside(a, a.new_zeros(())) * b, lambda a, b: (a > 0) * b),
 }  # fmt: skip
 

@@ -169,6 +169,12 @@ def multiply(tape: Tape, func: Any, one: Any, two: Any) -> Tensor:
     return _joined(tape, value, real, tape.record(aten.add.Tensor, (times(a, d), times(b, c)), {}))
 
 
+@records_complex("vdot.default")
+def conjugate_product(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
+    """The same, of a conjugate and a complex vector."""
+    return multiply(tape, aten.dot.default, tape.record(aten._conj.default, (one,), {}), two)
+
+
 @records_complex("addmm.default baddbmm.default")
 def add_product(
     tape: Tape, func: Any, bias: Any, one: Tensor, two: Tensor, *, beta: Any = 1, alpha: Any = 1

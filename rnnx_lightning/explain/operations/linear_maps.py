@@ -18,7 +18,7 @@ from rnnx_lightning.explain.tape import Tape
 MATRIX_PRODUCT = Operation(lambda a, w: a @ w, beside=(-1, 0), matrix=lambda w: w.mT)
 
 
-@records("mm bmm mv dot matmul.default")
+@records("mm bmm mv dot vdot matmul.default")
 def matrix_product(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
     """A matrix product x @ W or W @ x; W may be attention weights, which get no relevance."""
     one, two = dense(one), dense(two)
@@ -79,11 +79,16 @@ def add_product(
     """A matrix product plus a bias."""
     plain = func_of(func)
     if alpha != 1 or beta != 1 or tape.find(bias) is not None:
-        result = tape.record(aten.mul.Scalar, (tape.record(PLAIN[plain], (one, two), {}), alpha), {})
-        if beta == 0:
-            return result
-        return tape.record(aten.add.Tensor, (result, tape.record(aten.mul.Scalar, (bias, beta), {})), {})
+        return weighted_sum(tape, tape.record(PLAIN[plain], (one, two), {}), bias, alpha, beta)
     return product(tape, func, dense(one), dense(two), func(bias, one, two), bias)
+
+
+def weighted_sum(tape: Tape, made: Tensor, bias: Tensor, alpha: float, beta: float) -> Tensor:
+    """A product times alpha plus a bias times beta, which is not read if beta is 0."""
+    made = tape.record(aten.mul.Scalar, (made, alpha), {})
+    if beta == 0:
+        return made
+    return tape.record(aten.add.Tensor, (made, tape.record(aten.mul.Scalar, (bias, beta), {})), {})
 
 
 PLAIN = {torch.mm: aten.mm.default, torch.bmm: aten.bmm.default, torch.mv: aten.mv.default}
@@ -94,9 +99,17 @@ def add_summed_product(
     tape: Tape, func: Any, bias: Tensor, one: Tensor, two: Tensor, *, beta: float = 1, alpha: float = 1
 ) -> Tensor:
     """A sum of matrix products, plus a bias."""
-    result = tape.record(aten.sum.dim_IntList, (tape.record(aten.bmm.default, (one, two), {}), [0]), {})
-    result = tape.record(aten.mul.Scalar, (result, alpha), {})
-    return tape.record(aten.add.Tensor, (result, tape.record(aten.mul.Scalar, (bias, beta), {})), {})
+    made = tape.record(aten.sum.dim_IntList, (tape.record(aten.bmm.default, (one, two), {}), [0]), {})
+    return weighted_sum(tape, made, bias, alpha, beta)
+
+
+@records("addr.default")
+def add_outer_product(
+    tape: Tape, func: Any, bias: Tensor, one: Tensor, two: Tensor, *, beta: float = 1, alpha: float = 1
+) -> Tensor:
+    """The products of all entries of two vectors, plus a bias."""
+    column = tape.record(aten.unsqueeze.default, (one, 1), {})
+    return weighted_sum(tape, tape.record(aten.mul.Tensor, (column, two), {}), bias, alpha, beta)
 
 
 @records("_linalg_solve_ex.default linalg_solve_triangular.default cholesky_solve.default")
