@@ -28,8 +28,12 @@ class _Made(IntEnum):
 
 _SIGMOIDS = {"Sigmoid", "Hardsigmoid"}
 _SUMS = {"Add", "Sub", "Rsub"}
-_MATRIX_PRODUCTS = {"Bmm", "Mm", "Mv", "Dot"}
-_PRODUCTS = {"Mul", "Div", "Lerp", "Addcmul", *_MATRIX_PRODUCTS}
+_MATRIX_PRODUCTS = {"Bmm", "Mm", "Mv", "Dot", "Vdot"}
+_PRODUCTS = {"Mul", "Div", "Lerp", *_MATRIX_PRODUCTS}
+_ADDED_PRODUCTS = {  # summand + one * two, and the product that is added
+    **{"Addcmul": "Mul", "Addcdiv": "Div", "Addr": "Mul", "Addmv": "Mv"},
+    **{"Addmm": "Mm", "Addbmm": "Bmm", "Baddbmm": "Bmm"},
+}
 _JOINS = {"Cat", "Stack", "CopySlices", "IndexPut", "IndexCopy", "Scatter", "SliceScatter", "SelectScatter", HOOKS}
 _MOVES = {  # operations that move entries, or treat all of them in the same way
     *("Neg", "Sum", "Mean", "Clone", "Copy", "ToCopy", "Alias", "AsStrided"),
@@ -98,12 +102,25 @@ def _classify(node: Any, inputs: list[_Made]) -> _Made:
     if _is_sum(name, inputs):
         return min(all_made, _Made.SIGNALS)
     if name in _PRODUCTS:
-        if name in _MATRIX_PRODUCTS and _Made.CONSTANTS in inputs:  # a linear layer that reads gates
-            return _Made.SIGNALS
-        if all_made is _Made.GATES and not _by_tensor(node, inputs):
-            return _Made.GATES
-        return max(all_made, _Made.SCALED_GATES)
+        return _of_product(name, inputs, _by_tensor(node, inputs))
+    if name in _ADDED_PRODUCTS:
+        return min(max(inputs[0], _added(name, inputs)), _Made.SIGNALS)
     return _Made.SIGNALS
+
+
+def _of_product(name: str, factors: Sequence[_Made], by_tensor: bool) -> _Made:
+    """What a product is computed from; `by_tensor`: gates are multiplied by constants that differ."""
+    made = max(factors)
+    if made is _Made.CONSTANTS:
+        return made
+    if name in _MATRIX_PRODUCTS and _Made.CONSTANTS in factors:  # a linear layer that reads gates
+        return _Made.SIGNALS
+    return made if made is _Made.GATES and not by_tensor else max(made, _Made.SCALED_GATES)
+
+
+def _added(name: str, inputs: Sequence[_Made]) -> _Made:
+    """What the product in summand + one * two is computed from."""
+    return _of_product(_ADDED_PRODUCTS[name], inputs[1:], _Made.CONSTANTS in inputs[1:])
 
 
 def _backward_without_gates(node: Any, inputs: list[_Made]) -> Backward | None:
@@ -117,6 +134,8 @@ def _backward_without_gates(node: Any, inputs: list[_Made]) -> Backward | None:
         gates = scaled if max(inputs) >= _Made.SIGNALS else []
     elif name in _PRODUCTS:
         gates = _gates_of_signals(node, name, inputs)
+    elif name in _ADDED_PRODUCTS:
+        gates = _gates_of_added(node, name, inputs)
     if not gates:
         return None
     return lambda gradients, _: tuple(None if i in gates else g for i, g in enumerate(gradients))
@@ -136,11 +155,18 @@ def _gates_of_signals(node: Any, name: str, inputs: list[_Made]) -> list[int]:
         )
     if name == "Lerp":  # one + gate * (two - one)
         return [2] if _is_gate(inputs[2]) and any(signals[:2]) else []
-    if name == "Addcmul":  # summand + one * two: a sum, too
-        gates = [i for i in (1, 2) if _is_gate(inputs[i]) and (signals[3 - i] or signals[0])]
-        return [0, *gates] if inputs[0] is _Made.SCALED_GATES and any(signals) else gates
     gates = [i for i in _gates(inputs) if i == 1 or name != "Div"]
     return gates if any(signals) else []
+
+
+def _gates_of_added(node: Any, name: str, inputs: list[_Made]) -> list[int]:
+    """Which inputs of summand + one * two are gates that scale a signal, or a constant that is added to one."""
+    gates = {1 + i for i in _gates_of_signals(node, _ADDED_PRODUCTS[name], inputs[1:])}
+    product = _added(name, inputs)
+    if max(inputs[0], product) >= _Made.SIGNALS:
+        gates |= {0} if inputs[0] is _Made.SCALED_GATES else set()
+        gates |= {1 + i for i in _gates(inputs[1:])} if product is _Made.SCALED_GATES else set()
+    return sorted(gates)
 
 
 def _is_sum(name: str, inputs: list[_Made]) -> bool:
@@ -157,8 +183,8 @@ def _gates(inputs: list[_Made]) -> list[int]:
 
 
 def _by_tensor(node: Any, inputs: list[_Made]) -> bool:
-    """Whether gates are multiplied by constants that differ between entries."""
-    if _Made.CONSTANTS not in inputs:
+    """Whether gates are multiplied, entry by entry, by constants that differ."""
+    if _Made.CONSTANTS not in inputs or operation(node) in _MATRIX_PRODUCTS:
         return False
     if len(inputs) > 2:
         return True

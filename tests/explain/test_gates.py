@@ -52,6 +52,53 @@ def test_gates_are_as_if_detached(cell, state, x):
     torch.testing.assert_close(GradientTimesInput(gates="constant")(model, x, 1), x * expected)
 
 
+ADDED = {  # what adds a product, of a gate g, a signal s and what they are added to
+    "addcmul": lambda g, s, base: torch.addcmul(base, g, s, value=0.5),
+    "addcdiv": lambda g, s, base: torch.addcdiv(base, s, 1 + g),
+    "addcdiv, of a constant": lambda g, s, base: torch.addcdiv(base, torch.linspace(1, 2, 6).double(), 1 + g),
+    "addmm": lambda g, s, base: torch.addmm(base[0, :, :4], g[0, :, :4], s[0, :4, :4]) + base[:, :, :4],
+    "addbmm": lambda g, s, base: torch.addbmm(base[0], g.mT, s).expand(5, -1, -1),
+    "baddbmm": lambda g, s, base: torch.baddbmm(base, g.mT, s),
+    "addmv": lambda g, s, base: torch.addmv(base[0, 0], g[0], s[0, 0])[None].expand(5, -1),
+    "addr": lambda g, s, base: torch.addr(base[0], g[0, :, 0], s[0, 0])[None].expand(5, -1, -1),
+}
+
+
+@pytest.mark.parametrize("form", ADDED)
+def test_gates_of_products_that_are_added(form, x):
+    """A layer of 6 units, for the gates, the signals and the summands of 6 steps."""
+
+    class Adds(nn.Module):
+        def __init__(self, hold):
+            super().__init__()
+            torch.manual_seed(0)
+            self.layer, self.hold = nn.Linear(INPUTS, 18).double(), hold
+
+        def forward(self, x):
+            g, s, base = self.layer(x).chunk(3, -1)
+            return ADDED[form](self.hold(torch.sigmoid(g)), s, base).flatten(1)
+
+    expected = plain_gradient(Adds(held), x, 3)
+    assert not torch.allclose(expected, plain_gradient(Adds(free), x, 3))
+    torch.testing.assert_close(Sensitivity(gates="constant")(Adds(free), x, 3), expected**2)
+
+
+def test_a_product_of_gates_that_is_added_scales_nothing(x):
+    layer = nn.Linear(INPUTS, 3).double()
+    act = torch.sigmoid
+    model = Last(lambda x: torch.addcmul(layer(x)[..., 0], act(layer(x)[..., 1]), act(layer(x)[..., 2])))
+    torch.testing.assert_close(Sensitivity(gates="constant")(model, x, 2), plain_gradient(model, x, 2) ** 2)
+
+
+class Last(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(x)
+
+
 def test_the_gate_of_glu_is_a_constant(x):
     layer = nn.Linear(6 * INPUTS, 8).double()
     model = nn.Sequential(nn.Flatten(), layer, nn.GLU(dim=-1))
