@@ -54,6 +54,10 @@ FORMS = {
     "masked_fill": lambda h: h.masked_fill(h < 0, 0),
     "masked_fill in place": lambda h: h.masked_fill_(h <= 0, 0.0),
     "assignment": lambda h: assigned(h),
+    "with an absolute value": lambda h: (h + h.abs()) / 2,
+    "an absolute value first": lambda h: 0.5 * (abs(h) + h),
+    "added to an absolute value in place": lambda h: h.abs().add_(h) / 2 + 0 * h,
+    "an absolute value added in place": lambda h: h.add_(h.abs()).mul_(0.5),
 }
 
 
@@ -94,6 +98,11 @@ NO_RELU = {
     "the mask of what has been overwritten since": lambda h: stale(h),
     "another comparison": lambda h: h * (h > 0.1),
     "the other side": lambda h: h * (h < 0),
+    "the absolute value of another": lambda h: h + h.roll(1, 1).abs(),
+    "an absolute value of a constant": lambda h: h + h.detach().abs(),
+    "an absolute value, changed since": lambda h: h + h.abs().mul_(2),
+    "the absolute value of what has been overwritten since": lambda h: h + overwritten_since(h),
+    "of positive values": lambda h: h.exp() + h.exp(),
     "a mask of ones": lambda h: h.exp() * torch.ones_like(h, dtype=torch.bool),
 }
 
@@ -101,6 +110,12 @@ NO_RELU = {
 def stale(h):
     mask = h > 0
     return h.add_(1) * mask
+
+
+def overwritten_since(h):
+    absolute = (h + 0).abs()
+    h.add_(1)
+    return absolute
 
 
 @pytest.mark.parametrize("form", FORMS)

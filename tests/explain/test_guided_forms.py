@@ -27,6 +27,7 @@ RELUS = {
     "clamp": lambda z: z.clamp(min=0),
     "clamp by a tensor": lambda z: z.clamp(min=torch.zeros_like(z)),
     "clamp_min": lambda z: torch.clamp_min(z, 0.0),
+    "with an absolute value": lambda z: (z + z.abs()) / 2,
     "leaky, of slope 0": nn.LeakyReLU(0.0),
     "hardtanh, very wide": nn.Hardtanh(0.0, 1e9),
     "ReLU6 of small values": nn.ReLU6(),
