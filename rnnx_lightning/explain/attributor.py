@@ -41,7 +41,8 @@ class Attributor(ABC):
         Args:
             model: the network.
             x: (B, ...) floating-point input or uint8 pixels, int64 tokens (B, T), or a packed sequence. A tuple,
-                list or dict of these is passed to the model as its arguments.
+                list or dict of these is passed to the model as its arguments. Containers in it (dataclasses, too)
+                keep their types.
             target: the output to explain. For an output (B, K): (B,) int64 classes, one class for all examples, or
                 None for the largest logit. For (B, ...): a tuple of indices. For (B,) and (B, 1): None. For any
                 output: a function from the output to (B,) numbers.

@@ -1,13 +1,13 @@
 """Some examples of a batch, in inputs and arguments of any structure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence, pack_sequence, unpack_sequence
 
-from rnnx_lightning.explain.inputs import rebuilt
+from rnnx_lightning.explain.inputs import rebuilt, values_in
 
 
 def cut(x: Any, start: int, stop: int, batch: int) -> Any:
@@ -25,13 +25,10 @@ def cut(x: Any, start: int, stop: int, batch: int) -> Any:
     if isinstance(x, Tensor):
         dim = dimension(x, batch)
         return x if dim is None else x.narrow(dim, start, min(stop, batch) - start)
-    if isinstance(x, Mapping):
-        return {key: cut(value, start, stop, batch) for key, value in x.items()}
-    if isinstance(x, tuple | list):
-        if len(x) == batch and all(isinstance(value, int | float) for value in x):
-            return x[start:stop]
-        return rebuilt(x, [cut(value, start, stop, batch) for value in x])
-    return x
+    if _of_numbers(x, batch):
+        return x[start:stop]
+    values = values_in(x)
+    return x if values is None else rebuilt(x, [cut(value, start, stop, batch) for value in values])
 
 
 def joined(parts: Sequence[Any], like: Any, batch: int) -> Any:
@@ -49,11 +46,16 @@ def joined(parts: Sequence[Any], like: Any, batch: int) -> Any:
     if isinstance(like, Tensor):
         dim = dimension(like, batch)
         return torch.stack(list(parts)).sum(0) if dim is None else torch.cat(list(parts), dim)
-    if isinstance(like, Mapping):
-        return {key: joined([part[key] for part in parts], value, batch) for key, value in like.items()}
-    if isinstance(like, tuple | list):
-        return rebuilt(like, [joined([part[n] for part in parts], value, batch) for n, value in enumerate(like)])
-    return like
+    values = values_in(like)
+    if values is None or _of_numbers(like, batch):
+        return like
+    given = zip(*(values_in(part) or [] for part in parts), strict=True)
+    return rebuilt(like, [joined(own, value, batch) for own, value in zip(given, values, strict=True)])
+
+
+def _of_numbers(x: Any, batch: int) -> bool:
+    """Whether it is a list of one number for each example."""
+    return isinstance(x, tuple | list) and len(x) == batch and all(isinstance(value, int | float) for value in x)
 
 
 def dimension(tensor: Tensor, batch: int) -> int | None:

@@ -1,6 +1,9 @@
-"""Inputs of any structure: a tensor, a packed sequence, or a tuple, list or dict of them."""
+"""Inputs of any structure: a tensor, a packed sequence, or a tuple, list, dict or dataclass of them."""
 
+from collections import UserDict
 from collections.abc import Callable, Mapping
+from copy import copy
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 import torch
@@ -10,14 +13,51 @@ from torch.nn.utils.rnn import PackedSequence
 Inputs = Any  # a tensor, a PackedSequence, or a tuple, list or dict of a network's arguments
 
 
+def values_in(x: Any) -> list[Any] | None:
+    """What a container holds, in order; None: it is no container."""
+    if isinstance(x, PackedSequence):
+        return None
+    if isinstance(x, Mapping):
+        return list(x.values())
+    if isinstance(x, tuple | list):
+        return list(x)
+    return [getattr(x, name) for name in _fields(x)] if _fields(x) else None
+
+
+def rebuilt(like: Any, values: list[Any]) -> Any:
+    """A container of the same type with other values; a mapping of an unknown type becomes a dict."""
+    if isinstance(like, dict | UserDict):
+        new = copy(like)
+        for key, value in zip(like, values, strict=True):
+            if isinstance(key, str) and getattr(like, key, new) is like[key]:  # its fields are attributes, too
+                setattr(new, key, value)
+            new[key] = value
+        return new
+    if isinstance(like, Mapping):
+        return dict(zip(like, values, strict=True))
+    if isinstance(like, tuple | list):
+        return type(like)(*values) if hasattr(like, "_fields") else type(like)(values)
+    new = copy(like)
+    for name, value in zip(_fields(like), values, strict=True):
+        object.__setattr__(new, name, value)  # it may be frozen
+    return new
+
+
+def _fields(x: Any) -> list[str]:
+    """The names of a dataclass's fields; none if it is something else."""
+    return [field.name for field in fields(x)] if is_dataclass(x) and not isinstance(x, type | nn.Module) else []
+
+
+def leaves_of(x: Inputs) -> list[Tensor | PackedSequence]:
+    """The explained tensors and packed sequences, in order."""
+    if isinstance(x, Tensor | PackedSequence):
+        return [x]
+    return [leaf for part in values_in(x) or () for leaf in leaves_of(part)]
+
+
 def tensors_of(x: Inputs) -> list[Tensor]:
     """The explained tensors, in order."""
-    if isinstance(x, PackedSequence):
-        return [x.data]
-    if isinstance(x, Tensor):
-        return [x]
-    parts = x.values() if isinstance(x, Mapping) else x if isinstance(x, tuple | list) else ()
-    return [tensor for part in parts for tensor in tensors_of(part)]
+    return [leaf.data if isinstance(leaf, PackedSequence) else leaf for leaf in leaves_of(x)]
 
 
 def mapped(function: Callable[[Tensor], Tensor], x: Inputs) -> Inputs:
@@ -35,18 +75,10 @@ def filled(x: Inputs, tensors: Any) -> Inputs:
             return PackedSequence(next(tensors), part.batch_sizes, part.sorted_indices, part.unsorted_indices)
         if isinstance(part, Tensor):
             return next(tensors)
-        if isinstance(part, Mapping):
-            return {key: fill(value) for key, value in part.items()}
-        if isinstance(part, tuple | list):
-            return rebuilt(part, [fill(value) for value in part])
-        return part
+        values = values_in(part)
+        return part if values is None else rebuilt(part, [fill(value) for value in values])
 
     return fill(x)
-
-
-def rebuilt(like: Any, values: list[Any]) -> Any:
-    """A tuple, named tuple or list of the same type with other values."""
-    return type(like)(*values) if hasattr(like, "_fields") else type(like)(values)
 
 
 def has_tokens(x: Inputs) -> bool:
@@ -85,12 +117,12 @@ def batch_size(x: Inputs) -> int:
     Raises:
         ValueError: there is no tensor, or a tensor cannot be explained or has no batch dimension.
     """
-    if isinstance(x, PackedSequence):
-        return int(x.batch_sizes[0])
-    tensors = tensors_of(x)
-    if not tensors:
+    leaves = leaves_of(x)
+    if not leaves:
         raise ValueError(f"x must be a tensor (B, ...), or a tuple or dict of tensors, got {type(x).__name__}")
-    for tensor in tensors:
+    for tensor in leaves:
+        if isinstance(tensor, PackedSequence):
+            continue
         if (
             tensor.is_complex()
             or tensor.dtype == torch.bool
@@ -100,7 +132,8 @@ def batch_size(x: Inputs) -> int:
                 f"x must be a floating-point tensor (B, ...) or int64 tokens (B, T), got {tensor.dtype} of shape "
                 f"{tuple(tensor.shape)}"
             )
-    return len(tensors[0])
+    first = leaves[0]
+    return int(first.batch_sizes[0]) if isinstance(first, PackedSequence) else len(first)
 
 
 def call(model: Callable[..., Any], x: Inputs, arguments: dict[str, Any]) -> Any:

@@ -5,7 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils._mode_utils import no_dispatch
+
+from rnnx_lightning.explain.inputs import values_in
 
 Target = Tensor | int | Sequence[int] | Callable[[Any], Tensor] | None
 CHOOSE = "Select a value with target: an index, a tuple of indices, or a function of the output."
@@ -15,13 +18,14 @@ def logits_in(output: Any) -> Any:
     """The tensor that a target selects from: the output itself, its `logits`, or the first of several outputs."""
     if isinstance(output, Tensor):
         return output
-    if isinstance(output, Mapping):
-        return output["logits"] if "logits" in output else logits_in(next(iter(output.values()), None))
+    if isinstance(output, Mapping) and "logits" in output:
+        return output["logits"]
     if hasattr(output, "logits"):
         return output.logits
-    if isinstance(output, tuple | list) and output:
-        return logits_in(output[0])
-    return output
+    if isinstance(output, PackedSequence):
+        return output.data
+    values = values_in(output)
+    return logits_in(values[0]) if values else output
 
 
 def explained_value(output: Any, examples: int, target: Target) -> tuple[Tensor, Tensor | None]:

@@ -1,11 +1,11 @@
 """Skips sigmoids and softmaxes at the output of a network, so that logits are explained."""
 
-from copy import copy
 from typing import Any
 
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
-from rnnx_lightning.explain.inputs import rebuilt
+from rnnx_lightning.explain.inputs import rebuilt, values_in
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.refusals import UnexplainableError
 from rnnx_lightning.explain.rows import JOIN, MOVE
@@ -15,18 +15,15 @@ from rnnx_lightning.explain.tape import Tape
 def without_squash(tape: Tape, output: Any) -> Any:
     """The output before sigmoids or softmaxes at its end; moves of entries after them are applied to the logits.
 
-    Works on a tensor, and on tuples, lists and dicts of tensors, whose types are kept.
+    Works on a tensor, and on containers of tensors, whose types are kept.
 
     Raises:
         UnexplainableError: only some entries of a tensor went through a sigmoid or softmax.
     """
-    if isinstance(output, dict):
-        new = copy(output)  # its fields may be attributes, too
-        for key, value in output.items():
-            new[key] = without_squash(tape, value)
-        return new
-    if isinstance(output, tuple | list):
-        return rebuilt(output, [without_squash(tape, value) for value in output])
+    if isinstance(output, PackedSequence):
+        return output._replace(data=without_squash(tape, output.data))
+    if (values := values_in(output)) is not None:
+        return rebuilt(output, [without_squash(tape, value) for value in values])
     top = tape.find(output)
     made = [] if top is None else _made_of(top)
     if top is None or all(node.logits is None for node in made):

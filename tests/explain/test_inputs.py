@@ -1,14 +1,17 @@
-"""What people hand to a method: containers of any kind, subclasses of tensors."""
+"""What people hand to a method: containers of any kind, packed sequences in them, subclasses of tensors."""
 
-from collections import UserDict
-from typing import NamedTuple
+from collections import OrderedDict, UserDict
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 from torchvision.tv_tensors import Image
 
-from rnnx_lightning.explain import LRP, Epsilon, GuidedBackprop, Sensitivity
+from rnnx_lightning.explain import LRP, Epsilon, GuidedBackprop, InChunks, Sensitivity
 
 METHODS = {"epsilon": LRP(Epsilon()), "SA": Sensitivity(), "GB": GuidedBackprop()}
 
@@ -41,6 +44,99 @@ def test_containers(kind, method):
         relevance = found["left"], found["right"]
     for one, other in zip(relevance, expected, strict=True):
         assert torch.equal(one, other)
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    left: Tensor
+    right: Any
+    name: str = "no tensor"
+
+
+class Attributes(OrderedDict):
+    """A dict whose items are attributes, too, as the outputs of Hugging Face's networks are."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        for key, value in self.items():
+            setattr(self, key, value)
+
+
+class OneArgument(TwoInputs):
+    """The two inputs are attributes of one argument, and the output is in another container."""
+
+    def __init__(self, wrap=lambda y: y):
+        super().__init__()
+        self.wrap = wrap
+
+    def forward(self, given):
+        return self.wrap(super().forward(given.left, given.right))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", [Pair, Fields, Attributes])
+def test_containers_in_containers(kind, method):
+    left, right = torch.rand(2, 3), torch.rand(2, 5)
+    explain, x = METHODS[method], (kind(left=left, right=right),)
+    expected = METHODS[method](TwoInputs(), (left, right), 1)
+    for relevance in (explain(OneArgument(), x, 1), InChunks(explain, examples=1)(OneArgument(), x, 1)):
+        (found,) = relevance
+        assert isinstance(found, kind)
+        torch.testing.assert_close((found.left, found.right), expected)
+    assert x[0].left is left
+
+
+OUTPUTS = {
+    "dataclass": lambda y: Fields(y, None),
+    "attributes": lambda y: Attributes(left=y, right=None),
+    "mapping": lambda y: MappingProxyType({"left": y}),
+    "dict with logits": lambda y: {"loss": None, "logits": y},
+    "nested": lambda y: ({"left": [y]}, 7),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_outputs_in_containers(kind, method):
+    x = (Pair(torch.rand(2, 3), torch.rand(2, 5)),)
+    expected = METHODS[method](OneArgument(), x, 1)
+    torch.testing.assert_close(METHODS[method](OneArgument(OUTPUTS[kind]), x, 1), expected)
+    if method == "epsilon":  # a softmax at the output is skipped
+        relevance = METHODS[method](OneArgument(lambda y: OUTPUTS[kind](y.softmax(1))), x, 1)
+        torch.testing.assert_close(relevance, expected)
+
+
+class TwoSequences(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.out = nn.GRU(3, 4), nn.LSTM(2, 4), nn.Linear(4, 2)
+        self.double()
+
+    def forward(self, one, two):
+        return self.out(self.one(one["packed"])[1][-1] + self.two(two)[1][0][-1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_several_packed_sequences_in_containers(method):
+    """Each example is explained as it is alone."""
+    torch.manual_seed(1)
+    ones = [torch.randn(length, 3).double() for length in (4, 2, 5)]
+    twos = [torch.randn(length, 2).double() for length in (1, 6, 3)]
+
+    def packed(start, stop):
+        one, two = (pack_sequence(each[start:stop], enforce_sorted=False) for each in (ones, twos))
+        return {"one": {"packed": one}, "two": two}
+
+    def sequences(relevance):
+        return unpack_sequence(relevance["one"]["packed"]), unpack_sequence(relevance["two"])
+
+    model, explain = TwoSequences(), METHODS[method]
+    alone = [sequences(explain(model, packed(n, n + 1), 1)) for n in range(3)]
+    for relevance in (explain(model, packed(0, 3), 1), InChunks(explain, examples=2)(model, packed(0, 3), 1)):
+        one, two = sequences(relevance)
+        for n in range(3):
+            torch.testing.assert_close((one[n], two[n]), (alone[n][0][0], alone[n][1][0]), rtol=1e-10, atol=1e-14)
 
 
 class Noted(Tensor):
