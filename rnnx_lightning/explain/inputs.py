@@ -132,6 +132,8 @@ def batch_size(x: Inputs) -> int:
                 f"x must be a floating-point tensor (B, ...) or int64 tokens (B, T), got {tensor.dtype} of shape "
                 f"{tuple(tensor.shape)}"
             )
+        if tensor.is_meta:
+            raise ValueError("x is on the device 'meta', where tensors have no values to explain")
     first = leaves[0]
     return int(first.batch_sizes[0]) if isinstance(first, PackedSequence) else len(first)
 

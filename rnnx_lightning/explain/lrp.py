@@ -115,7 +115,7 @@ class LRP(Attributor):
     def fitted(self, x: Inputs) -> "LRP":
         """A copy whose bounds of pixels are those of the whole input."""
         fitted = copy(self)
-        pixels = [t for t in tensors_of(x) if holds_pixels(t) and t.numel()]
+        pixels = [t for t in tensors_of(x) if holds_pixels(t)]
         fitted.composite = self.composite.fitted(pixels) if pixels else self.composite
         return fitted
 

@@ -230,8 +230,10 @@ class ZBox(Rule):
 
     def fitted(self, inputs: Sequence[Tensor]) -> "ZBox":
         """Replaces "data" by the bounds of all inputs; warns if inputs lie outside the bounds."""
-        ranges = [torch.aminmax(part.detach()) for part in inputs]
-        least, greatest = min(float(low) for low, _ in ranges), max(float(high) for _, high in ranges)
+        ranges = [torch.aminmax(part.detach()) for part in inputs if part.numel()]
+        # If there are no pixels, as in a batch of no examples, any bounds will do.
+        least = min((float(low) for low, _ in ranges), default=0.0)
+        greatest = max((float(high) for _, high in ranges), default=0.0)
         asked_low, asked_high = self._bounds
         if math.isnan(least) and (isinstance(asked_low, str) or isinstance(asked_high, str)):
             raise ValueError('the input has NaN, so there are no bounds of the "data"')

@@ -82,6 +82,12 @@ def least(dtype: torch.dtype) -> float:
     return float(torch.finfo(dtype).tiny ** 0.8)
 
 
+def representable(number: float, dtype: torch.dtype) -> bool:
+    """Whether a number > 0 is not 0 when it is rounded to a type: that of 1e-9 is 0 in half precision."""
+    info = torch.finfo(dtype)
+    return number > info.smallest_normal * info.eps / 2
+
+
 def _or_infinity(total: Tensor) -> Tensor:
     """Totals >= 0, with infinity in place of 0 and of values that are too small to divide by."""
     return F.threshold(total, least(total.dtype), math.inf)
@@ -138,7 +144,7 @@ class Signed(Sharing):
         }
 
     def _quotient(self, relevance: Tensor, total: Tensor, active: bool) -> Tensor:
-        if self.epsilon:
+        if self.epsilon and representable(self.epsilon, total.dtype):
             if active:  # others have no relevance, but some have the total -epsilon
                 return _divided(relevance, total.clamp(min=0) + self.epsilon, own=True)
             epsilon = total.new_full((), self.epsilon)  # on the device of the total

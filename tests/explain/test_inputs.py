@@ -11,7 +11,15 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_sequence, unpack_sequence
 from torchvision.tv_tensors import Image
 
-from rnnx_lightning.explain import LRP, Epsilon, GuidedBackprop, InChunks, Sensitivity
+from rnnx_lightning.explain import (
+    LRP,
+    DeepTaylor,
+    Epsilon,
+    Gamma,
+    GuidedBackprop,
+    InChunks,
+    Sensitivity,
+)
 
 METHODS = {"epsilon": LRP(Epsilon()), "SA": Sensitivity(), "GB": GuidedBackprop()}
 
@@ -153,3 +161,54 @@ def test_subclasses_of_tensors(wrap, method):
     relevance = METHODS[method](model, wrap(x), 1)
     assert type(relevance) is Tensor
     assert torch.equal(relevance, METHODS[method](model, x, 1))
+
+
+class Attends(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.read, self.out = nn.Linear(3, 8), nn.Linear(8, 2)
+        self.layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+
+    def forward(self, x):
+        return self.out(self.layer(self.read(x)).mean(1))
+
+
+@pytest.mark.parametrize(
+    "method", [DeepTaylor("data", "data"), DeepTaylor(1, 2), LRP(alpha=2, beta=1), *METHODS.values()]
+)
+def test_a_batch_of_no_examples(method):
+    for model, shape in (
+        (Attends(), (0, 4, 3)),
+        (nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten()), (0, 1, 4, 4)),
+    ):
+        assert method(model.eval(), torch.zeros(shape), 1).shape == shape
+
+
+def test_values_are_needed():
+    with pytest.raises(ValueError, match="'meta', where tensors have no values"):
+        Sensitivity()(Attends().to("meta"), torch.zeros(2, 4, 3, device="meta"), 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("rule", [Epsilon(1e-9), Epsilon(1e-3), Gamma(0.25)])
+def test_half_precision(rule, create_graph, dtype):
+    """Up to rounding, what the same network gives in double precision."""
+    torch.manual_seed(3)
+    model, x = Attends().eval().to(dtype), torch.randn(3, 4, 3).to(dtype)
+    relevance = LRP(rule, start="logit", create_graph=create_graph)(model, x, 1)
+    assert relevance.dtype == dtype
+    expected = LRP(rule, start="logit")(model.double(), x.double(), 1)
+    error = (relevance.detach().double() - expected).norm() / expected.norm()
+    assert error < 20 * torch.finfo(dtype).eps
+
+
+def test_an_epsilon_that_rounds_to_zero():
+    """Units without contributions get nothing."""
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 2, bias=False)).half()
+    model[0].weight.data[:2] = 0
+    x = torch.ones(2, 3, dtype=torch.float16)
+    relevance = LRP(Epsilon(1e-9), start="logit")(model, x, 1)
+    torch.testing.assert_close(relevance, LRP(Epsilon(0), start="logit")(model, x, 1))
+    assert bool(relevance.isfinite().all())
