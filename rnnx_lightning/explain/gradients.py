@@ -13,6 +13,7 @@ from rnnx_lightning.explain.gates import Gates, hold_gates_constant
 from rnnx_lightning.explain.inputs import Inputs, filled, mapped, network_of, tensors_of, without_graph
 from rnnx_lightning.explain.isolation import kept_state
 from rnnx_lightning.explain.operations.recurrent import RecurrentModules
+from rnnx_lightning.explain.process_settings import unfused_attention
 from rnnx_lightning.explain.refusals import NO_GRADIENT, UnexplainableError
 from rnnx_lightning.explain.saved_tensors import is_of_overwriting, overwriting_allowed
 from rnnx_lightning.explain.spelling import PlainSpelling
@@ -72,7 +73,11 @@ class GradientMethod(Attributor):
     def _gradient_of_pass(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         x = mapped(lambda tensor: tensor.detach().requires_grad_(), x)
         leaves = tensors_of(x)
-        with PlainSpelling() if self._looks_at_graph else nullcontext(), self._recurrent_modules(leaves[0]):
+        with (
+            PlainSpelling() if self._looks_at_graph else nullcontext(),
+            self._recurrent_modules(leaves[0]),
+            unfused_attention() if self.create_graph else nullcontext(),  # fused, it is differentiated only once
+        ):
             # A network may overwrite its input, but not a leaf of the graph.
             value, _ = explained_logit(model(mapped(torch.clone, x)), x, target)
         if not value.requires_grad:

@@ -34,8 +34,14 @@ def gated_net():
     return RLSTM(features=4, units=3, classes=3).eval()
 
 
+def attending_net():
+    """Its attention is one fused operation, which torch differentiates once."""
+    layer = nn.TransformerEncoderLayer(8, 2, 8, dropout=0.0, batch_first=True, norm_first=True)
+    return nn.Sequential(nn.Flatten(1, 2), nn.Linear(28, 8), layer, nn.Flatten(), nn.Linear(224, 3)).eval()
+
+
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("make", [relu_net, gated_net])
+@pytest.mark.parametrize("make", [relu_net, gated_net, attending_net])
 def test_relevance_is_differentiable_by_the_parameters(make, method):
     torch.manual_seed(3)
     model = make().double()
