@@ -100,6 +100,23 @@ def test_a_layer_norm_written_out_is_the_layer_norm(name, written):
     assert_equal(METHODS[name]()(model, x, target), METHODS[name]()(plain, x, target))
 
 
+CENTRED = {
+    "a negated mean added": lambda h: h + -h.mean(1, keepdim=True),
+    "added to a negated mean": lambda h: -h.mean(1, keepdim=True) + h,
+    "alpha": lambda h: torch.add(h, h.mean(1, keepdim=True), alpha=-1),
+    "a sum times a number": lambda h: h + h.sum(1, keepdim=True) * (-1 / 7),
+}
+
+
+@pytest.mark.parametrize("spelling", CENTRED)
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore")
+def test_centring_has_one_relevance(name, spelling):
+    x, target = data()
+    one, other = Between(CENTRED[spelling]), Between(lambda h: h - h.mean(1, keepdim=True))
+    assert_equal(METHODS[name]()(one, x, target), METHODS[name]()(other, x, target))
+
+
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.filterwarnings("ignore")
 def test_another_sum_of_a_value_is_no_mean(name):

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.elementwise import is_number
 from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.rows import LINEAR, MOVE, SCALE
@@ -25,30 +26,33 @@ def centred(tape: Tape, func: Any, x: Tensor, dims: Sequence[int]) -> Tensor:
     return tape.linear(func, x, operation, weight, None, apply(x, weight))
 
 
-def averaged(tape: Tape, x: Tensor, mean: Tensor) -> Sequence[int] | None:
-    """The dimensions over which the second value is the mean of the first; None if it is none.
+def averaged(tape: Tape, x: Tensor, mean: Tensor, sign: int = 1) -> Sequence[int] | None:
+    """The dimensions over which the second value is the mean of the first (times the sign); None if it is none.
 
     That it is a linear map of the same entries is on the tape; that it is their mean is seen from its values.
     """
     node, source = tape.find(mean), tape.find(x)
     if node is None or source is None or source.gate:
         return None
-    node = _moved(node)  # by unsqueeze, expand or detach
-    if node.row is SCALE and isinstance(node.call.factor, int | float) and node.sources[0] is not None:
-        node = _moved(node.sources[0])  # a sum that is divided by its length
-    if node.row is not LINEAR or node.sources[0] is None or _moved(node.sources[0]) is not _moved(source):
+    node = _origin(node, scaled=True)
+    if node.row is not LINEAR or node.sources[0] is None or _origin(node.sources[0]) is not _origin(source):
         return None
     dims = [d for d, step in enumerate(mean.expand(x.shape).stride()) if step == 0]
     if not dims or x.numel() == 0:
         return None
     now = held(x)
     rounding = 8 * torch.finfo(x.dtype).eps * now.abs().amax()
-    same = (now.mean(dims, keepdim=True) - held(mean)).abs() <= rounding
+    same = (now.mean(dims, keepdim=True) - sign * held(mean)).abs() <= rounding
     return dims if bool(same.all()) else None
 
 
-def _moved(node: Node) -> Node:
-    """What a node's entries are moved from. Where they lie does not matter: values are compared afterwards."""
-    while node.row is MOVE and node.sources[0] is not None:
-        node = node.sources[0]
+def _origin(node: Node, scaled: bool = False) -> Node:
+    """What a node's entries are moved from (by unsqueeze, expand, detach, ...), or are multiples of.
+
+    Where they lie and how large they are does not matter: values are compared afterwards.
+    """
+    while (source := node.sources[0] if node.sources else None) is not None and (
+        node.row is MOVE or (scaled and node.row is SCALE and is_number(node.call.factor))
+    ):
+        node = source
     return node
