@@ -85,7 +85,7 @@ class Looking(LSTM):
         h = self.start(x)
         for t, step in enumerate(x.unbind(1)):
             z = self.x2h(step)
-            seen = self.look(h, torch.tanh(z[:, UNITS : 3 * UNITS])) if t or self.first else 0
+            seen = self.look(h, torch.tanh(z[:, UNITS : 3 * UNITS])) if t or self.first else torch.zeros_like(h)
             h = F.relu(z[:, :UNITS]) + seen
         return self.out(h)
 
