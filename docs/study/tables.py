@@ -31,8 +31,9 @@ FINAL = {  # by network, options, rate, epochs and cost
     ("ConvEvidence", "", 0.002, 6, 0.0): "ConvEvidence",
     ("ConvEvidence", "", 0.002, 16, 0.0): "ConvEvidence, 16 epochs",
     ("ConvEvidence", "features=256 hidden=256 dropout=0.3", 0.002, 24, 0.0): "ConvEvidence, wide, 24 epochs",
-    ("ConvEvidence", "", 0.002, 16, 0.0003): "ConvEvidence, cost, 16 epochs",
-    ("3 x ConvEvidence", "", 0.002, 16, 0.0003): "three ConvEvidence, cost, 16 epochs",
+    ("ConvEvidence", "", 0.002, 16, 0.0003): "ConvEvidence, cost 0.0003, 16 epochs",
+    ("ConvEvidence", "", 0.002, 16, 0.0005): "ConvEvidence, cost 0.0005, 16 epochs",
+    ("2 x ConvEvidence", "", 0.002, 16, 0.0005): "two ConvEvidence, cost 0.0005, 16 epochs",
 }
 GOALS = {
     "mnist": dict(zip(("accuracy", *METHODS.values()), (0.993, 0.95, 0.985, 0.992, 0.992), strict=True)),
