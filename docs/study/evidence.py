@@ -1,13 +1,11 @@
 """Trains variants of a network and writes their scores to a table: one row per run.
 
     python docs/study/evidence.py NAME [option=value ...]
-    python docs/study/evidence.py CHECKPOINT.pt ... [split=test] [count=2000]
+    python docs/study/evidence.py CHECKPOINT.pt [split=test] [count=2000]
 
 NAME is a network of the package or of variants.py. Options are those of RECIPE, DATA and MEASURE below, and those
 of the network. Rows go to $EVIDENCE_OUT (default: docs/study/evidence.csv), checkpoints to $EVIDENCE_CHECKPOINTS
-(default: logs/evidence). A given checkpoint is only measured; several are measured as one network, a committee
-that gives the mean of their logits. `member` changes the network's start, not its data. Explanations are measured,
-never trained on.
+(default: logs/evidence). A given checkpoint is only measured. Explanations are measured, never trained on.
 Variants are compared on validation sequences; `split=test` is for the final networks. Columns "X without fake" are
 the scores if samples of other classes had no relevance; what they lack to 1 comes from unequal relevance of the
 majority samples. "held": gates are constants, as they always are in "GB", and not in "GB free".
@@ -50,7 +48,6 @@ RECIPE = {
     "noise": 0.0,
     "cost": 0.0,
     "loss": "ce",
-    "member": 0,
 }
 DATA = {"samples": 3, "majority_size": 2, "columns": 7, "margin": 0, "task": "majority"}
 MEASURE = {"split": "validation", "count": 2000}
@@ -175,26 +172,26 @@ def write(out: Path, row: dict) -> None:
 
 def main() -> None:
     """Train one variant, or measure a checkpoint once more, and append a row."""
-    names = [argument for argument in sys.argv[1:] if "=" not in Path(argument).name or argument.endswith(".pt")]
-    name, pairs = names[0], [argument for argument in sys.argv[1:] if argument not in names]
+    name, *pairs = sys.argv[1:]
     out = Path(os.environ.get("EVIDENCE_OUT", "docs/study/evidence.csv"))
     values = {key: yaml.safe_load(value) for key, value in (pair.split("=") for pair in pairs)}
     measured = {key: values.pop(key, default) for key, default in MEASURE.items()}
     torch.set_num_threads(1)
     if name.endswith(".pt"):
-        members = [torch.load(path, weights_only=True) for path in names]
-        name, options, seconds = members[0]["name"], members[0]["options"], sum(m["seconds"] for m in members)
-        recipe, shape = RECIPE | members[0]["recipe"], DATA | members[0]["shape"]
-        data, networks = data_of(recipe, shape), [build(name, options) for _ in members]
-        for one, saved in zip(networks, members, strict=True):
-            one.load_state_dict(saved["state"])
-        network = networks[0]
-        if len(members) > 1:
-            name, network = f"{len(members)} x {name}", variants.Committee(networks)
+        saved = torch.load(name, weights_only=True)
+        name, options, recipe, seconds = (
+            saved["name"],
+            saved["options"],
+            RECIPE | saved["recipe"],
+            saved["seconds"],
+        )
+        shape = DATA | saved["shape"]
+        data, network = data_of(recipe, shape), build(name, options)
+        network.load_state_dict(saved["state"])
     else:
         recipe = {key: values.pop(key, default) for key, default in RECIPE.items()}
         shape = {key: values.pop(key, default) for key, default in DATA.items()}
-        torch.manual_seed(recipe["seed"] + 1000 * recipe["member"])
+        torch.manual_seed(recipe["seed"])
         data = data_of(recipe, shape)
         options = values | ({"columns": shape["columns"]} if shape["columns"] != 7 else {})
         network = build(name, options)

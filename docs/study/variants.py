@@ -1,6 +1,5 @@
 """Variants of the evidence network, only for the study: what carries the effect, and what would help."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -237,15 +236,3 @@ class Variant(CellNetwork):
         front = (conv_front if conv else linear_front)(28, columns, features=features)
         cell: Any = VariantCell(features, hidden, classes, window, **options)  # none of the package's
         super().__init__(columns, front, SequenceDropout(dropout, stationary), cell, nn.Identity())
-
-
-class Committee(nn.Module):
-    """The mean of the logits of several networks."""
-
-    def __init__(self, networks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.networks = nn.ModuleList(networks)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """What the networks read, to logits (B, classes)."""
-        return torch.stack([network(*inputs) for network in self.networks]).mean(0)
