@@ -83,6 +83,20 @@ def test_gates_of_products_that_are_added(form, x):
     torch.testing.assert_close(Sensitivity(gates="constant")(Adds(free), x, 3), expected**2)
 
 
+def test_a_gate_that_a_signal_divides_is_free_as_in_a_quotient(x):
+    layer = nn.Linear(INPUTS, 18).double()
+
+    def explain(divide):
+        def model(x):
+            g, s, base = layer(x).chunk(3, -1)
+            return divide(torch.sigmoid(g), 2 + s**2, base).flatten(1)
+
+        return Sensitivity(gates="constant")(Last(model), x, 3)
+
+    expected = explain(lambda g, s, base: base + g / s)
+    torch.testing.assert_close(explain(lambda g, s, base: torch.addcdiv(base, g, s)), expected)
+
+
 def test_a_product_of_gates_that_is_added_scales_nothing(x):
     layer = nn.Linear(INPUTS, 3).double()
     act = torch.sigmoid

@@ -65,3 +65,23 @@ def test_batch_norm_behind_an_activation_is_a_linear_layer(name, activation):
     x, method = torch.rand(5, 4, dtype=torch.float64) * 2 - 1, METHODS[name]()
     last.bias.data += 1  # something speaks for it
     assert_equal(method(model, x, 1), method(expected, x, 1))
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.filterwarnings("ignore")
+def test_batch_norm_of_gates_scales_signals(name):
+    class Gated(nn.Module):
+        def __init__(self, hold):
+            super().__init__()
+            torch.manual_seed(0)
+            self.hold, self.norm = hold, nn.BatchNorm1d(6)
+            self.gates, self.signals, self.out = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 3)
+            self.out.bias.data += 2  # something speaks for it
+            self.double().eval()
+
+        def forward(self, x):
+            factor = self.norm(self.gates(x).sigmoid())
+            return self.out((factor.detach() if self.hold else factor) * self.signals(x).tanh())
+
+    x, method = torch.rand(5, 4, dtype=torch.float64) * 2 - 1, METHODS[name]()
+    assert_equal(method(Gated(hold=False), x, 1), method(Gated(hold=True), x, 1))
