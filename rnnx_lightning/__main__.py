@@ -2,6 +2,9 @@
 
 import os
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
@@ -58,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
                 f"rnnx_lightning.commands.{command}" if command in OWN else "rnnx_lightning.cli"
             )
         look_for_no_driver()
-        with denormals_flushed():
+        with denormals_flushed(), _warnings_as_messages():
             rest = named_configs(rest)
             module.main(rest if command in OWN else [command, *rest])
     except KeyboardInterrupt:
@@ -79,6 +82,24 @@ def main(arguments: list[str] | None = None) -> None:
             file=sys.stderr,
         )
         sys.exit(1)
+
+
+@contextmanager
+def _warnings_as_messages() -> Iterator[None]:
+    """Show our warnings without a line of code: on the command line, it would be the one that starts `rnnx`."""
+    before = warnings.formatwarning
+
+    def shown(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        ours = category.__module__.startswith("rnnx_lightning.")
+        return f"rnnx: warning: {message}\n" if ours else before(message, category, filename, lineno, line)
+
+    warnings.formatwarning = shown
+    try:
+        yield
+    finally:
+        warnings.formatwarning = before
 
 
 def _line_of_the_user(error: Exception) -> str:

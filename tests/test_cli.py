@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import sys
+import warnings
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from rnnx_lightning import __main__, __version__
 from rnnx_lightning.checkpoints import load_classifier, load_data
 from rnnx_lightning.explain.published import published_methods
+from rnnx_lightning.explain.refusals import NothingToExplainWarning
 
 OVERLAYS = ("fashion_mnist.yaml", "stationary.yaml", "relevance_loss.yaml", "published/recipe.yaml")
 CONFIGS = [
@@ -295,3 +297,11 @@ def test_bad_options_give_a_clear_message(arguments, words, rnnx):
     assert words in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) < 15
+
+
+def test_our_warnings_name_no_line_on_the_command_line():
+    before = warnings.formatwarning
+    with __main__._warnings_as_messages():
+        assert warnings.formatwarning("text", NothingToExplainWarning, "rnnx", 8) == "rnnx: warning: text\n"
+        assert "theirs.py:3: UserWarning: text" in warnings.formatwarning("text", UserWarning, "theirs.py", 3)
+    assert warnings.formatwarning is before
