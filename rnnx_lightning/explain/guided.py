@@ -13,6 +13,7 @@ from rnnx_lightning.explain.gradients import GradientMethod
 from rnnx_lightning.explain.inputs import Inputs, mapped
 from rnnx_lightning.explain.refusals import UnexplainableError, warn
 
+_EXTREMES = {"Maximum": 1, "Fmax": 1, "Minimum": -1, "Fmin": -1}
 _FUSED_RELU = 0  # the mode of fused recurrent layers with ReLU; 1 is tanh, 2 LSTM, 3 GRU
 
 
@@ -34,8 +35,9 @@ class GuidedBackprop(GradientMethod):
 
     A ReLU may be written as `relu`, `clamp(min=0)`, `nn.Threshold(0, 0)` or `maximum(x, 0)`, or with a comparison:
     `x * (x > 0)`, `where(x > 0, x, 0)` or `masked_fill(x < 0, 0)`, or as `(x + x.abs()) / 2`. ReLU6 and other
-    ReLUs with an upper limit count, too. A ReLU made of other functions, such as `-torch.minimum(-x, 0)`, is not
-    recognised. If the network has no ReLU, a `NoReLUWarning` is given.
+    ReLUs with an upper limit count, too, and -ReLU(-x), written as `clamp(max=0)` or `minimum(x, 0)`. A ReLU made
+    of other functions, such as `x * (1 + x.sign()) / 2`, is not recognised. If the network has no ReLU, a
+    `NoReLUWarning` is given.
 
     Args:
         gates: see `GradientMethod`. The study uses "constant", because the published values of gated cells are
@@ -71,10 +73,12 @@ def _guide(node: Any) -> RemovableHandle | None:
     if name == "Relu":
         hook = node.register_hook(lambda gradients, _: tuple(map(_positive, gradients)))
         return hook
-    if _is_rectifier(node, name):
-        active = _net_input(node) > 0  # at input 0, some forms pass the gradient or half of it
+    if sign := _rectifies(node, name):
+        active = sign * _net_input(node) > 0  # at input 0, some forms pass the gradient or half of it
         hook = node.register_prehook(
-            lambda gradients: tuple(None if g is None else g.clamp(min=0) * active for g in gradients)
+            lambda gradients: tuple(
+                None if g is None else sign * (sign * g).clamp(min=0) * active for g in gradients
+            )
         )
         return hook
     if is_opaque(node):
@@ -97,27 +101,29 @@ def _positive(gradient: Tensor | None) -> Tensor | None:
     return gradient.clamp_(min=0)
 
 
-def _is_rectifier(node: Any, name: str) -> bool:
-    """Whether it is 0 for a negative input, and the input itself for a positive one, up to some limit."""
-    if name in ("Clamp", "ClampMin"):
-        return is_zero(getattr(node, "_saved_min", None))
+def _rectifies(node: Any, name: str) -> int:
+    """1 if it is ReLU(x), perhaps with an upper limit; -1 if it is -ReLU(-x), perhaps with a lower one; else 0."""
+    if name in ("Clamp", "ClampMin", "ClampMax"):
+        low, high = getattr(node, "_saved_min", None), getattr(node, "_saved_max", None)
+        return 1 if is_zero(low) else -1 if is_zero(high) else 0
     if name == "Hardtanh":
-        return is_zero(node._saved_min_val)
+        return 1 if is_zero(node._saved_min_val) else -1 if is_zero(node._saved_max_val) else 0
     if name == "Threshold":
-        return is_zero(node._saved_threshold)
+        return int(is_zero(node._saved_threshold))
     if name == "LeakyRelu":
-        return is_zero(node._saved_negative_slope)
-    return name in ("Maximum", "Fmax") and _zero_operand(node) is not None
+        return int(is_zero(node._saved_negative_slope))
+    sign = _EXTREMES.get(name, 0)
+    return sign if sign and _zero_operand(node) is not None else 0
 
 
 def _net_input(node: Any) -> Tensor:
-    zero = _zero_operand(node) if operation(node) in ("Maximum", "Fmax") else None
+    zero = _zero_operand(node) if operation(node) in _EXTREMES else None
     net: Tensor = node._saved_other if zero == 0 else node._saved_self
     return net
 
 
 def _zero_operand(node: Any) -> int | None:
-    """Which operand of a maximum is the constant 0."""
+    """Which operand of a maximum or minimum is the constant 0."""
     for number, operand in enumerate((node._saved_self, node._saved_other)):
         if node.next_functions[number][0] is None and is_zero(operand):
             return number
