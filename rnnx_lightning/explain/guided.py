@@ -75,10 +75,9 @@ def _guide(node: Any) -> RemovableHandle | None:
         return hook
     if sign := _rectifies(node, name):
         active = sign * _net_input(node) > 0  # at input 0, some forms pass the gradient or half of it
+        limit = {"min" if sign > 0 else "max": 0}
         hook = node.register_prehook(
-            lambda gradients: tuple(
-                None if g is None else sign * (sign * g).clamp(min=0) * active for g in gradients
-            )
+            lambda gradients: tuple(None if g is None else g.clamp(**limit) * active for g in gradients)
         )
         return hook
     if is_opaque(node):
