@@ -182,12 +182,13 @@ class GRUCell(_GatedCell):
 
 
 class EvidenceCell(nn.Module):
-    """m_t = m_{t-1} + sum min(e_t, s) e_t, e_t = ReLU(E z_t), z_t = ReLU(sum_k W_k f_{t-k}), with m_0 = 0.
+    """m_t = m_{t-1} + sum s g_t^(p-1) e_t, with m_0 = 0.
 
-    The memory has one unit per class and only grows: evidence is added when it is seen. The last `window` steps
-    are seen at once, so that no state has to carry pixels. Evidence is its own gate: weak evidence counts little,
-    and has a small gradient. The sum is over the evidence units of a class. A single unit may be inactive for all
-    pictures at first, and would then never learn its class.
+    The evidence is e_t = ReLU(E z_t), z_t = ReLU(sum_k W_k f_{t-k}), and its weight g_t = min(e_t / s, 1), so that
+    min(e_t, s) e_t is added if p is 2. The memory has one unit per class and only grows: evidence is added when it
+    is seen. The last `window` steps are seen at once, so that no state has to carry pixels. Weak evidence counts
+    little, and has a small gradient. The sum is over the evidence units of a class. A single unit may be inactive
+    for all pictures at first, and would then never learn its class.
 
     Args:
         inputs: width of f_t.
@@ -196,21 +197,30 @@ class EvidenceCell(nn.Module):
         window: number of steps that z_t sees.
         units: number of evidence units per class.
         limit: s, the evidence of a unit above which its weight does not grow.
+        power: p, the power of evidence below the limit: 1 weighs all evidence alike.
 
     Raises:
-        ValueError: a size is below 1, or `limit` is out of range.
+        ValueError: a size or `power` is below 1, or `limit` is out of range.
     """
 
     def __init__(
-        self, inputs: int, hidden: int, classes: int, window: int = 4, units: int = 4, limit: float = 10.0
+        self,
+        inputs: int,
+        hidden: int,
+        classes: int,
+        window: int = 4,
+        units: int = 4,
+        limit: float = 10.0,
+        power: int = 2,
     ) -> None:
         super().__init__()
-        check_sizes(hidden=hidden, classes=classes, window=window, units=units)
+        check_sizes(hidden=hidden, classes=classes, window=window, units=units, power=power)
         if not 0 < limit < math.inf:
             raise ValueError(f"limit={limit} must be positive and finite")
         self.window = window
         self.units = units
         self.limit = limit
+        self.power = power
         self.window_input = bias_free_linear(inputs, window * hidden, fan_in=window * inputs)
         self.hidden = nn.ReLU()
         self.evidence_input = bias_free_linear(hidden, classes * units)
@@ -230,6 +240,8 @@ class EvidenceCell(nn.Module):
         ]
         hidden = self.hidden(torch.stack(seen, dim=1))
         evidence = self.evidence(self.evidence_input(hidden))
-        added = self.gates(6 / self.limit * evidence - 3) * (self.limit * evidence)
+        weight, added = self.gates(6 / self.limit * evidence - 3), self.limit * evidence
+        for _ in range(self.power - 1):
+            added = weight * added
         # Nothing depends on the memory, so all steps are added at once.
         return added.unflatten(2, (-1, self.units)).sum(dim=(1, 3))

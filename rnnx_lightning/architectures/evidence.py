@@ -21,6 +21,7 @@ class Evidence(CellNetwork):
         window: number of steps that are seen at once.
         units: number of evidence units per class.
         limit: the evidence of a unit above which its weight does not grow.
+        power: the power of evidence that is added, see `EvidenceCell`.
         dropout: probability of dropping a unit of the input part.
         stationary_dropout: hold the dropout masks over all steps of a sequence.
         rows: height of the picture in pixels.
@@ -37,13 +38,14 @@ class Evidence(CellNetwork):
         window: int = 4,
         units: int = 4,
         limit: float = 10.0,
+        power: int = 2,
         dropout: float = 0.1,
         stationary_dropout: bool = False,
         rows: int = 28,
     ) -> None:
         front = (conv_front if self.convolutional else linear_front)(rows, columns, features=features)
         drop = SequenceDropout(dropout, stationary_dropout)
-        cell = EvidenceCell(features, hidden, classes, window, units, limit)
+        cell = EvidenceCell(features, hidden, classes, window, units, limit, power)
         super().__init__(columns, front, drop, cell, nn.Identity(), rows)
 
 

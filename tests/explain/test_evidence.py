@@ -9,13 +9,14 @@ from rnnx_lightning.architectures import ConvEvidence, Evidence
 from rnnx_lightning.explain import LRP, AlphaBeta, Composite, DeepTaylor, GradientTimesInput, ZBox
 
 FEATURES, HIDDEN, CLASSES, STEPS, LIMIT, UNITS = 9, 7, 3, 12, 0.2, 2
+OPTIONS = [(1, 2), (2, 2), (4, 2), (4, 1), (4, 3)]  # window and power
 
 
 def relu(x):
     return np.maximum(x, 0)
 
 
-def forward(network, picture, window):
+def forward(network, picture, window, power):
     """Features, hidden units, evidence and memory of one sequence, step by step, and the matrices."""
     cell, weight = network.cell, network.front[1].weight.detach().numpy()
     parts = cell.window_input.weight.detach().numpy().reshape(window, HIDDEN, FEATURES)
@@ -26,24 +27,22 @@ def forward(network, picture, window):
     for t in range(STEPS):
         hidden.append(relu(sum(parts[k] @ features[t - k] for k in range(window) if t - k >= 0)))
         evidence = relu(say @ hidden[t])
-        added.append(np.minimum(evidence, LIMIT) * evidence)
+        added.append(LIMIT * np.minimum(evidence / LIMIT, 1) ** (power - 1) * evidence)
         memory.append(memory[-1] + added[t].reshape(CLASSES, UNITS).sum(1))
     return weight, parts, say, steps, features, hidden, added, memory
 
 
-@pytest.fixture(params=[1, 2, 4])
-def window(request):
+@pytest.fixture(params=OPTIONS, ids=str)
+def options(request):
     return request.param
 
 
 @pytest.fixture
-def network(window):
+def network(options):
     torch.manual_seed(3)
-    network = (
-        Evidence(features=FEATURES, hidden=HIDDEN, classes=CLASSES, window=window, limit=LIMIT, units=UNITS)
-        .double()
-        .eval()
-    )
+    sizes = {"features": FEATURES, "hidden": HIDDEN, "classes": CLASSES, "units": UNITS}
+    window, power = options
+    network = Evidence(**sizes, window=window, limit=LIMIT, power=power).double().eval()
     with torch.no_grad():
         network.cell.evidence_input.weight.abs_()  # so that each class has evidence
     return network
@@ -53,14 +52,15 @@ def picture():
     return torch.rand(1, 1, 28, 84, dtype=torch.float64) * 2 - 1
 
 
-def test_the_logits_are_the_sum_of_evidence(network, window):
+def test_the_logits_are_the_sum_of_evidence(network, options):
     x = picture()
-    *_, memory = forward(network, x[0, 0].numpy(), window)
+    *_, memory = forward(network, x[0, 0].numpy(), *options)
     np.testing.assert_allclose(network(x)[0].detach().numpy(), memory[-1], rtol=1e-12)
 
 
-def by_the_book(rule, network, x, target, window):
-    weight, parts, say, steps, features, hidden, added, _ = forward(network, x[0, 0].numpy(), window)
+def by_the_book(rule, network, x, target, options):
+    window, _ = options
+    weight, parts, say, steps, features, hidden, added, _ = forward(network, x[0, 0].numpy(), *options)
     relevance = np.zeros((28, 84))
     at_features = [np.zeros(FEATURES) for _ in range(STEPS)]
     for t in range(STEPS):
@@ -91,18 +91,18 @@ def by_the_book(rule, network, x, target, window):
     ],
     ids=["DeepTaylor", "LRP"],
 )
-def test_relevance_equals_dense_algebra(method, rule, network, window):
+def test_relevance_equals_dense_algebra(method, rule, network, options):
     x = picture()
     for target in range(CLASSES):
-        expected = by_the_book(rule, network, x, target, window)
+        expected = by_the_book(rule, network, x, target, options)
         assert np.abs(expected).sum() > 0
         got = method(network, x, target)[0, 0].numpy()
         np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-14)
 
 
-def test_evidence_below_and_above_the_limit_is_tried(network, window):
+def test_evidence_below_and_above_the_limit_is_tried(network, options):
     """Both parts of min(e, s) are in the sequences of these tests."""
-    *_, say, _, _, hidden, _, _ = forward(network, picture()[0, 0].numpy(), window)
+    *_, say, _, _, hidden, _, _ = forward(network, picture()[0, 0].numpy(), *options)
     evidence = np.stack([relu(say @ units) for units in hidden])
     assert ((evidence > 0) & (evidence < LIMIT)).any()
     assert (evidence > LIMIT).any()
@@ -126,7 +126,9 @@ def test_a_sample_without_evidence_gets_no_relevance(cls):
         assert relevance.abs().sum() > 0
 
 
-@pytest.mark.parametrize("options", [{"window": 0}, {"units": 0}, {"limit": 0.0}, {"limit": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"window": 0}, {"units": 0}, {"power": 0}, {"limit": 0.0}, {"limit": float("nan")}]
+)
 def test_impossible_options_are_refused(options):
     ((name, value),) = options.items()
     with pytest.raises(ValueError, match=f"{name}={value}"):
