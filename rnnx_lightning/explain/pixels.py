@@ -35,14 +35,14 @@ class Pixels:
         other = torch.as_tensor(self.scale * high + self.shift)
         return torch.minimum(one, other), torch.maximum(one, other)
 
-    def moved(self, move: Callable[[Tensor], Tensor], shape: torch.Size) -> "Pixels":
+    def moved(self, move: Callable[[Tensor], Tensor], shape: torch.Size) -> "Pixels | None":
         """The pixels after an operation that moves entries; `shape` is the tensor's shape before it."""
 
         def follow(part: Tensor | float) -> Tensor | float:
             return move(part.expand(shape)) if isinstance(part, Tensor) else part
 
         mask = None if self.mask is None else move(self.mask)
-        return Pixels(mask, follow(self.scale), follow(self.shift), self.others_are_padding)
+        return under(mask, follow(self.scale), follow(self.shift), self.others_are_padding)
 
     def affine(self, scale: Tensor | float, shift: Tensor | float) -> "Pixels":
         """The pixels after `scale * entry + shift`. Padding that is shifted is a constant like others."""
@@ -56,6 +56,13 @@ class Pixels:
         """Whether pixels are neither scaled nor shifted."""
         numbers = isinstance(self.scale, float) and isinstance(self.shift, float)
         return numbers and (self.scale, self.shift) == (1.0, 0.0)
+
+
+def under(mask: Tensor | None, scale: Tensor | float, shift: Tensor | float, padding: bool) -> Pixels | None:
+    """The pixels under a mask; None if there are only features."""
+    if mask is None or bool(mask.all()):
+        return Pixels(None, scale, shift)
+    return Pixels(mask, scale, shift, padding) if padding or bool(mask.any()) else None
 
 
 def joined(
@@ -74,7 +81,7 @@ def joined(
     mask = None if everywhere else join(masks)
     padding = all(part is not None and part.others_are_padding for part in pixels)
     if all(part is None or part.plain for part in pixels):
-        return Pixels(mask, others_are_padding=padding)
+        return under(mask, 1.0, 0.0, padding)
 
     def follow(name: str, default: float) -> Tensor:
         return join(
@@ -86,7 +93,7 @@ def joined(
             ]
         )
 
-    return Pixels(mask, follow("scale", 1.0), follow("shift", 0.0), padding)
+    return under(mask, follow("scale", 1.0), follow("shift", 0.0), padding)
 
 
 def present_of(nodes: Sequence["Node | None"], tensors: Sequence[Tensor], apply: Any) -> Tensor | None:

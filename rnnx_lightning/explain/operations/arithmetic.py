@@ -331,7 +331,7 @@ def scaled_pixels(tape: Tape, value: Tensor, node: Node, factor: Operand, nonneg
         only = Movement(lambda part: part * kept, lambda part: (part * kept).sum_to_size(node.shape))
         tape.move(value, node, only, padding=True)
     new = tape.node(value)
-    assert new.pixels is not None  # those of the source, scaled
-    new.pixels = new.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
+    if new.pixels is not None:
+        new.pixels = new.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
     new.nonnegative = node.nonnegative and nonnegative
     return value
