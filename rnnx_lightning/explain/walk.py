@@ -104,10 +104,9 @@ class _Unit:
     @property
     def net(self) -> Tensor:
         node = self._node
-        if node.by_value:
+        if node.by_value and not self._ignores_constant:  # value - constant would lose digits
             assert node.value is not None  # kept for this
-            constant = evaluate(node, Channel.CONSTANT) if self._ignores_constant else None
-            return node.value if constant is None else node.value - constant.real
+            return node.value
         parts = [evaluate(node, Channel.NET), evaluate(node, Channel.CONSTANT) if self._counts_constant else None]
         return self._whole(added(parts))
 
@@ -191,20 +190,20 @@ def _relevance_of_term(node: Node, bias: str) -> Tensor | None:
     assert node.rule is not None  # it is a sum
     relevance: Tensor | None = None
     counts = node.constant and not node.rule.adapts and bias == "share"
-    constant = evaluate(node, Channel.CONSTANT) if node.constant else None
+    constant = evaluate(node, Channel.CONSTANT) if counts else None
     for channel in CHANNELS:
         factor = node.inbox[channel]
         if factor is None:
             continue
-        if channel is Channel.NET and node.by_value:
+        if channel is Channel.NET and node.by_value and (counts or not node.constant):
             assert node.value is not None  # kept for this
-            part = node.value if counts or constant is None else node.value - constant.real
+            part = node.value
         else:
             total = evaluate(node, channel)
             if total is None and not counts:
                 continue
             part = torch.zeros_like(factor) if total is None else total.mantissa
-            if counts and constant is not None and channel in (Channel.POSITIVE, Channel.NET):
+            if constant is not None and channel in (Channel.POSITIVE, Channel.NET):
                 part = part + (
                     constant.mantissa.clamp(min=0) if channel is Channel.POSITIVE else constant.mantissa
                 )

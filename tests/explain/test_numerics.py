@@ -178,3 +178,38 @@ def test_units_that_are_all_but_switched_off(rule, dtype, product):
     assert explanation.relevance.isfinite().all()
     if dtype is not torch.bfloat16:
         torch.testing.assert_close(explanation.relevance.sum(1), explanation.explained)
+
+
+class Outweighed(nn.Module):
+    """Layers whose biases are a million times as large as what they add up."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.norm, self.out = nn.Conv1d(2, 4, 3, bias=False), nn.BatchNorm1d(4), nn.Linear(16, 3)
+        self.one, self.two = nn.Linear(6, 16), nn.Linear(6, 16)
+        with torch.no_grad():
+            for layer in (self.conv, self.one, self.two):
+                layer.weight.mul_(1e-6)
+            self.norm.bias.fill_(1.0)
+        self.eval()
+
+    def forward(self, x):
+        hidden = self.norm(self.conv(x)).tanh().flatten(1)
+        return self.out(hidden + (self.one(x[:, 0]) + self.two(x[:, 1])).tanh())
+
+
+@pytest.mark.parametrize("rule", [Epsilon(0), Gamma(0.25)], ids=lambda r: type(r).__name__)
+def test_ignored_biases_cost_no_digits(rule):
+    method = LRP(Composite(rule, bias="ignore"), start="logit")
+    model, x = Outweighed(), torch.randn(3, 2, 6)
+    layers = ["conv", "one"]
+    exact = method.explain(copy.deepcopy(model).double(), x.double(), 1, layers=layers)
+    rounded = method.explain(model, x, 1, layers=layers)
+    pairs = [(rounded.relevance, exact.relevance)] + [
+        (one, other)
+        for name in layers
+        for one, other in zip(rounded.layers[name], exact.layers[name], strict=True)
+    ]
+    for one, other in pairs:
+        assert (one - other).abs().max() < 1e-3 * other.abs().max()
