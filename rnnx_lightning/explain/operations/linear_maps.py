@@ -321,7 +321,7 @@ def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
 
 def _spread_back(x: Tensor, value: Tensor, dims: list[int] | None, mean: bool) -> Any:
     """The transpose of a sum or mean over dimensions."""
-    summed = {d % x.dim() for d in dims} if dims else set(range(x.dim()))
+    summed = {d % x.dim() for d in dims} if dims and x.dim() else set(range(x.dim()))
     weight = value.numel() / x.numel() if mean and x.numel() else 1.0
 
     def transpose(factors: Tensor, _: Any, size: torch.Size) -> Tensor:

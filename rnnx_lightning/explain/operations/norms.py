@@ -147,7 +147,7 @@ def deviation(
     value, node = func(x, dim, correction=correction, keepdim=keepdim), tape.node(x)
     if node.refusal is not None or node.reason is not None:
         return tape.gate_of(value, node, nonnegative=True)
-    dims = list(dim) if dim else list(range(x.dim()))
+    dims = list(dim) if dim and x.dim() else list(range(x.dim()))
     centre = centred(tape, func, x, dims)
     made = tape.record(aten.linalg_vector_norm.default, (centre, 2, dims, keepdim), {})
     freedom = math.prod(x.shape[d] for d in dims) - (1 if correction is None else correction)
@@ -161,7 +161,7 @@ def deviation(
 def moments(tape: Tape, func: Any, x: Tensor, dim: Any = None, *, keepdim: bool = False, **kwargs: Any) -> Any:
     """A mean is a linear map, a deviation a scale or a norm."""
     first = aten.var.correction if func is aten.var_mean.correction else aten.std.correction
-    dims = list(dim) if dim else list(range(x.dim()))
+    dims = list(dim) if dim and x.dim() else list(range(x.dim()))
     deviation = tape.record(first, (x, dims), {"keepdim": keepdim, **kwargs})
     return deviation, tape.record(aten.mean.dim, (x, dims, keepdim), {})
 

@@ -57,7 +57,7 @@ def by_gradient(func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Callable[[
     shape = tensor.shape
 
     def undo(part: Tensor) -> Tensor:
-        source = like.new_zeros(1, dtype=part.dtype).expand(shape)
+        source = like.new_zeros((), dtype=part.dtype).expand(shape)
         return transposed(lambda leaf: func(leaf, *args, **kwargs), source.contiguous(), part)
 
     return undo
