@@ -167,8 +167,8 @@ class Replay:
     def _note(self, result: Any, new: Any) -> None:
         for tensor, version in zip(tree_leaves(result), tree_leaves(new), strict=True):
             if isinstance(tensor, Tensor):
-                moved = tensor.shape == version.shape and tensor.is_contiguous() and not version.is_contiguous()
-                if moved:  # a later view may need it in order
+                same = tensor.layout is torch.strided and tensor.shape == version.shape
+                if same and tensor.is_contiguous() and not version.is_contiguous():  # a view may need it in order
                     version = laid_out(self._tape, version, tensor.stride())
                 self._put(tensor, version)
 

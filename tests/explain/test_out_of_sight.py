@@ -115,3 +115,14 @@ def test_sparse_weights_are_explained(rule):
     x = torch.rand(3, 4, dtype=torch.float64)
     method = DeepTaylor(0, 1) if rule == "deep Taylor" else LRP(rule, start="logit")
     torch.testing.assert_close(method(sparse, x, 0), method(dense, x, 0))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+@pytest.mark.filterwarnings("ignore")
+def test_sparse_matrices_made_by_the_network(layout, create_graph):
+    edges = (torch.rand(3, 3, generator=torch.Generator().manual_seed(0)) < 0.6).float()
+    ways = (lambda h: edges @ h.relu(), lambda h: edges.to_sparse(layout=layout) @ h.relu())
+    x = torch.rand(3, 4)
+    method = LRP(Epsilon(0.1), start="logit", create_graph=create_graph)
+    torch.testing.assert_close(*(method(Network(way), x, lambda y: y[:, 0]) for way in ways))
