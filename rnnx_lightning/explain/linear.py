@@ -44,6 +44,11 @@ class Operation:
         """Whether its transpose is known; then the first dimension is the batch."""
         return self.transpose is not None or self.matrix is not None
 
+    @property
+    def sums_over(self) -> int | None:
+        """The dimension of the input that it sums over; None: not known, or several."""
+        return self.features if self.beside is None else self.beside[0]
+
 
 IDENTITY = Operation(lambda a, _: a, lambda factors, _, shape: factors)
 
@@ -246,8 +251,9 @@ class LinearMap:
             or not low <= 0 <= high
         ):
             return None
-        examples_first = self.operation.features != -2  # not in W @ x.T
-        one = torch.ones_like(self.value[:1] if examples_first else self.value)
+        over = self.operation.sums_over
+        alike = over is not None and over != -2  # all examples; not if they may be mixed, as in W @ x.T
+        one = torch.ones_like(self.value[:1] if alike else self.value)
         constant = self.operation.apply(one * high, self._part("minus"))
         constant = constant - self.operation.apply(one * low, self._part("plus"))
         return (self.output + constant).clamp(min=0)
@@ -269,7 +275,7 @@ class LinearMap:
         """Whether all entries that are no pixels are padding. A channel of only zeros is a start state instead."""
         if self.present is None or bool((self.present & ~pixels).any()):
             return False
-        dim = self.operation.features if self.operation.beside is None else self.operation.beside[0]
+        dim = self.operation.sums_over
         if dim is None:
             return True
         channel = dim % pixels.dim()

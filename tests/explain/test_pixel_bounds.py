@@ -219,3 +219,34 @@ def test_what_is_no_number_has_no_bounds():
     x = torch.full((2, 6), float("nan"))
     with pytest.raises(ValueError, match="the input has NaN"):
         DeepTaylor("data", "data")(nn.Linear(6, 2), x, 0)
+
+
+class Centred(nn.Module):
+    """Pixels minus their mean over some dimensions, before a ReLU; or the same as one matrix."""
+
+    def __init__(self, dims, flat, as_matrix):
+        super().__init__()
+        torch.manual_seed(0)
+        self.dims, self.flat, self.as_matrix, self.out = dims, flat, as_matrix, nn.Linear(4, 3, bias=False)
+        self.double()
+
+    def forward(self, x):
+        pixels = x.flatten() if self.flat else x
+        if self.as_matrix:
+            unit = torch.eye(x.numel(), dtype=x.dtype).view(-1, *pixels.shape)
+            dims = [dim + 1 for dim in self.dims]
+            pixels = ((unit - unit.mean(dims, keepdim=True)).flatten(1).T @ pixels.flatten()).view_as(pixels)
+        else:
+            pixels = pixels - pixels.mean(self.dims, keepdim=True)
+        return self.out((2 * pixels).relu().view_as(x))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize(
+    ("dims", "flat", "count"),
+    [([0, 1], False, 5), ([0], False, 5), ([1], False, 5), ([0], True, 5), ([0], True, 1)],
+)
+def test_pixels_minus_the_mean_of_a_batch(dims, flat, count, create_graph):
+    x = torch.rand(count, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    method = LRP(Composite(ZPlus(), pixels=ZBox(-1, 2)), start="logit", create_graph=create_graph)
+    assert_equal(*(method(Centred(dims, flat, as_matrix), x, 1) for as_matrix in (False, True)))
