@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.rows import Movement
+from rnnx_lightning.explain.rows import UNMOVED, Movement
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
@@ -114,7 +114,7 @@ def read_back(tape: "Tape", tensor: Tensor, result: Any) -> None:
         if in_order(view) and view.numel() == tensor.numel():
             tape.node(view).pieces = node.pieces
         elif (part := node.pieces.at(place(view))) is not None:
-            tape.move(view, part, _reshaping(view.shape, part.shape))
+            tape.move(view, part, UNMOVED if view.shape == part.shape else _reshaping(view.shape, part.shape))
             if tape.path.outputs:  # the joined tensor may be the output of such a layer
                 node.pieces.read.append((place(view), tape.node(view)))
 

@@ -29,8 +29,40 @@ def complex_linear(z):
     return torch.stack([a @ real.T - b @ imaginary.T + 1, a @ imaginary.T + b @ real.T], -1)
 
 
+def turned(a, b):
+    """Complex states, turned at every step; what is written reaches a state on two ways."""
+    z, turn, state = torch.complex(a, b), torch.polar(ANGLE.cos(), ANGLE), torch.zeros_like(COMPLEX)
+    for t in range(4):
+        state = turn * state + z[:, t]
+    return torch.view_as_real(state)
+
+
+def turned_parts(a, b):
+    p, q, p0, q0 = ANGLE.cos() * ANGLE.cos(), ANGLE.cos() * ANGLE.sin(), torch.zeros(()), torch.zeros(())
+    for t in range(4):
+        p0, q0 = p * p0 - q * q0 + a[:, t], p * q0 + q * p0 + b[:, t]
+    return torch.stack([p0, q0], -1)
+
+
+def written(z, filling=2.0):
+    """A tensor that is written into itself in several ways; `filling` is real."""
+    rows, kept, last = torch.tensor([2, 0]), torch.tensor([False, True, False, True]), z[:, 3:].expand(-1, 2, -1)
+    ways = [z.scatter(1, rows[:, None].expand(last.shape), last), z.index_add(1, rows, last, alpha=2)]
+    ways += [z.index_copy(1, rows, last), z.index_fill(1, rows, filling)]
+    for where, value in ((rows, last), (kept, 0.0)):
+        z = z.clone()
+        z[:, where] = value
+        ways.append(z)
+    return torch.stack(ways, 1)
+
+
 # Functions of two tensors (B, 4, 6): in the seldom form, in the common one.
 SPELLINGS = {
+    "complex states that turn": (turned, turned_parts),
+    "complex, written": (
+        lambda a, b: torch.view_as_real(written(torch.complex(a, b))),
+        lambda a, b: torch.stack([written(a), written(b, 0.0)], -1),
+    ),
     "rot90": (lambda a, b: a.rot90(1, [1, 2]), lambda a, b: a.mT.flip(1)),
     "diag_embed": (lambda a, b: torch.diag_embed(a), lambda a, b: a.unsqueeze(-1) * torch.eye(6, dtype=a.dtype)),
     "block_diag": (

@@ -87,7 +87,8 @@ def copy(tape: Tape, func: Any, value: Tensor, **kwargs: Any) -> Tensor:
     "index_select.default constant_pad_nd.default cat.default stack.default sum.default sum.dim_IntList "
     "mean.default mean.dim cumsum.default add.Tensor sub.Tensor rsub.Scalar add.Scalar sub.Scalar neg.default "
     "where.self masked_fill.Scalar split.Tensor split_with_sizes.default unbind.int slice_scatter.default "
-    "select_scatter.default tril.default triu.default mul.Scalar div.Scalar"
+    "select_scatter.default tril.default triu.default mul.Scalar div.Scalar index_put.default scatter.src "
+    "scatter.value index_copy.default index_fill.int_Scalar index_add.default scatter_add.default"
 )
 def on_parts(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Moves, sums and the like: of the real and the imaginary part alike."""
@@ -103,7 +104,12 @@ def on_parts(tape: Tape, func: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 ADDITIONS = {aten.add.Tensor, aten.sub.Tensor, aten.rsub.Scalar, aten.add.Scalar, aten.sub.Scalar}
-FILLS = {aten.masked_fill.Scalar, aten.constant_pad_nd.default}
+FILLS = {
+    aten.masked_fill.Scalar,
+    aten.constant_pad_nd.default,
+    aten.scatter.value,
+    aten.index_fill.int_Scalar,
+}
 
 
 def _as_complex(value: Any) -> Any:

@@ -56,11 +56,15 @@ def united(tape: Tape, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node,
 
 def _reached(node: Node) -> dict[int, Node]:
     """What a sum is made of, the nearest first, by id."""
-    ahead, reached = [node], dict[int, Node]()
+    ahead, reached, copies = [node], dict[int, Node](), set[int]()
     for each in ahead:
-        if len(reached) == NODES:
+        if len(reached) - len(copies) == NODES:
             break
         base = _base(each)
+        while _copies_sum(base):  # its own node and that of the sum are one
+            reached[id(base)] = base
+            copies.add(id(base))
+            base = _base(_known(base)[0])
         reached[id(base)] = base
         if _of_terms(base):
             ahead += _known(base)
@@ -100,7 +104,12 @@ def _way_to_base(term: Node) -> list[Node]:
 
 def _of_terms(node: Node) -> bool:
     """Whether a sum is made of others: added, scaled or detached."""
-    return node.row in (SCALE, SUM) or (node.row is MOVE and node.call is UNMOVED and node.rule is not None)
+    return node.row in (SCALE, SUM) or _copies_sum(node)
+
+
+def _copies_sum(node: Node) -> bool:
+    """Whether a sum is the same as another: detached, or read back from a tensor that it was joined to."""
+    return node.row is MOVE and node.call is UNMOVED and node.rule is not None
 
 
 def _stood_for(groups: Sequence[Sequence[Term]]) -> Node | None:
