@@ -1,11 +1,11 @@
 """Parts of a joined tensor that are read back: `h, c = state.chunk(2)` after `state = torch.cat([h, c])`.
 
-A part that is read as it was written has the relevance that it has without the tensor in between. Otherwise a
-memory cell that is kept in one tensor with a hidden state, or in a buffer, would not be one sum over time, and a
-gate in one tensor with signals would be a signal.
+A part that is read as it was written, or some entries of one part, have the relevance that they have without the
+tensor in between. Otherwise a memory cell that is kept in one tensor with a hidden state, or in a buffer, would
+not be one sum over time, and a gate in one tensor with signals would be a signal.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -40,13 +40,14 @@ class Pieces:
 
     Args:
         parts: the place and the node of each part; parts do not overlap.
+        entries: so many has the tensor.
 
     Attributes:
         read: the place and the node of each view that showed a part, if relevance of inner layers is asked for.
     """
 
-    def __init__(self, parts: dict[Place, Node]) -> None:
-        self._parts = parts
+    def __init__(self, parts: dict[Place, Node], entries: int) -> None:
+        self._parts, self._entries = parts, entries
         self.read: list[tuple[Place, Node]] = []
         self._labels: Tensor | None = None  # the number of the part that each entry belongs to; -1: of none
         self._numbers: dict[Place, int] = {}
@@ -58,15 +59,19 @@ class Pieces:
             return found
         return found if bool((self._shown(where) == self._numbers[where]).all()) else None
 
-    def after(self, where: Place, node: Node | None, entries: int) -> "Pieces":
+    def around(self, where: Place) -> tuple[Place, Node] | None:
+        """The place and the node of the part that all entries at a place are of; None if there is no such part."""
+        self._label()
+        shown = self._shown(where)
+        number = int(shown.flatten()[0])
+        found = next((each for each in self._parts.items() if self._numbers[each[0]] == number), None)
+        return found if found is not None and bool((shown == number).all()) else None
+
+    def after(self, where: Place, node: Node | None) -> "Pieces":
         """The parts after one of them was written; these are no longer known, so that nothing is copied."""
-        new = Pieces(self._parts)
+        new = Pieces(self._parts, self._entries)
         new._labels, new._numbers = self._labels, self._numbers
-        if new._labels is None:
-            new._labels = torch.full((entries,), -1, dtype=torch.int32)
-            for number, each in enumerate(self._parts):
-                new._numbers[each] = number
-                new._shown(each).fill_(number)
+        new._label()
         self._parts, self._labels, self._numbers = {}, None, {}
         new._shown(where).fill_(number := len(new._numbers))
         new._parts.pop(where, None)
@@ -74,6 +79,13 @@ class Pieces:
         if node is not None:
             new._parts[where] = node
         return new
+
+    def _label(self) -> None:
+        if self._labels is None:
+            self._labels = torch.full((self._entries,), -1, dtype=torch.int32)
+            for number, each in enumerate(self._parts):
+                self._numbers[each] = number
+                self._shown(each).fill_(number)
 
     def _shown(self, where: Place) -> Tensor:
         assert self._labels is not None  # made before
@@ -92,31 +104,68 @@ def note_parts(tape: "Tape", value: Tensor, views: Sequence[Tensor], nodes: Sequ
     """
     if in_order(value):
         parts = {place(view): node for view, node in zip(views, nodes, strict=True) if node is not None}
-        tape.node(value).pieces = Pieces(parts)
+        tape.node(value).pieces = Pieces(parts, value.numel())
 
 
 def note_written(tape: "Tape", base: Tensor, whole: Tensor, value: Tensor, where: Place) -> None:
     """Remember that a part of a tensor was written; `whole` is the tensor after that."""
     if in_order(base) and in_order(whole):
         below = tape.find(base)
-        before = Pieces({}) if below is None or below.pieces is None else below.pieces
-        tape.node(whole).pieces = before.after(where, tape.find(value), base.numel())
+        before = below.pieces if below is not None else None
+        before = before or Pieces({}, base.numel())
+        tape.node(whole).pieces = before.after(where, tape.find(value))
 
 
 def read_back(tape: "Tape", tensor: Tensor, result: Any) -> None:
     """Let views of a joined tensor that show a part as it was written have the node of this part."""
     node = tape.find(tensor)
-    if node is None or node.pieces is None or not in_order(tensor):
+    if node is None or node.pieces is None:
         return
     for view in result if isinstance(result, list | tuple) else [result]:
-        if view.untyped_storage()._cdata != tensor.untyped_storage()._cdata:
-            continue  # a copy
-        if in_order(view) and view.numel() == tensor.numel():
+        if view.dtype != tensor.dtype or view.untyped_storage()._cdata != tensor.untyped_storage()._cdata:
+            continue  # a copy, or pairs as complex numbers
+        whole = in_order(view) and view.numel() == tensor.numel()
+        if whole or (found := _part(node.pieces, view)) is None:
             tape.node(view).pieces = node.pieces
-        elif (part := node.pieces.at(place(view))) is not None:
-            tape.move(view, part, UNMOVED if view.shape == part.shape else _reshaping(view.shape, part.shape))
+        else:
+            tape.move(view, *found)
             if tape.path.outputs:  # the joined tensor may be the output of such a layer
                 node.pieces.read.append((place(view), tape.node(view)))
+
+
+def _part(pieces: Pieces, view: Tensor) -> tuple[Node, Movement] | None:
+    """The node of the part that a view shows, and how its entries come to those of the view."""
+    where = place(view)
+    if (part := pieces.at(where)) is not None:
+        return part, UNMOVED if view.shape == part.shape else _reshaping(view.shape, part.shape)
+    around = pieces.around(where) if view.numel() else None
+    if around is None or [n for n in around[1].shape if n != 1] != [n for n, _ in around[0][1]]:
+        return None
+    cut = _cut(where, around[0], view.shape)
+    return None if cut is None else (around[1], Movement(cut))
+
+
+def _cut(where: Place, part: Place, shape: torch.Size) -> Callable[[Tensor], Tensor] | None:
+    """How a view is cut out of a part, one slice along each dimension; None if it is not."""
+    (offset, shown), (start, lengths) = where, part
+    strides = [step for _, step in lengths]
+    rest, slices, order = offset - start, [slice(0)] * len(strides), []
+    for d in sorted(range(len(strides)), key=lambda d: -strides[d]):
+        first, rest = divmod(rest, strides[d])
+        slices[d] = slice(first, first + 1)
+    for n, step in shown:
+        along = [d for d, stride in enumerate(strides) if 0 < stride <= step and step % stride == 0]
+        d = max(along, key=lambda d: strides[d], default=-1)
+        if d < 0 or d in order:
+            return None
+        every = step // strides[d]
+        slices[d] = slice(slices[d].start, slices[d].start + (n - 1) * every + 1, every)
+        order.append(d)
+    if rest or any(s.stop > n for s, (n, _) in zip(slices, lengths, strict=True)):
+        return None
+    order += [d for d in range(len(strides)) if d not in order]
+    sizes = [n for n, _ in lengths]
+    return lambda entries: entries.reshape(sizes)[tuple(slices)].permute(order).reshape(shape)
 
 
 def with_parts(relevance: Tensor, read: Sequence[tuple[Place, Tensor | None]]) -> Tensor:

@@ -59,6 +59,10 @@ def written(z, filling=2.0):
 # Functions of two tensors (B, 4, 6): in the seldom form, in the common one.
 SPELLINGS = {
     "complex states that turn": (turned, turned_parts),
+    "complex from pairs that were joined": (
+        lambda a, b: torch.view_as_real(torch.view_as_complex(torch.cat([a, b], 1).view(-1, 8, 3, 2))[:, 1:5, 0]),
+        lambda a, b: torch.cat([a, b], 1).view(-1, 8, 3, 2)[:, 1:5, 0],
+    ),
     "complex, written": (
         lambda a, b: torch.view_as_real(written(torch.complex(a, b))),
         lambda a, b: torch.stack([written(a), written(b, 0.0)], -1),

@@ -38,10 +38,14 @@ class Plain(nn.Module):
         state = self.start(x.new_zeros(len(x), UNITS))
         for t, step in enumerate(x.unbind(1)):
             h, c = self.get(state, t)
-            i, f, g, o = self.gates(torch.cat([step, h], 1)).chunk(4, 1)
-            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
-            state = self.put(state, t, o.sigmoid() * c.tanh(), c)
+            i, f, g, o = self.activated(self.gates(torch.cat([step, h], 1)))
+            c = f * c + i * g
+            state = self.put(state, t, o * c.tanh(), c)
         return self.out(self.get(state, STEPS)[0])
+
+    def activated(self, gates):
+        i, f, g, o = gates.chunk(4, 1)
+        return i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
 
 
 class Stacked(Plain):
@@ -107,6 +111,31 @@ class Buffers(Plain):
         return state[0][t], state[1][:, t]
 
 
+class Together(Plain):
+    """Two gates are activated at once, and the activations are joined."""
+
+    def activated(self, gates):
+        i_and_f, g, o = gates.split([2 * UNITS, UNITS, UNITS], 1)
+        return torch.cat([i_and_f.sigmoid(), g.tanh(), o.sigmoid()], 1).chunk(4, 1)
+
+
+class TogetherInPlace(Plain):
+    def activated(self, gates):
+        gates[:, : 2 * UNITS].sigmoid_()
+        gates[:, 2 * UNITS : 3 * UNITS] = gates[:, 2 * UNITS : 3 * UNITS].tanh()
+        gates[:, 3 * UNITS :].sigmoid_()
+        return gates[:, :UNITS], *gates[:, UNITS:].chunk(3, 1)
+
+
+class Interleaved(Plain):
+    """The two gates of a unit lie side by side; what is joined is read transposed, too."""
+
+    def activated(self, gates):
+        i, f, g, o = gates.view(-1, 4, UNITS).unbind(1)
+        pairs = torch.cat([torch.stack([i, f], 2).sigmoid(), torch.stack([g, g], 2).tanh()], 1)
+        return pairs[:, :UNITS, 0], pairs[:, :UNITS, 1], pairs[:, UNITS:, :1].mT.squeeze(1), o.sigmoid()
+
+
 @pytest.fixture
 def x():
     torch.manual_seed(0)
@@ -117,6 +146,14 @@ def x():
 @pytest.mark.parametrize("how", METHODS)
 @pytest.mark.parametrize("network", [Stacked, Joined, Sliced, Overwritten, Buffers])
 def test_a_state_may_be_kept_in_one_tensor(network, how, create_graph, x):
+    method = LRP(METHODS[how], start="logit", create_graph=create_graph)
+    torch.testing.assert_close(method(network(), x, 1), method(Plain(), x, 1), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("how", METHODS)
+@pytest.mark.parametrize("network", [Together, TogetherInPlace, Interleaved])
+def test_gates_may_be_a_part_of_one_tensor_with_signals(network, how, create_graph, x):
     method = LRP(METHODS[how], start="logit", create_graph=create_graph)
     torch.testing.assert_close(method(network(), x, 1), method(Plain(), x, 1), rtol=1e-9, atol=1e-12)
 
