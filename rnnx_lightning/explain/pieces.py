@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.rows import UNMOVED, Movement
@@ -40,17 +41,23 @@ class Pieces:
 
     Args:
         parts: the place and the node of each part; parts do not overlap.
-        entries: so many has the tensor.
+        joined: the tensor.
 
     Attributes:
         read: the place and the node of each view that showed a part, if relevance of inner layers is asked for.
     """
 
-    def __init__(self, parts: dict[Place, Node], entries: int) -> None:
-        self._parts, self._entries = parts, entries
+    def __init__(self, parts: dict[Place, Node], joined: Tensor) -> None:
+        self._parts, self._entries = parts, joined.numel()
+        self._memory = StorageWeakRef(joined.untyped_storage())  # as long as this lives, no other has its address
         self.read: list[tuple[Place, Node]] = []
         self._labels: Tensor | None = None  # the number of the part that each entry belongs to; -1: of none
         self._numbers: dict[Place, int] = {}
+
+    def places(self, tensor: Tensor) -> bool:
+        """Whether places in a tensor's memory are places here; one that stands in for it may have other memory."""
+        whole = in_order(tensor) and tensor.numel() == self._entries
+        return whole or bool(tensor.untyped_storage()._cdata == self._memory.cdata)
 
     def at(self, where: Place) -> Node | None:
         """The node of the part that is at a place, if all of it is still there."""
@@ -67,9 +74,9 @@ class Pieces:
         found = next((each for each in self._parts.items() if self._numbers[each[0]] == number), None)
         return found if found is not None and bool((shown == number).all()) else None
 
-    def after(self, where: Place, node: Node | None) -> "Pieces":
+    def after(self, where: Place, node: Node | None, whole: Tensor) -> "Pieces":
         """The parts after one of them was written; these are no longer known, so that nothing is copied."""
-        new = Pieces(self._parts, self._entries)
+        new = Pieces(self._parts, whole)
         new._labels, new._numbers = self._labels, self._numbers
         new._label()
         self._parts, self._labels, self._numbers = {}, None, {}
@@ -104,7 +111,7 @@ def note_parts(tape: "Tape", value: Tensor, views: Sequence[Tensor], nodes: Sequ
     """
     if in_order(value):
         parts = {place(view): node for view, node in zip(views, nodes, strict=True) if node is not None}
-        tape.node(value).pieces = Pieces(parts, value.numel())
+        tape.node(value).pieces = Pieces(parts, value)
 
 
 def note_written(tape: "Tape", base: Tensor, whole: Tensor, value: Tensor, where: Place) -> None:
@@ -112,14 +119,14 @@ def note_written(tape: "Tape", base: Tensor, whole: Tensor, value: Tensor, where
     if in_order(base) and in_order(whole):
         below = tape.find(base)
         before = below.pieces if below is not None else None
-        before = before or Pieces({}, base.numel())
-        tape.node(whole).pieces = before.after(where, tape.find(value))
+        before = before or Pieces({}, base)
+        tape.node(whole).pieces = before.after(where, tape.find(value), whole)
 
 
 def read_back(tape: "Tape", tensor: Tensor, result: Any) -> None:
     """Let views of a joined tensor that show a part as it was written have the node of this part."""
     node = tape.find(tensor)
-    if node is None or node.pieces is None:
+    if node is None or node.pieces is None or not node.pieces.places(tensor):
         return
     for view in result if isinstance(result, list | tuple) else [result]:
         if view.dtype != tensor.dtype or view.untyped_storage()._cdata != tensor.untyped_storage()._cdata:

@@ -63,6 +63,10 @@ SPELLINGS = {
         lambda a, b: torch.view_as_real(torch.view_as_complex(torch.cat([a, b], 1).view(-1, 8, 3, 2))[:, 1:5, 0]),
         lambda a, b: torch.cat([a, b], 1).view(-1, 8, 3, 2)[:, 1:5, 0],
     ),
+    "real part of a slice of a spectrum": (
+        lambda a, b: torch.einsum("bjx,ox->bjo", torch.fft.rfft(a)[..., :3].real, SQUARE[:, :3]),
+        lambda a, b: torch.einsum("bjx,ox->bjo", a @ torch.fft.rfft(torch.eye(6).double()).real[:, :3], SQUARE[:, :3]),
+    ),
     "complex, written": (
         lambda a, b: torch.view_as_real(written(torch.complex(a, b))),
         lambda a, b: torch.stack([written(a), written(b, 0.0)], -1),
