@@ -136,6 +136,15 @@ class Interleaved(Plain):
         return pairs[:, :UNITS, 0], pairs[:, :UNITS, 1], pairs[:, UNITS:, :1].mT.squeeze(1), o.sigmoid()
 
 
+class Turned(Plain):
+    """Gates and signals are read in another order than they were joined in."""
+
+    def activated(self, gates):
+        i, f, g, o = gates.view(-1, 4, UNITS).unbind(1)
+        pairs = torch.cat([torch.stack([i, f], 2).sigmoid(), torch.stack([g, g], 2).tanh()], 1).mT
+        return *pairs[:, :, :UNITS].unbind(1), pairs[:, :, UNITS:].unbind(1)[0], o.sigmoid()
+
+
 @pytest.fixture
 def x():
     torch.manual_seed(0)
@@ -152,7 +161,7 @@ def test_a_state_may_be_kept_in_one_tensor(network, how, create_graph, x):
 
 @pytest.mark.parametrize("create_graph", [False, True])
 @pytest.mark.parametrize("how", METHODS)
-@pytest.mark.parametrize("network", [Together, TogetherInPlace, Interleaved])
+@pytest.mark.parametrize("network", [Together, TogetherInPlace, Interleaved, Turned])
 def test_gates_may_be_a_part_of_one_tensor_with_signals(network, how, create_graph, x):
     method = LRP(METHODS[how], start="logit", create_graph=create_graph)
     torch.testing.assert_close(method(network(), x, 1), method(Plain(), x, 1), rtol=1e-9, atol=1e-12)
