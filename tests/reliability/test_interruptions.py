@@ -215,7 +215,8 @@ def test_two_ranks_end_a_test_in_the_same_way(tmp_path):
     assert process.returncode == 128 + signal.SIGTERM
     assert errors.count("rnnx: SIGTERM: test stops after this batch\n") == 1
     assert errors.count("rnnx: test was stopped by SIGTERM, so its results are missing\n") == 1
-    assert errors.count("rnnx: test was stopped by SIGTERM, rank 1\n") == 1
+    # The first rank ends the other one as it leaves, sometimes before that has said so.
+    assert errors.count("rnnx: test was stopped by SIGTERM, rank 1\n") <= 1
     assert "Traceback" not in errors
 
 
