@@ -319,9 +319,15 @@ def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
     return tape.linear(func, x, operation, None, None, value)
 
 
+def reduced(x: Tensor, dim: Any) -> list[int]:
+    """The dimensions that a sum or norm over `dim` (an int, several, or none for all) takes together."""
+    dims = [dim] if isinstance(dim, int) else dim
+    return [d % x.dim() for d in dims] if dims and x.dim() else list(range(x.dim()))
+
+
 def _spread_back(x: Tensor, value: Tensor, dims: list[int] | None, mean: bool) -> Any:
     """The transpose of a sum or mean over dimensions."""
-    summed = {d % x.dim() for d in dims} if dims and x.dim() else set(range(x.dim()))
+    summed = reduced(x, dims)
     weight = value.numel() / x.numel() if mean and x.numel() else 1.0
 
     def transpose(factors: Tensor, _: Any, size: torch.Size) -> Tensor:

@@ -10,6 +10,7 @@ from rnnx_lightning.explain.elementwise import never_negative
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.operations.arithmetic import plus_constant
 from rnnx_lightning.explain.operations.centring import centred
+from rnnx_lightning.explain.operations.linear_maps import reduced
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.tape import Tape
 
@@ -147,7 +148,7 @@ def deviation(
     value, node = func(x, dim, correction=correction, keepdim=keepdim), tape.node(x)
     if node.refusal is not None or node.reason is not None:
         return tape.gate_of(value, node, nonnegative=True)
-    dims = list(dim) if dim and x.dim() else list(range(x.dim()))
+    dims = reduced(x, dim)
     centre = centred(tape, func, x, dims)
     made = tape.record(aten.linalg_vector_norm.default, (centre, 2, dims, keepdim), {})
     freedom = math.prod(x.shape[d] for d in dims) - (1 if correction is None else correction)
@@ -161,7 +162,7 @@ def deviation(
 def moments(tape: Tape, func: Any, x: Tensor, dim: Any = None, *, keepdim: bool = False, **kwargs: Any) -> Any:
     """A mean is a linear map, a deviation a scale or a norm."""
     first = aten.var.correction if func is aten.var_mean.correction else aten.std.correction
-    dims = list(dim) if dim and x.dim() else list(range(x.dim()))
+    dims = reduced(x, dim)
     deviation = tape.record(first, (x, dims), {"keepdim": keepdim, **kwargs})
     return deviation, tape.record(aten.mean.dim, (x, dims, keepdim), {})
 
@@ -182,7 +183,7 @@ def vector_norm(
     node = tape.find(x)
     if node is None:
         return tape.refused(func, value, "", *kwargs.values())
-    dims = [dim] if isinstance(dim, int) else list(dim) if dim else list(range(x.dim()))
+    dims = reduced(x, dim)
     if math.isinf(order):
         extreme = aten.amax.default if order > 0 else aten.amin.default
         return tape.record(extreme, (tape.record(aten.abs.default, (x,), {}), dims, keepdim), {})
