@@ -14,6 +14,7 @@ from rnnx_lightning.explain.operations import register
 from rnnx_lightning.explain.presets import EpsilonAlpha2Beta1Flat, EpsilonGammaBox, EpsilonPlusFlat
 from rnnx_lightning.explain.refusals import (
     NothingToExplainWarning,
+    NumPyWarning,
     PixelRangeWarning,
     TrainingModeWarning,
     UnexplainableError,
@@ -43,6 +44,7 @@ __all__ = [
     "IntegratedGradients",
     "NoReLUWarning",
     "NothingToExplainWarning",
+    "NumPyWarning",
     "PixelRangeWarning",
     "Proportional",
     "Random",

@@ -57,6 +57,7 @@ class Attributor(ABC):
 
         Warns:
             TrainingModeWarning: the model is in train mode, and this changes its output.
+            NumPyWarning: LRP; the model computes with NumPy, where relevance is lost.
         """
         check_model(network_of(model))
         batch_size(x)

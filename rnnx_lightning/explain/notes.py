@@ -111,6 +111,11 @@ class Notes(TorchDispatchMode):
         node = self.find(tensor)
         return node is not None and not node.gate
 
+    def is_explained(self, tensor: Any) -> bool:
+        """Whether a tensor gets relevance, were it used as a signal: also tokens, and gates that are signals."""
+        node = self.find(tensor)
+        return node is not None and (node.magnitude or not node.gate)
+
     def has_no_way_back(self, tensor: Any) -> bool:
         """Whether a tensor depends on the input through an operation that is refused."""
         node = self.find(tensor)

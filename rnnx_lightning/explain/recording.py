@@ -14,9 +14,27 @@ from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations import ADVICE, HARMLESS, SCALES, TABLE
 from rnnx_lightning.explain.operations.recurrent import RecurrentModules
 from rnnx_lightning.explain.process_settings import unfused_attention
+from rnnx_lightning.explain.refusals import NumPyWarning, warn
 from rnnx_lightning.explain.replay import Replay
 from rnnx_lightning.explain.squashes import without_squash
 from rnnx_lightning.explain.tape import Tape
+
+NUMPY: set[Any] = {Tensor.numpy, Tensor.__array__}
+
+
+class Calls(RecurrentModules):
+    """Also warns of values that go to NumPy, where no operation is seen."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Warn, and run the function."""
+        if func in NUMPY and self._tape is not None and self._tape.is_explained(args[0]):
+            warn(
+                "The network turns values that depend on the input into NumPy arrays. What it computes from them "
+                "is a constant for LRP and gets no relevance: write it in torch. If nothing comes back, as from "
+                "plots and logs, ignore this.",
+                NumPyWarning,
+            )
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 class Recording(NamedTuple):
@@ -66,7 +84,7 @@ def recorded(
             for t in tensors_of(x)
         ]
         stack.enter_context(unfused_attention())
-        stack.enter_context(RecurrentModules(tape if replay is None else None))
+        stack.enter_context(Calls(tape if replay is None else None))
         if replay is None:
             with torch.no_grad(), tape:
                 logits, value = choose(without_squash(tape, model(x)))

@@ -32,6 +32,10 @@ class PixelRangeWarning(UserWarning):
     """Some pixels lie outside the bounds of a rule."""
 
 
+class NumPyWarning(UserWarning):
+    """The network computes with values in NumPy, where their relevance is lost."""
+
+
 def warn(message: str, category: type[Warning]) -> None:
     """Warn at the line of the user's code, however many calls of ours, torch's or Lightning's lie between."""
     frame, level = sys._getframe(1), 2

@@ -1,5 +1,8 @@
 """Parts of a network that torch runs as a whole are refused by a message, not by an error of torch."""
 
+import warnings
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,6 +17,7 @@ from rnnx_lightning.explain import (
     GradientTimesInput,
     GuidedBackprop,
     IntegratedGradients,
+    NumPyWarning,
     Sensitivity,
     UnexplainableError,
     ZPlus,
@@ -126,3 +130,29 @@ def test_sparse_matrices_made_by_the_network(layout, create_graph):
     x = torch.rand(3, 4)
     method = LRP(Epsilon(0.1), start="logit", create_graph=create_graph)
     torch.testing.assert_close(*(method(Network(way), x, lambda y: y[:, 0]) for way in ways))
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda h: torch.from_numpy(np.tanh(h.detach().numpy())),
+        lambda h: h * torch.tensor(np.asarray(h.detach())[0].copy()),
+    ],
+)
+def test_values_that_go_to_numpy_are_warned_of(part):
+    with pytest.warns(NumPyWarning, match="constant for LRP and gets no relevance: write it in torch") as caught:
+        LRP(Epsilon(0.1))(Network(lambda h: h.relu() + part(h)), torch.randn(3, 4), 0)
+    assert {warning.filename for warning in caught} == {__file__}
+
+
+def test_arrays_of_what_gets_no_relevance_anyway_are_not():
+    """Scales, comparisons, weights, and single numbers that decide where to go on."""
+
+    def part(h):
+        scale = torch.from_numpy(h.sigmoid().detach().numpy())
+        count = (h > 0).numpy().sum().item() + np.ones(3).sum()
+        return h * scale if h.max().item() > -100 and count else h
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NumPyWarning)
+        LRP(Epsilon(0.1))(Network(part), torch.randn(3, 4), 0)
