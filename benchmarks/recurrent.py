@@ -17,6 +17,7 @@ from rnnx_lightning.explain.cudnn import DifferentiableLayers
 from rnnx_lightning.explain.process_settings import full_precision
 
 EPSILON = 1e-3
+IN_TURN = 10  # single sequences, one after the other: how they are explained one at a time
 METHODS = {"Epsilon": LRP(Epsilon(EPSILON)), "ZPlus": LRP(ZPlus()), "LRP 1.5/0.5": LRP(AlphaBeta(1.5, 0.5))}
 
 
@@ -133,12 +134,19 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     small = Reader(60, 60).eval().requires_grad_(False)
     x = torch.randn(100, 20, 60)
     by_hand = InNumPy(small)
-    candidates: dict[str, Callable[[], object]] = {"plain NumPy": lambda: by_hand(x[0].numpy(), 1)}
     small_there, x_there = copy.deepcopy(small).to(device), x.to(device)
+
+    def one_by_one(method: LRP) -> list[Any]:
+        return [method(small_there, sequence, 1) for sequence in x_there[:IN_TURN].split(1)]
+
+    candidates: dict[str, Callable[[], object]] = {
+        "plain NumPy": lambda: [by_hand(sequence, 1) for sequence in x[:IN_TURN].numpy()]
+    }
     for name, method in METHODS.items():
-        candidates[f"{name}, one"] = partial(method, small_there, x_there[:1], 1)
+        candidates[f"{name}, one"] = partial(one_by_one, method)
         candidates[f"{name}, 100"] = partial(method, small_there, x_there, 1)
     seconds = median_seconds(candidates, device, 5 * repeats)
+    seconds |= {name: value / IN_TURN for name, value in seconds.items() if not name.endswith("100")}
     rows = [_row("60 units, 20 steps", "plain NumPy, one", seconds["plain NumPy"], None, None)]
     for name in METHODS:
         one, hundred = seconds[f"{name}, one"], seconds[f"{name}, 100"]

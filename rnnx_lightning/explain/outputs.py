@@ -75,6 +75,9 @@ def class_index(logits: Tensor, target: Tensor | int | Sequence[int] | None) -> 
     """
     if target is None:
         return logits.detach().argmax(dim=1, keepdim=True)
+    classes = logits.shape[1]
+    if isinstance(target, int) and 0 <= target < classes:  # by far the most calls: spare them the checks below
+        return torch.full((len(logits), 1), target, dtype=torch.long, device=logits.device)
     try:
         index = torch.as_tensor(target, device=logits.device)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -84,10 +87,10 @@ def class_index(logits: Tensor, target: Tensor | int | Sequence[int] | None) -> 
     if index.dim() > 1 or (index.dim() == 1 and len(index) != len(logits)):
         raise no_classes(len(logits), tuple(index.shape))
     index = index.long().expand(len(logits)).clone()  # autograd cannot save a tensor made in inference mode
-    outside = (index < 0) | (index >= logits.shape[1])
+    outside = (index < 0) | (index >= classes)
     if bool(outside.any()):
         wrong = int(index[outside][0])
-        raise ValueError(f"target {wrong} is not among the classes 0 to {logits.shape[1] - 1}")
+        raise ValueError(f"target {wrong} is not among the classes 0 to {classes - 1}")
     return index.unsqueeze(1)
 
 
