@@ -27,7 +27,7 @@ from rnnx_lightning.explain.node import RELEVANCE, Node
 from rnnx_lightning.explain.outputs import Target, explained_value, logits_in
 from rnnx_lightning.explain.pieces import Place, with_parts
 from rnnx_lightning.explain.recording import recorded
-from rnnx_lightning.explain.refusals import NothingToExplainWarning, UnexplainableError, warn
+from rnnx_lightning.explain.refusals import EXTENSIONS, NothingToExplainWarning, UnexplainableError, warn
 from rnnx_lightning.explain.rules import AlphaBeta, PixelBound, Rule, ZBox, ZPlus
 from rnnx_lightning.explain.tape import Tape
 from rnnx_lightning.explain.walk import find_exact, together, walk
@@ -203,10 +203,9 @@ class LRP(Attributor):
             if top is None:
                 raise UnexplainableError(
                     "the model's output does not depend on its input through recorded operations. If the output "
-                    "is several tensors, use a function as target that selects the one that does. Extensions (in "
-                    "C++, CUDA or NumPy) cannot be recorded: run their form in torch operations, which some "
-                    "choose under torch.enable_grad. Comparisons (x > 0), such as those that make the spikes of "
-                    "spiking neurons, pass on no relevance."
+                    f"is several tensors, use a function as target that selects the one that does. {EXTENSIONS} "
+                    "Comparisons (x > 0), such as those that make the spikes of spiking neurons, pass on no "
+                    "relevance."
                 )
             explained = value.clamp(min=0) if self.start == "positive" else value.clone()
             nothing = explained == 0

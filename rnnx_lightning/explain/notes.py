@@ -35,6 +35,7 @@ class Notes(TorchDispatchMode):
         super().__init__()
         self.composite, self.path, self._advice = composite, path, advice
         self._nodes: list[ref[Node]] = []
+        self.any_empty = False  # the network has made tensors without values
 
     def leaf(self, tensor: Tensor, dtype: torch.dtype) -> Node:
         """Record an input, whose relevance has the given dtype."""
@@ -136,7 +137,7 @@ class Notes(TorchDispatchMode):
         refusal = earlier[0] if earlier else self.message(func, advice)
         for part in value if isinstance(value, list | tuple) else [value]:
             if isinstance(part, Tensor) and part.dtype != torch.bool:
-                self.note(part, self._opaque(refusal, part))
+                self.note(part, self.unknown(refusal, part))
         return value
 
     def message(self, func: Any, advice: str) -> str:
@@ -144,7 +145,8 @@ class Notes(TorchDispatchMode):
         return f"No relevance rule for the operation {name_of(func)!r} ({func}){self.path}. {advice}"
 
     @staticmethod
-    def _opaque(refusal: str, value: Tensor) -> Node:
+    def unknown(refusal: str, value: Tensor) -> Node:
+        """The node of a value that relevance cannot go back from."""
         node = Node(OPAQUE, (), value)
         node.refusal = refusal
         return node

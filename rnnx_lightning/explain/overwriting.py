@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch.utils._pytree import tree_leaves
 
 from rnnx_lightning.explain.comparisons import also
 from rnnx_lightning.explain.linear import held
@@ -74,7 +75,7 @@ def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
     """
     value: Tensor
     tensor, *others = args
-    ordinary = _ordinary(func)
+    ordinary = ordinary_of(func)
     if ordinary is None and tape.find(tensor) is None and all(tape.find(other) is None for other in others):
         value = tensor.clone()
         func(value, *others, **kwargs)
@@ -222,7 +223,21 @@ def was_read(tape: "Tape", tensor: Any) -> bool:
     return isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata in tape.read
 
 
-def _ordinary(func: Any) -> Any:
+def tensors_in(values: Any) -> list[Tensor]:
+    """All tensors in a structure."""
+    return [t for t in tree_leaves(values) if isinstance(t, Tensor)]
+
+
+def written_by(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
+    """The arguments that an operation overwrites."""
+    if not func._schema.is_mutable:
+        return []
+    named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
+    marked = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
+    return tensors_in([named[name] for name in marked if name in named])
+
+
+def ordinary_of(func: Any) -> Any:
     """The out-of-place form of an in-place operation; None if there is none."""
     name = func._schema.name.partition("::")[2]
     if name == "copy_":

@@ -61,6 +61,11 @@ HIGHER_ORDER = (
     "F.scaled_dot_product_attention for flex_attention."
 )
 
+EXTENSIONS = (
+    "Extensions (in C++, CUDA, Triton or NumPy) cannot be recorded: run their form in torch operations, which "
+    "some choose under torch.enable_grad."
+)
+
 NO_GRADIENT = (
     "The model's output has no gradient by its input: it is computed under torch.no_grad or torch.inference_mode, "
     "detached, made only of comparisons or whole numbers, or by an operation that torch cannot differentiate. "

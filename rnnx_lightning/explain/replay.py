@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from rnnx_lightning.explain.isolation import random_state
 from rnnx_lightning.explain.module_path import ModulePath
-from rnnx_lightning.explain.overwriting import aten, laid_out, overwritten, written
+from rnnx_lightning.explain.overwriting import aten, laid_out, overwritten, tensors_in, written, written_by
 from rnnx_lightning.explain.refusals import HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.tape import Tape
 
@@ -61,11 +61,11 @@ class _Log(TorchDispatchMode):
         if torch.is_inference_mode_enabled():
             raise UnexplainableError(IN_INFERENCE_MODE.format(self._path))
         kwargs = kwargs or {}
-        self._outside |= {memory_of(t) for t in _tensors((args, kwargs))} - self._made
-        for tensor in _written(func, args, kwargs):
+        self._outside |= {memory_of(t) for t in tensors_in((args, kwargs))} - self._made
+        for tensor in written_by(func, args, kwargs):
             self._save(tensor)
         result = func(*args, **kwargs)
-        self._made |= {memory_of(t) for t in _tensors(result)} - self._outside
+        self._made |= {memory_of(t) for t in tensors_in(result)} - self._outside
         self.calls.append(Call(func, args, kwargs, result, self._path.place))
         return result
 
@@ -118,7 +118,7 @@ class Replay:
             UnexplainableError: the repetition gives a different result.
         """
         log = _Log(self._path, self._parameters, self._before)
-        device = next((t.device for t in _tensors(args)), torch.device("cpu"))
+        device = next((t.device for t in tensors_in(args)), torch.device("cpu"))
         with random_state(device), torch.no_grad(), log:
             result = function(*args)
         place = self._path.place
@@ -132,15 +132,15 @@ class Replay:
     # -- one call --------------------------------------------------------------------------------------------
 
     def _repeat(self, call: Call) -> None:
-        if not _tensors(call.result):
+        targets = written_by(call.func, call.args, call.kwargs) if self._tape.overwrites(call.func) else []
+        if not targets and not tensors_in(call.result):
             return  # the result is a Python number, used for control flow
         self._path.place = call.place
-        targets = _written(call.func, call.args, call.kwargs) if self._tape.overwrites(call.func) else []
         if not targets:
             args, kwargs = tree_map_only(Tensor, self._current, (call.args, call.kwargs))
             self._note(call.result, self._again(call.func, args, kwargs))
             return
-        current = {id(t): self._current(t) for t in _tensors((call.args, call.kwargs))}
+        current = {id(t): self._current(t) for t in tensors_in((call.args, call.kwargs))}
         known = any(self._tape.find(t) is not None for t in current.values())
         if not known:  # work on copies
             current |= {id(t): current[id(t)].clone() for t in targets}
@@ -251,16 +251,3 @@ def memory_of(tensor: Tensor) -> int:
 
 def _geometry(tensor: Tensor) -> Any:
     return tensor.shape, tensor.stride(), tensor.storage_offset()
-
-
-def _tensors(values: Any) -> list[Tensor]:
-    return [t for t in tree_leaves(values) if isinstance(t, Tensor)]
-
-
-def _written(func: Any, args: Any, kwargs: Any) -> list[Tensor]:
-    """The arguments that an operation overwrites."""
-    if not func._schema.is_mutable:
-        return []
-    named = dict(zip((a.name for a in func._schema.arguments), args, strict=False)) | kwargs
-    marked = [a.name for a in func._schema.arguments if a.alias_info is not None and a.alias_info.is_write]
-    return _tensors([named[name] for name in marked if name in named])

@@ -20,6 +20,7 @@ from rnnx_lightning.explain.mixed import others, sum_of_mixed
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.notes import Notes
+from rnnx_lightning.explain.out_of_sight import EMPTY, look_out, made_empty
 from rnnx_lightning.explain.overwriting import alias, current, overwrite, was_read
 from rnnx_lightning.explain.pieces import read_back
 from rnnx_lightning.explain.pixels import Pixels, joined, present_of
@@ -74,7 +75,7 @@ class Tape(Notes):
     ) -> None:
         super().__init__(composite, path, advice)
         self.parts, self.steps = WeightParts(), steps
-        self._table, self._harmless, self._scales = table, harmless, scales
+        self.table, self.harmless, self._scales = table, harmless, scales
         self.retired: dict[int, tuple[Tensor, Tensor]] = {}  # by replaced storage: its tensor, its old content
         self.read: dict[int, Tensor] = {}  # by storage: a constant that an operation has read
 
@@ -89,6 +90,8 @@ class Tape(Notes):
         first: Any = args[0] if args else None
         if self.retired:
             args = tuple(current(self, a) for a in args)
+        if self.any_empty:
+            look_out(self, func, args, kwargs)
         known, any_complex = [], False
         for argument in args:
             for part in argument if type(argument) in (list, tuple) else (argument,):
@@ -98,12 +101,13 @@ class Tape(Notes):
                         known.append(part)
                 else:
                     any_complex |= type(part) is complex
-        if not known or func in self._harmless:
+        if not known or func in self.harmless:
             if not known and self.overwrites(func):
                 forget(first)
                 if was_read(self, first):
                     return overwrite(self, func, first, args, kwargs)
-            return noted(self, func, args, func(*args, **kwargs))
+            result = noted(self, func, args, func(*args, **kwargs))
+            return made_empty(self, result) if func in EMPTY else result
         if torch.is_inference_mode_enabled():
             raise UnexplainableError(IN_INFERENCE_MODE.format(self.path))
         if len(known) > 1:  # where entries are is a choice: what is chosen has the relevance
@@ -111,7 +115,7 @@ class Tape(Notes):
         if self.overwrites(func):
             return overwrite(self, func, first, args, kwargs)
         args = tuple(alias(self, a) for a in args)
-        recorder = self._table.get((func, COMPLEX) if any_complex else func)
+        recorder = self.table.get((func, COMPLEX) if any_complex else func)
         if recorder not in self._scales and any(map(self.has_no_way_back, known)):
             return self.refused(func, func(*args, **kwargs), "", *known)
         if recorder is None:
@@ -123,7 +127,7 @@ class Tape(Notes):
 
     def overwrites(self, func: Any) -> bool:
         """Whether an operation is an in-place form; random leaky ReLU only overwrites its noise."""
-        return func._schema.is_mutable and func not in self._table
+        return func._schema.is_mutable and func not in self.table
 
     # -- linear maps -----------------------------------------------------------------------------------------
 
@@ -343,11 +347,9 @@ class Tape(Notes):
         if node.pixels is not None:
             new.pixels = node.pixels.moved(movement.apply, node.shape)
         if padding or node.present is not None:
-            present = (
-                torch.ones(node.shape, dtype=torch.bool, device=node.device)
-                if node.present is None
-                else node.present
-            )
+            present = node.present
+            if present is None:
+                present = torch.ones(node.shape, dtype=torch.bool, device=node.device)
             new.present = movement.apply(present.expand(node.shape))
             if node.pixels is not None and node.pixels.mask is None and new.pixels is not None:
                 new.pixels = Pixels(

@@ -1,5 +1,6 @@
 """Parts of a network that torch runs as a whole are refused by a message, not by an error of torch."""
 
+import ctypes
 import warnings
 
 import numpy as np
@@ -156,3 +157,76 @@ def test_arrays_of_what_gets_no_relevance_anyway_are_not():
     with warnings.catch_warnings():
         warnings.simplefilter("error", NumPyWarning)
         LRP(Epsilon(0.1))(Network(part), torch.randn(3, 4), 0)
+
+
+def extension(h):
+    """The hyperbolic tangent, written to memory as a kernel does."""
+    values, result = h.tanh().contiguous(), torch.empty_like(h, memory_format=torch.contiguous_format)
+    ctypes.memmove(result.data_ptr(), values.data_ptr(), values.numel() * values.element_size())
+    return result
+
+
+class Kernel(torch.autograd.Function):
+    @staticmethod
+    def forward(context, h):
+        return extension(h)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda h: h + extension(h),
+        lambda h: h + Kernel.apply(h),
+        lambda h: torch.cat([h[:, :2], extension(h)[:, 2:]], 1),
+        lambda h: h + extension(h).view(1, -1)[0].view_as(h),
+        lambda h: h + extension(h.mT).mT,
+        lambda h: torch.where(h > 0, h, extension(h)),
+        lambda h: h + torch.add(torch.ones(4), extension(h), alpha=2),
+        lambda h: torch.relu_(extension(h)) + h,
+        lambda h: h.clone().add_(extension(h)),
+        lambda h: h + torch.view_as_real(extension(torch.complex(h, h))).sum(-1),
+    ],
+)
+@pytest.mark.parametrize("method", GRAPHS, ids=["", "create_graph"])
+def test_values_of_an_extension_are_refused(part, method):
+    """Otherwise they would count as constants, and lose their relevance without a word."""
+    with pytest.raises(
+        UnexplainableError, match=r"Extensions \(in C\+\+|changes tensors in a way that cannot be seen"
+    ):
+        method(Network(part), torch.randn(3, 4), 0)
+
+
+def test_an_extension_within_a_module_is_named():
+    class Fast(nn.Module):
+        def forward(self, h):
+            return h + extension(h)
+
+    with pytest.raises(UnexplainableError, match=r"reads values in 'part' \(Fast\) that no operation"):
+        LRP()(Network(Fast()), torch.randn(3, 4), 0)
+
+
+def filled(shape, *how):
+    memory = torch.empty(shape)
+    for fill in how:
+        fill(memory)
+    return memory
+
+
+@pytest.mark.parametrize(
+    "constant",
+    [
+        lambda h: filled(4, lambda m: m.fill_(2.0)),
+        lambda h: filled((3, 4), lambda m: m[1:].copy_(torch.ones(2, 4)), lambda m: m[0].fill_(1)),
+        lambda h: torch.add(torch.ones(4), torch.ones(4), out=torch.empty(4)),
+        lambda h: filled(4, lambda m: torch._foreach_copy_([m], [torch.ones(4)])),
+        lambda h: filled((3, 4), nn.init.eye_)[:1],
+        lambda h: torch.empty_like(h).uniform_(1, 2) * torch.zeros_like(torch.empty(4)),
+        lambda h: torch.cat([torch.empty(0), torch.ones(4)]),
+        lambda h: filled((3, 4), lambda m: m[:, :2].copy_(h[:, :2]), lambda m: m[:, 2:].copy_(h[:, 2:])),
+    ],
+)
+@pytest.mark.parametrize("method", GRAPHS, ids=["", "create_graph"])
+def test_memory_that_is_filled_in_sight_is_not_refused(constant, method):
+    relevance = method(Network(lambda h: h.relu() + constant(h)), torch.randn(3, 4), 0)
+    assert relevance.isfinite().all()
+    assert relevance.any()
