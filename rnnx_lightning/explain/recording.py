@@ -19,7 +19,7 @@ from rnnx_lightning.explain.replay import Replay
 from rnnx_lightning.explain.squashes import without_squash
 from rnnx_lightning.explain.tape import Tape
 
-NUMPY: set[Any] = {Tensor.numpy, Tensor.__array__}
+TO_ARRAYS: set[Any] = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__}
 
 
 class Calls(RecurrentModules):
@@ -27,11 +27,11 @@ class Calls(RecurrentModules):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Warn, and run the function."""
-        if func in NUMPY and self._tape is not None and self._tape.is_explained(args[0]):
+        if func in TO_ARRAYS and self._tape is not None and self._tape.is_explained(args[0]):
             warn(
-                "The network turns values that depend on the input into NumPy arrays. What it computes from them "
-                "is a constant for LRP and gets no relevance: write it in torch. If nothing comes back, as from "
-                "plots and logs, ignore this.",
+                "The network turns values that depend on the input into arrays of NumPy or another package. What "
+                "it computes from them is a constant for LRP and gets no relevance: write it in torch. If nothing "
+                "comes back, as from plots and logs, ignore this.",
                 NumPyWarning,
             )
         return super().__torch_function__(func, types, args, kwargs)

@@ -138,6 +138,7 @@ def test_sparse_matrices_made_by_the_network(layout, create_graph):
     [
         lambda h: torch.from_numpy(np.tanh(h.detach().numpy())),
         lambda h: h * torch.tensor(np.asarray(h.detach())[0].copy()),
+        lambda h: torch.from_dlpack(np.exp(np.from_dlpack(h.detach()))),
     ],
 )
 def test_values_that_go_to_numpy_are_warned_of(part):
