@@ -1,6 +1,6 @@
 """Nodes attached to tensors, and refusals of operations without a rule."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from functools import reduce
 from typing import Any
 from weakref import ref
@@ -8,6 +8,7 @@ from weakref import ref
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.inputs import holds_pixels
@@ -35,7 +36,8 @@ class Notes(TorchDispatchMode):
         super().__init__()
         self.composite, self.path, self._advice = composite, path, advice
         self._nodes: list[ref[Node]] = []
-        self.any_empty = False  # the network has made tensors without values
+        # The tensors that the network has made and no operation has written to: whether they were made of zeros.
+        self.unwritten: MutableMapping[Tensor, bool] = WeakTensorKeyDictionary()
 
     def leaf(self, tensor: Tensor, dtype: torch.dtype) -> Node:
         """Record an input, whose relevance has the given dtype."""

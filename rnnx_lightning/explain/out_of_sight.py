@@ -1,7 +1,7 @@
 """Values that an extension in C++, CUDA or Triton computes: it writes them where no operation is seen.
 
-It asks torch for memory, which is seen. So if such memory is read before an operation has written to it, then
-something else has.
+It asks torch for memory or for zeros, which is seen. So if an operation reads such memory to which none has
+written, or zeros that are none, then something else has written there.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.overwriting import ordinary_of, tensors_in, written_by
+from rnnx_lightning.explain.overwriting import ordinary_of, written_by
 from rnnx_lightning.explain.refusals import EXTENSIONS
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
 
 aten = torch.ops.aten
-NOTE = "_rnnx_unwritten"  # the attribute of a tensor without values
-EMPTY = {
+MAKES_EMPTY = {
     aten.empty.memory_format,
     aten.empty_like.default,
     aten.empty_permuted.default,
@@ -25,6 +24,7 @@ EMPTY = {
     aten.new_empty.default,
     aten.new_empty_strided.default,
 }
+MAKES_ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
 # In-place operations that give values to some entries, and read none.
 PLACES = {
     aten.index_copy.default,
@@ -39,30 +39,37 @@ PLACES = {
 }
 
 
-def made_empty(tape: "Tape", tensor: Tensor) -> Tensor:
-    """Remember that a new tensor has no values yet."""
-    tape.any_empty = True
-    setattr(tensor, NOTE, True)
-    return tensor
+def made(tape: "Tape", func: Any, result: Any) -> Any:
+    """The result of an operation; remember if it has no values yet, or zeros."""
+    if func in MAKES_EMPTY or func in MAKES_ZEROS:
+        tape.unwritten[result] = func in MAKES_ZEROS
+    return result
 
 
-def look_out(tape: "Tape", func: Any, args: Any, kwargs: Any) -> None:
-    """Before an operation: note what it writes, and refuse relevance for what it reads if nothing was written."""
-    if func.is_view or func in tape.harmless or torch.Tag.inplace_view in func.tags:
-        return
+def filled(tape: "Tape", func: Any, args: Any, kwargs: Any) -> None:
+    """What an operation overwrites has values now."""
+    for tensor in written_by(func, args, kwargs):
+        for whole in _wholes(tensor):
+            tape.unwritten.pop(whole, None)
+
+
+def unseen(tape: "Tape", func: Any, tensor: Tensor) -> bool:
+    """Whether an operation reads a tensor that something else has written; then its relevance is refused."""
+    zeros = [tape.unwritten[whole] for whole in _wholes(tensor) if whole in tape.unwritten]
+    if not zeros or func.is_view or func in tape.harmless or torch.Tag.inplace_view in func.tags:
+        return False
     if tape.overwrites(func) and ((ordinary := ordinary_of(func)) not in tape.table or ordinary in PLACES):
-        for tensor in written_by(func, args, kwargs):
-            for whole in (tensor, tensor._base):
-                if whole is not None:
-                    whole.__dict__.pop(NOTE, None)
-    for tensor in tensors_in((args, kwargs)):
-        if tape.find(tensor) is None and _unwritten(tensor):
-            unseen = f"The network reads values{tape.path} that no operation has written. {EXTENSIONS}"
-            tape.note(tensor, tape.unknown(unseen, tensor))
-
-
-def _unwritten(tensor: Tensor) -> bool:
-    """Whether a tensor, or the one that it is a part of, has no values in sight."""
+        return False
     if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
         return False
-    return any(hasattr(whole, NOTE) for whole in (tensor, tensor._base) if whole is not None)
+    if zeros[0] and not bool(tensor.any()):
+        tape.unwritten.pop(tensor, None)  # the network's own zeros
+        return False
+    message = f"The network reads values{tape.path} that no operation has written. {EXTENSIONS}"
+    tape.note(tensor, tape.unknown(message, tensor))
+    return True
+
+
+def _wholes(tensor: Tensor) -> list[Tensor]:
+    """A tensor, and the one that it is a part of."""
+    return [tensor] if tensor._base is None else [tensor, tensor._base]

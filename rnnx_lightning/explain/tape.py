@@ -20,7 +20,7 @@ from rnnx_lightning.explain.mixed import others, sum_of_mixed
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.notes import Notes
-from rnnx_lightning.explain.out_of_sight import EMPTY, look_out, made_empty
+from rnnx_lightning.explain.out_of_sight import filled, made, unseen
 from rnnx_lightning.explain.overwriting import alias, current, overwrite, was_read
 from rnnx_lightning.explain.pieces import read_back
 from rnnx_lightning.explain.pixels import Pixels, joined, present_of
@@ -90,24 +90,23 @@ class Tape(Notes):
         first: Any = args[0] if args else None
         if self.retired:
             args = tuple(current(self, a) for a in args)
-        if self.any_empty:
-            look_out(self, func, args, kwargs)
         known, any_complex = [], False
         for argument in args:
             for part in argument if type(argument) in (list, tuple) else (argument,):
                 if isinstance(part, Tensor):
                     any_complex |= part.is_complex()
-                    if self.find(part) is not None:
+                    if self.find(part) is not None or (self.unwritten and unseen(self, func, part)):
                         known.append(part)
                 else:
                     any_complex |= type(part) is complex
         if not known or func in self.harmless:
             if not known and self.overwrites(func):
                 forget(first)
+                if self.unwritten:
+                    filled(self, func, args, kwargs)
                 if was_read(self, first):
                     return overwrite(self, func, first, args, kwargs)
-            result = noted(self, func, args, func(*args, **kwargs))
-            return made_empty(self, result) if func in EMPTY else result
+            return made(self, func, noted(self, func, args, func(*args, **kwargs)))
         if torch.is_inference_mode_enabled():
             raise UnexplainableError(IN_INFERENCE_MODE.format(self.path))
         if len(known) > 1:  # where entries are is a choice: what is chosen has the relevance

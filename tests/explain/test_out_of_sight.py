@@ -160,9 +160,9 @@ def test_arrays_of_what_gets_no_relevance_anyway_are_not():
         LRP(Epsilon(0.1))(Network(part), torch.randn(3, 4), 0)
 
 
-def extension(h):
+def extension(h, memory=torch.empty_like):
     """The hyperbolic tangent, written to memory as a kernel does."""
-    values, result = h.tanh().contiguous(), torch.empty_like(h, memory_format=torch.contiguous_format)
+    values, result = h.tanh().contiguous(), memory(h, memory_format=torch.contiguous_format)
     ctypes.memmove(result.data_ptr(), values.data_ptr(), values.numel() * values.element_size())
     return result
 
@@ -178,6 +178,8 @@ class Kernel(torch.autograd.Function):
     [
         lambda h: h + extension(h),
         lambda h: h + Kernel.apply(h),
+        lambda h: h + extension(h, torch.zeros_like),
+        lambda h: h + extension(h, torch.zeros_like)[:, [3, 2, 1, 0]] + torch.zeros(4),
         lambda h: torch.cat([h[:, :2], extension(h)[:, 2:]], 1),
         lambda h: h + extension(h).view(1, -1)[0].view_as(h),
         lambda h: h + extension(h.mT).mT,
@@ -217,6 +219,9 @@ def filled(shape, *how):
     "constant",
     [
         lambda h: filled(4, lambda m: m.fill_(2.0)),
+        lambda h: (
+            torch.zeros_like(h).index_fill_(1, torch.tensor([1, 2]), 3.0) + torch.zeros(4) + torch.zeros(3, 4)[:1]
+        ),
         lambda h: filled((3, 4), lambda m: m[1:].copy_(torch.ones(2, 4)), lambda m: m[0].fill_(1)),
         lambda h: torch.add(torch.ones(4), torch.ones(4), out=torch.empty(4)),
         lambda h: filled(4, lambda m: torch._foreach_copy_([m], [torch.ones(4)])),
