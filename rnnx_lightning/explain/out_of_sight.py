@@ -58,7 +58,7 @@ def unseen(tape: "Tape", func: Any, tensor: Tensor) -> bool:
     zeros = [tape.unwritten[whole] for whole in _wholes(tensor) if whole in tape.unwritten]
     if not zeros or func.is_view or func in tape.harmless or torch.Tag.inplace_view in func.tags:
         return False
-    if tape.overwrites(func) and ((ordinary := ordinary_of(func)) not in tape.table or ordinary in PLACES):
+    if func._schema.is_mutable and not _reads_what_it_overwrites(tape, func):
         return False
     if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
         return False
@@ -68,6 +68,11 @@ def unseen(tape: "Tape", func: Any, tensor: Tensor) -> bool:
     message = f"The network reads values{tape.path} that no operation has written. {EXTENSIONS}"
     tape.note(tensor, tape.unknown(message, tensor))
     return True
+
+
+def _reads_what_it_overwrites(tape: "Tape", func: Any) -> bool:
+    ordinary = ordinary_of(func)
+    return tape.overwrites(func) and ordinary in tape.table and ordinary not in PLACES
 
 
 def _wholes(tensor: Tensor) -> list[Tensor]:
