@@ -5,6 +5,7 @@ sums are merged with that sum, as they are without the tensor in between. The ot
 """
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from rnnx_lightning.explain.linear import IDENTITY, held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.rows import LEAF, PASS
+from rnnx_lightning.explain.rules import Rule
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
@@ -48,7 +50,7 @@ def _sum_of_parts(tape: "Tape", node: Node) -> Node | None:
     terms = [_term(tape, source, value) for source, value in zip(node.sources, values, strict=True)]
     known = [term for term in terms if term is not None]
     signals = [term for term, source in zip(terms, node.sources, strict=True) if term and source]
-    rule = tape.rule_of_all(signals)  # not of constants, which may be what a buffer held before
+    rule = rule_of_all(tape, signals)  # not of constants, which may be what a buffer held before
     if rule is None:
         return None
     if node.row is PASS:  # it is scaled
@@ -72,3 +74,12 @@ def _term(tape: "Tape", source: Node | None, value: Tensor | None) -> Node | Non
             return None
         source = Node(LEAF, (), value)  # a constant; what it gets is lost
     return tape.append(tape.mapped(source, value, IDENTITY, None, None, value))
+
+
+def rule_of_all(tape: "Tape", nodes: Sequence[Node]) -> Rule | None:
+    """The common rule of sums; None if one is no sum, or if their rules divide relevance in different ways."""
+    rules = [node.rule for node in nodes if node.rule is not None]
+    ways = [rule.sharing for rule in rules if not rule.adapts]
+    if len(rules) < len(nodes) or any(way != ways[0] for way in ways):
+        return None
+    return reduce(tape.common_rule, rules) if rules else None

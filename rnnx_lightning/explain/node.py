@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rnnx_lightning.explain.rules import Rule
 
 RELEVANCE = len(Channel)  # the slot of a node's own relevance, after those of its channels' factors
+NO_TOTALS: list[Total | Unknown | None] = [UNKNOWN] * len(Channel)
+NOTHING: list[Tensor | None] = [None] * (RELEVANCE + 1)
 
 
 class Node:
@@ -97,16 +99,23 @@ class Node:
         self.refusal: str | None = None
         self.reason: str | None = None
         self.tape: object = None
-        self.inbox: list[Tensor | None] = [None] * (RELEVANCE + 1)
-        self.totals: list[Total | Unknown | None] = [UNKNOWN] * len(Channel)
+        self.inbox = NOTHING.copy()
+        self.totals = NO_TOTALS.copy()
         self._owned = 0
 
     def of_terms(self, terms: "Sequence[Node]") -> None:
         """Set what holds for a sum if it does for one of its terms, which are sums."""
-        self.constant, self.scaled = any(term.constant for term in terms), any(term.scaled for term in terms)
-        self.depth = max(term.depth for term in terms)
-        kinds = {term.rule.adapts for term in terms if term.rule is not None}
-        self.two_rules = len(kinds) > 1 or any(term.two_rules for term in terms)
+        kinds = set()
+        self.constant = self.scaled = self.two_rules = False
+        self.depth = 0
+        for term in terms:
+            self.constant |= term.constant
+            self.scaled |= term.scaled
+            self.two_rules |= term.two_rules
+            self.depth = max(self.depth, term.depth)
+            if term.rule is not None:
+                kinds.add(term.rule.adapts)
+        self.two_rules |= len(kinds) > 1
 
     def mark_gated(self) -> None:
         """Remember that a gate scales the value, and its two sums if it has two."""

@@ -36,6 +36,7 @@ class Notes(TorchDispatchMode):
         super().__init__()
         self.composite, self.path, self._advice = composite, path, advice
         self._nodes: list[ref[Node]] = []
+        self.any_refused = False  # relevance cannot go back from some values
         # The tensors that the network has made and no operation has written to: whether they were made of zeros.
         self.unwritten: MutableMapping[Tensor, bool] = WeakTensorKeyDictionary()
 
@@ -146,11 +147,10 @@ class Notes(TorchDispatchMode):
         """The message for a refused operation."""
         return f"No relevance rule for the operation {name_of(func)!r} ({func}){self.path}. {advice}"
 
-    @staticmethod
-    def unknown(refusal: str, value: Tensor) -> Node:
+    def unknown(self, refusal: str, value: Tensor) -> Node:
         """The node of a value that relevance cannot go back from."""
         node = Node(OPAQUE, (), value)
-        node.refusal = refusal
+        node.refusal, self.any_refused = refusal, True
         return node
 
 
@@ -158,8 +158,9 @@ def _still_present(node: Node) -> Tensor | None:
     """Which entries are not padding: an activation, a scaled signal or a sum of padding is padding, too."""
     if node.row not in (PASS, RELU, SCALE, SUM) or node.gate or node.pixels is not None:
         return None
-    parts = [None if source is None else source.present for source in node.sources]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return None
-    return reduce(torch.logical_or, known).expand(node.shape)
+    parts: list[Tensor] = []
+    for source in node.sources:
+        if source is None or source.present is None:
+            return None
+        parts.append(source.present)
+    return reduce(torch.logical_or, parts).expand(node.shape)

@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
 
 aten = torch.ops.aten
-MAKES_EMPTY = {
-    aten.empty.memory_format,
-    aten.empty_like.default,
-    aten.empty_permuted.default,
-    aten.empty_strided.default,
-    aten.new_empty.default,
-    aten.new_empty_strided.default,
-}
-MAKES_ZEROS = {aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default}
+# Operations that make tensors without values: whether these are zeros.
+MAKES = dict.fromkeys(
+    (
+        aten.empty.memory_format,
+        aten.empty_like.default,
+        aten.empty_permuted.default,
+        aten.empty_strided.default,
+        aten.new_empty.default,
+        aten.new_empty_strided.default,
+    ),
+    False,
+) | dict.fromkeys((aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default), True)
 # In-place operations that give values to some entries, and read none.
 PLACES = {
     aten.index_copy.default,
@@ -41,8 +44,8 @@ PLACES = {
 
 def made(tape: "Tape", func: Any, result: Any) -> Any:
     """The result of an operation; remember if it has no values yet, or zeros."""
-    if func in MAKES_EMPTY or func in MAKES_ZEROS:
-        tape.unwritten[result] = func in MAKES_ZEROS
+    if (zeros := MAKES.get(func)) is not None:
+        tape.unwritten[result] = zeros
     return result
 
 
@@ -53,12 +56,12 @@ def filled(tape: "Tape", func: Any, args: Any, kwargs: Any) -> None:
             tape.unwritten.pop(whole, None)
 
 
-def unseen(tape: "Tape", func: Any, tensor: Tensor) -> bool:
+def unseen(tape: "Tape", func: Any, args: Any, tensor: Tensor) -> bool:
     """Whether an operation reads a tensor that something else has written; then its relevance is refused."""
     zeros = [tape.unwritten[whole] for whole in _wholes(tensor) if whole in tape.unwritten]
     if not zeros or func.is_view or func in tape.harmless or torch.Tag.inplace_view in func.tags:
         return False
-    if func._schema.is_mutable and not _reads_what_it_overwrites(tape, func):
+    if any(tensor is each for each in written_by(func, args, {})) and not _reads(tape, func, args, tensor):
         return False
     if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
         return False
@@ -70,9 +73,10 @@ def unseen(tape: "Tape", func: Any, tensor: Tensor) -> bool:
     return True
 
 
-def _reads_what_it_overwrites(tape: "Tape", func: Any) -> bool:
+def _reads(tape: "Tape", func: Any, args: Any, tensor: Tensor) -> bool:
+    """Whether an operation reads a tensor that it overwrites."""
     ordinary = ordinary_of(func)
-    return tape.overwrites(func) and ordinary in tape.table and ordinary not in PLACES
+    return tensor is args[0] and ordinary in tape.table and ordinary not in PLACES
 
 
 def _wholes(tensor: Tensor) -> list[Tensor]:

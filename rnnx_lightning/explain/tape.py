@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import HigherOrderOperator
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.nn import Parameter
 
 from rnnx_lightning.explain.comparisons import forget, noted
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.linear import IDENTITY, LinearMap, Operation, WeightParts, held
-from rnnx_lightning.explain.mixed import others, sum_of_mixed
+from rnnx_lightning.explain.mixed import others, rule_of_all, sum_of_mixed
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.notes import Notes
@@ -81,7 +82,7 @@ class Tape(Notes):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Handle one operation."""
-        if isinstance(func, HigherOrderOperator):
+        if type(func) is not OpOverload and isinstance(func, HigherOrderOperator):
             raise UnexplainableError(HIGHER_ORDER.format(func.name(), self.path))
         return self.record(func, args, kwargs or {})
 
@@ -90,13 +91,15 @@ class Tape(Notes):
         first: Any = args[0] if args else None
         if self.retired:
             args = tuple(current(self, a) for a in args)
-        known, any_complex = [], False
+        known, constants, any_complex = [], False, False
         for argument in args:
             for part in argument if type(argument) in (list, tuple) else (argument,):
                 if isinstance(part, Tensor):
                     any_complex |= part.is_complex()
-                    if self.find(part) is not None or (self.unwritten and unseen(self, func, part)):
+                    if self.find(part) is not None or (self.unwritten and unseen(self, func, args, part)):
                         known.append(part)
+                    elif type(part) is not Parameter:
+                        constants = True
                 else:
                     any_complex |= type(part) is complex
         if not known or func in self.harmless:
@@ -113,9 +116,10 @@ class Tape(Notes):
             known = [part for part in known if part.is_floating_point() or part.is_complex()] or known
         if self.overwrites(func):
             return overwrite(self, func, first, args, kwargs)
-        args = tuple(alias(self, a) for a in args)
+        if constants:
+            args = tuple(alias(self, a) for a in args)
         recorder = self.table.get((func, COMPLEX) if any_complex else func)
-        if recorder not in self._scales and any(map(self.has_no_way_back, known)):
+        if self.any_refused and recorder not in self._scales and any(map(self.has_no_way_back, known)):
             return self.refused(func, func(*args, **kwargs), "", *known)
         if recorder is None:
             return self.opaque(func, args, kwargs)
@@ -263,14 +267,6 @@ class Tape(Notes):
             )
         return one
 
-    def rule_of_all(self, nodes: Sequence[Node]) -> Rule | None:
-        """The common rule of sums; None if one is no sum, or if their rules divide relevance in different ways."""
-        rules = [node.rule for node in nodes if node.rule is not None]
-        ways = [rule.sharing for rule in rules if not rule.adapts]
-        if len(rules) < len(nodes) or any(way != ways[0] for way in ways):
-            return None
-        return reduce(self.common_rule, rules) if rules else None
-
     def add(self, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node, Tensor]) -> Tensor:
         """Record a sum of two values that depend on the input."""
         terms = [self.as_sum(*one), self.as_sum(*two)]
@@ -383,7 +379,7 @@ class Tape(Notes):
         new.weights = gate and any(node.weights for node in known)
         new.gated = any(node.gated for node in known)
         zero = [bool((t == 0).all()) if n is None else False for n, t in zip(nodes, tensors, strict=True)]
-        rule = self.rule_of_all(known)
+        rule = rule_of_all(self, known)
         one_rule = rule is not None and all(n.rule is not None and n.rule.adapts == rule.adapts for n in known)
         if rule is not None and one_rule and all(n is not None or z for n, z in zip(nodes, zero, strict=True)):
             self.sum_of_sums(new, known, value)

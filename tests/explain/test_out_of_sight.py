@@ -187,6 +187,15 @@ class Kernel(torch.autograd.Function):
         lambda h: h + torch.add(torch.ones(4), extension(h), alpha=2),
         lambda h: torch.relu_(extension(h)) + h,
         lambda h: h.clone().add_(extension(h)),
+        lambda h: h + torch.ones(3, 4).copy_(extension(h)),
+        lambda h: (
+            h
+            + filled(
+                (3, 4), lambda m: m[:, :2].copy_(torch.ones(2)), lambda m: m[:, 2:].copy_(extension(h)[:, 2:])
+            )
+        ),
+        lambda h: h + torch.zeros(3, 4).index_put_((torch.tensor([1]),), extension(h)[1]),
+        lambda h: h + torch.ones(3, 4).add_(extension(h)),
         lambda h: h + torch.view_as_real(extension(torch.complex(h, h))).sum(-1),
     ],
 )

@@ -72,6 +72,7 @@ STEPS: dict[str, Step] = {
     "rnn_relu": _plain_step(torch.relu),
 }
 CELLS = {getattr(torch, f"{name}_cell"): name for name in STEPS}
+RECURRENT = {*FUSED, *CELLS}
 
 
 class RecurrentModules(TorchFunctionMode):
@@ -87,13 +88,13 @@ class RecurrentModules(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace fused recurrent functions; run others unchanged."""
+        if func not in RECURRENT:
+            return func(*args, **(kwargs or {}))
         if func in FUSED:
             mixed = torch.is_autocast_enabled(args[0].device.type)  # it changes the types of single operations
             whole = None if self._tape is None or mixed else all_steps(self._tape, FUSED[func], *args)
             return fused(FUSED[func], *args) if whole is None else whole
-        if func in CELLS:
-            return cell(CELLS[func], *args)
-        return func(*args, **(kwargs or {}))
+        return cell(CELLS[func], *args)
 
 
 def cell(name: str, x: Tensor, state: Any, *tensors: Any) -> Any:
