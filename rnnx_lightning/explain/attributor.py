@@ -102,7 +102,8 @@ def check_model(model: nn.Module) -> None:
         ValueError: it is not a module.
     """
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model must be a torch.nn.Module, got {str(model)[:80]}: call a function in a module")
+        hint = "create it first" if isinstance(model, type) else "call it in the forward of a module"
+        raise ValueError(f"model must be a torch.nn.Module, got {str(model)[:80]}: {hint}")
     if noisy := sorted({type(m).__name__ for m in model.modules() if m.training and _differs_in_training(m)}):
         warn(
             f"The model is in train mode, so what is explained depends on {' and '.join(noisy)}: a random draw, "

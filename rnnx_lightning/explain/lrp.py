@@ -269,10 +269,12 @@ class LRP(Attributor):
 
     def _warn(self, nothing: Tensor) -> None:
         if bool(nothing.any()):
-            reason = "not positive" if self.start == "positive" else "0"
+            reason, hint = "0", ""
+            if self.start == "positive":
+                reason, hint = "not positive", ' LRP(..., start="logit") explains outputs of either sign.'
             warn(  # the same text for every batch, so that Python shows it once
                 f"Some examples have nothing to explain: the explained output is {reason}, so all their relevance "
-                'is 0. `explain(...).nothing` says which. start="logit" explains outputs of either sign.',
+                f"is 0. `explain(...).nothing` says which.{hint}",
                 NothingToExplainWarning,
             )
 

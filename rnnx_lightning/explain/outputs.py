@@ -11,6 +11,10 @@ from torch.utils._mode_utils import no_dispatch
 from rnnx_lightning.explain.inputs import values_in
 
 Target = Tensor | int | Sequence[int] | Callable[[Any], Tensor] | None
+FIRST = (
+    "The first dimension of x counts the examples: give a single one as x[None], and transpose inputs (T, B, ...) "
+    "in a module around the model."
+)
 CHOOSE = "Select a value with target: an index, a tuple of indices, or a function of the output."
 
 
@@ -51,7 +55,8 @@ def explained_value(output: Any, examples: int, target: Target) -> tuple[Tensor,
     logits = logits_in(output)
     if not isinstance(logits, Tensor) or logits.dim() == 0 or len(logits) != examples:
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the model must give logits of shape ({examples}, classes), got {got}. {CHOOSE}")
+        hint = f"{FIRST} {CHOOSE}" if isinstance(got, tuple) and got else CHOOSE
+        raise ValueError(f"the model must give logits of shape ({examples}, classes), got {got}. {hint}")
     if isinstance(target, tuple):
         return _at(logits, target), None
     if logits.dim() == 1 or (logits.dim() == 2 and logits.shape[1] == 1 and target is None):

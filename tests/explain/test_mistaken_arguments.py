@@ -49,12 +49,38 @@ def test_rules(rules, said):
 
 
 @pytest.mark.parametrize("method", [LRP(), Sensitivity(), InChunks(LRP(), 2)])
-@pytest.mark.parametrize("given", [lambda x: x, nn.Linear])
-def test_what_is_no_network(given, method):
-    with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module, got .*(function|Linear)"):
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (lambda x: x, "got <function.*: call it in the forward"),
+        (nn.Linear, "got <class.*Linear'>: create it first"),
+    ],
+)
+def test_what_is_no_network(given, said, method):
+    with pytest.raises(ValueError, match=rf"model must be a torch\.nn\.Module, {said}"):
         method(given, X, 0)
     with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module"):
         LRP().explain(given, X, 0)
+
+
+class TimeFirst(nn.Module):
+    """It reads (T, B, F)."""
+
+    def __init__(self):
+        super().__init__()
+        self.rnn = nn.LSTM(4, 5)
+
+    def forward(self, x):
+        return self.rnn(x)[0][-1]
+
+
+@pytest.mark.parametrize("method", [LRP(Epsilon(0.1)), GradientTimesInput()])
+def test_an_input_whose_first_dimension_is_not_of_examples(method):
+    said = r"logits of shape \(7, classes\), got {}\. The first dimension of x counts the examples"
+    with pytest.raises(ValueError, match=said.format(r"\(2, 5\)")):
+        method(TimeFirst(), torch.ones(7, 2, 4), 0)
+    with pytest.raises(ValueError, match=said.format(r"\(5,\)") + r": give a single one as x\[None\]"):
+        method(TimeFirst(), torch.ones(7, 4), 0)
 
 
 @pytest.mark.parametrize(

@@ -78,6 +78,13 @@ def test_that_nothing_is_said_is_told_once_for_all_batches():
     told = [w for w in caught if issubclass(w.category, explain.NothingToExplainWarning)]
     assert len(told) == 1
     assert "`explain(...).nothing` says which" in str(told[0].message)
+    assert 'LRP(..., start="logit") explains' in str(told[0].message)
+
+
+def test_an_output_of_0_is_not_explained_by_another_start():
+    (x, _) = data()
+    with pytest.warns(explain.NothingToExplainWarning, match=r"output is 0, .* says which\.$"):
+        LRP(ZPlus(), start="logit")(network(), x, lambda logits: 0 * logits[:, 0])
 
 
 def test_nobody_is_warned_where_there_is_something_to_explain():
