@@ -31,7 +31,7 @@ commands:
   doctor      list what is installed and what is missing       rnnx doctor
 
   rnnx COMMAND --help            all options of a command
-  rnnx COMMAND --print_config    the configuration that would be used
+  rnnx fit --print_config        the configuration that would be used
   rnnx --version                 the version
 
 --config takes a file, or the name of one that comes with rnnx. Several may be given;

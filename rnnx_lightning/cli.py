@@ -51,6 +51,13 @@ from rnnx_lightning.runs import (
 )
 from rnnx_lightning.schedule import ADAM, ONE_CYCLE
 
+DESCRIPTIONS = {  # Lightning's own end within a sentence
+    "fit": "Train a network, validate it after each epoch, and test its best checkpoint.",
+    "validate": "Evaluate a checkpoint on the validation sequences.",
+    "test": "Evaluate a checkpoint on the test sequences.",
+    "predict": "Write the predictions of the test sequences by a checkpoint to a table.",
+}
+
 
 class RnnxCLI(LightningCLI):
     """LightningCLI for `SequenceClassifier` and `MajoritySequences`."""
@@ -58,7 +65,10 @@ class RnnxCLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         self._parsers: list[LightningArgumentParser] = []  # of the subcommands, in their order
         usage = {
-            command: {"usage": f"rnnx {command} [--config FILE] [options]   (rnnx {command} --help)"}
+            command: {
+                "usage": f"rnnx {command} [--config FILE] [options]   (rnnx {command} --help)",
+                "description": DESCRIPTIONS[command],
+            }
             for command in self.subcommands()
         }
         super().__init__(

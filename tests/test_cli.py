@@ -52,6 +52,10 @@ def test_help_and_version_import_nothing_heavy(capsys):
     assert __version__ in printed
 
 
+def test_help_says_what_a_command_of_lightning_does(rnnx):
+    assert "\n\nWrite the predictions of the test sequences" in rnnx("predict", "--help").stdout
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: str(path.relative_to(ROOT / "configs")))
 def test_every_config_runs(config, rnnx):
     rnnx("fit", "--config", config, "--data.dataset", "digits", "--trainer.fast_dev_run", "1")
