@@ -19,13 +19,16 @@ BLOCKS = re.findall(r"```python\n(.*?)```", PAGE, flags=re.S)
 
 def test_ten_lines_explain_ones_own_network():
     names = {}
-    exec(BLOCKS[0], names)
+    network, texts, layers, rules = BLOCKS
+    exec(network, names)
     assert names["relevance"].shape == (8, 90, 28)
+    exec(texts, names)
+    assert (names["relevance"] != 0).tolist() == [[True, True, True], [True, True, False]]
     names |= {"x": torch.rand(2, 9, 28), "target": 1, "t": 4}
-    exec(BLOCKS[1], names)
+    exec(layers, names)
     assert names["explanation"].layers["lstm"][0].shape == (2, 9, 64)
     names |= vars(explain) | {"nn": nn}
-    exec(BLOCKS[2], names)
+    exec(rules, names)
 
 
 EXTENDING = (ROOT / "docs" / "extending.md").read_text()

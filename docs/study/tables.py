@@ -116,10 +116,11 @@ def _against_rlstm(tests: pd.DataFrame) -> str:
 
 def each(rows: pd.DataFrame) -> str:
     """One line per variant: means over seeds."""
-    lines = ["| network | epochs | runs | accuracy | SA | GB | DTD | LRP |", "|---|---|---|---|---|---|---|---|"]
+    columns = ("network", "epochs", "runs", "accuracy", *METHODS.values())
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for (name, epochs), group in rows.groupby([rows.apply(_name, axis=1), "epochs"], sort=False):
         scores = " | ".join(f"{group[key].mean():.3f}" for key in METHODS)
-        lines.append(f"| {name} | {epochs} | {len(group)} | {100 * group['accuracy'].mean():.2f} | {scores} |")
+        lines.append(f"| {name} | {epochs} | {len(group)} | {group['accuracy'].mean():.4f} | {scores} |")
     return "\n".join(lines)
 
 
