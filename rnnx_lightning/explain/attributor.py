@@ -49,7 +49,8 @@ class Attributor(ABC):
             arguments: further keyword arguments of the model, which are not explained.
 
         Returns:
-            Relevance with the structure, shapes, dtype and device of `x`; for tokens, one number per token.
+            Relevance with the structure, shapes, dtype and device of `x`; for whole numbers (tokens, uint8
+            pixels), one floating-point number for each.
 
         Raises:
             ValueError: input, target and the model's output do not fit together, or the model is no module.
