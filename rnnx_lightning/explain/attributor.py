@@ -67,9 +67,20 @@ class Attributor(ABC):
         with isolated(network_of(model), tensors_of(x)[0].device):
             x = self._taken(x)
             if not (self.needs_gradient and has_tokens(x)):
-                return self._relevance(bound, x, target)
+                relevance = self._relevance(bound, x, target)
+                self._check_shape(relevance, x)
+                return relevance
             vectors = self._with_vectors(bound, x)
             return vectors.of_tokens(self._relevance(vectors, vectors.inputs, target))
+
+    def _check_shape(self, relevance: Any, x: Inputs) -> None:
+        """Refuse what the `_relevance` of a subclass should not return."""
+        if isinstance(x, Tensor) and not (isinstance(relevance, Tensor) and relevance.shape == x.shape):
+            got = tuple(relevance.shape) if isinstance(relevance, Tensor) else type(relevance).__name__
+            raise ValueError(
+                f"{type(self).__name__}._relevance must return a tensor of the shape of x, {tuple(x.shape)}, got "
+                f"{got}"
+            )
 
     def _with_vectors(self, model: nn.Module, x: Inputs) -> WithVectors:
         """A network of tokens, as one of vectors."""

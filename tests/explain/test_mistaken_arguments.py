@@ -8,6 +8,7 @@ from torch import nn
 
 from rnnx_lightning.explain import (
     LRP,
+    Attributor,
     Composite,
     DeepTaylor,
     Epsilon,
@@ -61,6 +62,25 @@ def test_what_is_no_network(given, said, method):
         method(given, X, 0)
     with pytest.raises(ValueError, match=r"model must be a torch\.nn\.Module"):
         LRP().explain(given, X, 0)
+
+
+class PerExample(Attributor):
+    """A method of one's own that gives one number for each example."""
+
+    def __init__(self, kind):
+        self.kind = kind
+
+    def _relevance(self, model, x, target):
+        return self.kind(x.sum(1))
+
+
+@pytest.mark.parametrize(
+    ("kind", "got"), [(torch.abs, r"\(3,\)"), (torch.Tensor.numpy, "ndarray"), (lambda x: None, "NoneType")]
+)
+def test_a_method_that_does_not_return_relevance_of_the_input(kind, got):
+    said = rf"PerExample\._relevance must return a tensor of the shape of x, \(3, 4\), got {got}"
+    with pytest.raises(ValueError, match=said):
+        PerExample(kind)(model(), X, 0)
 
 
 class TimeFirst(nn.Module):
