@@ -32,10 +32,9 @@ def unfinished(trainer: Trainer, number: int) -> InterruptedRunError:
     name = trainer.state.fn.value
     message = f"{name} was stopped by {signal.Signals(number).name}"
     if trainer.is_global_zero:
-        message += (
-            f", so its results are missing\nTo repeat it: rnnx {name} with the same configuration and "
-            f"--ckpt_path {trainer.ckpt_path or 'last'}"
-        )
+        message += f", so its results are missing\nTo repeat it: rnnx {name} with the same configuration"
+        if start := trainer.ckpt_path or ("last" if trainer.global_step else None):  # else with random weights
+            message += f" and --ckpt_path {start}"
     else:
         message += f", rank {trainer.global_rank}"
     return InterruptedRunError(message, exit_code=128 + number)
