@@ -101,9 +101,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     if not path.is_file():
-        others = sorted(other.name for other in path.parent.glob("*.ckpt"))
-        beside = f", but {' and '.join(others)} beside it" if others else ""
-        raise CheckpointError(f"there is no checkpoint {str(path)!r}{beside}")
+        raise CheckpointError(f"there is no checkpoint {str(path)!r}{_others(path)}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
@@ -118,6 +116,17 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"{path} is not a checkpoint of rnnx: it has no state_dict")
     return checkpoint
+
+
+def _others(missing: Path) -> str:
+    """The checkpoints in a folder that is given in place of one, or beside a missing one; or how to name it."""
+    folder, where = (missing, "in") if missing.is_dir() else (missing.parent, "beside")
+    found = [*folder.glob("*.ckpt"), *(missing.glob("checkpoints/*.ckpt"))]
+    if names := sorted(str(other.relative_to(folder)) for other in found):
+        return f", but {' and '.join(names)} {where} it"
+    if str(missing) in ("last", "best"):
+        return f": give its path, such as logs/NAME/version_0/checkpoints/{missing}.ckpt"
+    return ""
 
 
 def _check_version(path: str | Path, checkpoint: dict[str, Any]) -> None:

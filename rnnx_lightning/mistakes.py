@@ -82,6 +82,7 @@ def _message(said: str, parser: "ArgumentParser", arguments: list[str]) -> str:
         if told[0].startswith(REQUIRED):
             return f"{_required(told[0], arguments)}\n({_help(parser)})"
         lines = [_in_plain_words(_of_class(line)) for line in dict.fromkeys(told)] + _nearest(words, options)
+        lines += _other_command(said, parser)
     if files := _configs(arguments):
         lines.append(f"config files, in this order: {', '.join(files)}")
     return "\n".join([*lines, f"({_help(parser)})"])
@@ -129,6 +130,16 @@ def _of_class(line: str) -> str:
 
     known = [name for room in (architectures, callbacks, explain, metrics, optim) for name in room.__all__]
     return f"{before}there is no such class: {name}.{did_you_mean(name, known, 0.8)}"
+
+
+def _other_command(said: str, parser: "ArgumentParser") -> list[str]:
+    """The command that a config is for, if it is given to another one."""
+    option = re.search(r"[oO]ption '(\w+)", said)
+    first = option[1] if option else ""
+    if "compare" in parser.prog:
+        of_a_run = first in ("model", "data", "optimizer", "lr_scheduler", "trainer")
+        return [f"a config with {first} is of one run: rnnx fit --config NAME"] if of_a_run else []
+    return ["a config with networks is a study: rnnx compare --config NAME"] if first == "networks" else []
 
 
 def _configs(arguments: list[str]) -> list[str]:

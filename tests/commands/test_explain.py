@@ -207,8 +207,17 @@ def test_bad_checkpoints_are_refused(checkpoint, tmp_path):
                                            "_instantiator": "lightning.pytorch.cli.instantiate_module"}}  # fmt: skip
     damaged = tmp_path / "damaged.ckpt"
     damaged.write_bytes(checkpoint.read_bytes()[:5000])
+    run = tmp_path / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    (run / "checkpoints" / "best.ckpt").touch()
     for path, words in [
-        (tmp_path / "none.ckpt", "there is no checkpoint"),
+        (tmp_path / "none.ckpt", "there is no checkpoint .*none.ckpt', but .*damaged.ckpt beside it"),
+        (tmp_path, "there is no checkpoint .*, but .*damaged.ckpt in it"),
+        (run, "there is no checkpoint .*run', but checkpoints/best.ckpt in it"),
+        (
+            "best",
+            "there is no checkpoint 'best': give its path, such as logs/NAME/version_0/checkpoints/best.ckpt",
+        ),
         (damaged, "damaged"),
         (written({**whole, "extra": Code()}), "never loaded"),
         (written([1, 2]), "no state_dict"),
