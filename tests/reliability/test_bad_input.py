@@ -27,7 +27,7 @@ COMMAND_LINE = {
     "study of nothing": (["compare"], ["missing: --name, --networks"]),
     "no name for what is explained": (["explain", "--pretrained=rlstm", "--out=there/"], ["'there/' is no name for a file"]),
     "a study for one run": (["fit", "--config=compare/quick"], ["is a study: rnnx compare --config"]),
-    "one run for a study": (["compare", "--config=convdeep"], ["a config with model is of one run: rnnx fit --config"]),
+    "one run for a study": (["compare", "--config=convdeep"], ["with model is of one run: rnnx fit --config"]),
     "unknown option": ([*FIT, "--zzz=3"], ["zzz"]),
     "learning rate as it was called": (
         [*FIT, "--model.learning_rate=1e-3"], ["model.learning_rate is now --optimizer.lr"],
