@@ -18,9 +18,10 @@ aten = torch.ops.aten
 NOTE = "_rnnx_above"  # the attribute of a mask that holds what was compared
 _ABOVE = {aten.gt.Scalar, aten.gt.Tensor, aten.ge.Scalar, aten.ge.Tensor}
 _BELOW = {aten.lt.Scalar, aten.lt.Tensor, aten.le.Scalar, aten.le.Tensor}
+_STEP = aten.heaviside.default
 _NOT = {aten.logical_not.default, aten.bitwise_not.default}
 _SAME = {aten._to_copy.default, aten.clone.default, aten.detach.default, aten.alias.default}
-_NOTED = _ABOVE | _BELOW | _NOT | _SAME
+_NOTED = _ABOVE | _BELOW | _NOT | _SAME | {_STEP}
 
 
 class Compared(NamedTuple):
@@ -34,9 +35,9 @@ def noted(tape: "Tape", func: Any, args: Any, mask: Any) -> Any:
     """The result of an operation without relevance; if it is a mask, with a note of what it compares."""
     if func not in _NOTED:
         return mask
-    if func in _ABOVE or func in _BELOW:
-        above = func in _ABOVE
-        one, two = args
+    if func in _ABOVE or func in _BELOW or func is _STEP:
+        above = func not in _BELOW
+        one, two = args if func is not _STEP else (args[0], 0)
         if tape.find(one) is None:
             one, two, above = two, one, not above
         node = tape.find(one)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import IDENTITY
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.rows import CONSTANT, LINEAR, PASS, RELU, SCALE, SUM, UNMOVED
+from rnnx_lightning.explain.rows import CONSTANT, LINEAR, OPAQUE, PASS, RELU, SCALE, SUM, UNMOVED
 
 STEPS = 32  # an activation is written in fewer operations
 
@@ -27,12 +27,12 @@ def is_zero(value: Any) -> bool:
     return not bool(value.any()) if isinstance(value, Tensor) else value == 0
 
 
-def written_out(one: Node, two: Node) -> Node | None:
-    """The value x if a product of two signals is an activation f(x) with f(0) = 0; else None."""
+def written_out(one: Node, two: Node, divided: bool = False) -> Node | None:
+    """The value x if a product of two signals, or two / one, is an activation f(x) with f(0) = 0; else None."""
     for x in _reached(one):
         first, second = _vanishes(one, x), _vanishes(two, x)
         if first is not None and second is not None:
-            return x if first or second else None
+            return x if (second and not first if divided else first or second) else None
     return None
 
 
@@ -83,7 +83,7 @@ def _sources(node: Node) -> list[Node]:
         unchanged = len(node.call.maps) == 1 and node.call.maps[0].layer.operation is IDENTITY
         sources = node.sources if unchanged else ()
     else:
-        sources = node.sources if node.row in (PASS, RELU, SCALE, SUM) or _is_copy(node) else ()
+        sources = node.sources if node.row in (OPAQUE, PASS, RELU, SCALE, SUM) or _is_copy(node) else ()
     known = [source for source in sources if source is not None]
     return known if all(source.row is CONSTANT or source.shape == node.shape for source in known) else []
 

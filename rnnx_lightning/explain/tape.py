@@ -308,14 +308,16 @@ class Tape(Notes):
         lost: bool | None = None,
         refusal: str | None = None,
         func: Any = None,
+        entrywise: bool = False,
     ) -> Tensor:
-        """Record a gate. Used as a signal, it passes relevance to the first node, unless this is refused."""
+        """Record a gate. Used as a signal, it passes relevance to the first node, unless this is refused.
+
+        `entrywise`: each entry is computed from the same entries of the nodes.
+        """
         if nonnegative is None:
             nonnegative = all(node.nonnegative for node in nodes)
-        (node, *_), sources = nodes, nodes[:1]
-        new = Node(
-            PASS if node.refusal is None else OPAQUE, sources if node.refusal is None else (), value, gate=True
-        )
+        node, *_ = nodes
+        new = Node(PASS, nodes[:1], value, gate=True)
         new.nonnegative = nonnegative
         new.lost = any(n.lost for n in nodes) if lost is None else lost
         new.magnitude, new.weights = all(n.magnitude for n in nodes), all(n.weights for n in nodes)
@@ -328,7 +330,7 @@ class Tape(Notes):
                 'relevance. Choose: Composite(..., products="half"), "left" or "right".'
             )
         if new.reason is not None:
-            new.row, new.sources = OPAQUE, ()
+            new.row, new.sources = OPAQUE, nodes if entrywise else ()
         return self.note(value, new)
 
     # -- moves -----------------------------------------------------------------------------------------------

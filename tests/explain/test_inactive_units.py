@@ -117,3 +117,30 @@ def test_units_that_are_off_may_get_relevance(function, rule):
     model, x = Fills(FILLING[function]).double(), torch.randn(5, 6, dtype=torch.float64)
     explanation = LRP(rule, start="logit").explain(model, x, 1)
     torch.testing.assert_close(explanation.relevance.sum(1), explanation.explained, rtol=1e-8, atol=1e-10)
+
+
+MASKS = {
+    "a mask": lambda h, mask: h * mask,
+    "a mask of all examples": lambda h, mask: h * mask.expand_as(h),
+    "a mask in place": lambda h, mask: h.clone().mul_(mask),
+    "a closed gate": lambda h, mask: h * F.hardsigmoid(8 * mask * h.detach().abs().clamp(min=1) - 4),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("activation", [nn.Tanh(), nn.ReLU(), nn.Identity()])
+@pytest.mark.parametrize("read", [torch.sigmoid, F.softplus, lambda h: torch.logsumexp(h, -1, keepdim=True)])
+def test_what_a_mask_hides_gets_nothing(name, activation, read):
+    """A sigmoid of 0 is not 0, but it does not depend on the time step that was multiplied by 0."""
+    torch.manual_seed(0)
+    layer, out, mask = nn.Linear(3, 4), nn.LazyLinear(2), torch.tensor([1.0, 0.0, 1.0]).view(1, 3, 1)
+
+    class Masked(nn.Module):
+        def forward(self, x):
+            return out(read(MASKS[name](activation(layer(x)), mask)).flatten(1))
+
+    x = torch.randn(2, 3, 3)
+    for rule in (Epsilon(1e-6), ZPlus(), AlphaBeta(2, 1), Gamma(0.25)):
+        relevance = LRP(rule, start="logit")(Masked(), x, 0)
+        assert relevance[:, 1].abs().max() == 0
+        assert relevance[:, ::2].abs().amax((0, 2)).min() > 0

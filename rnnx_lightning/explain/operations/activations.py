@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnnx_lightning.explain.elementwise import follows, is_hard_sigmoid, never_negative
+from rnnx_lightning.explain.elementwise import follows, is_hard_sigmoid, is_zero, never_negative
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import aten, records, register
@@ -31,7 +31,7 @@ def activation(nonnegative: bool = False, keeps_signs: bool = True) -> Recorder:
             return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
         kept = keeps_signs and node.nonnegative
         if node.gate:
-            return tape.gate_of(value, node, nonnegative=nonnegative or kept)
+            return tape.gate_of(value, node, nonnegative=nonnegative or kept, entrywise=True)
         return tape.note(
             value, Node(PASS, (node,), value, nonnegative=nonnegative or (kept and node.pixels is None))
         )
@@ -251,8 +251,12 @@ def extremes(tape: Tape, func: Any, tensor: Tensor, *, dim: int | None = None, k
 
 @records("logaddexp.default logaddexp2.default")
 def soft_maximum(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
-    """The logsumexp of two shares by their softmax."""
+    """The logsumexp of two shares by their softmax; that of a value and 0 is its softplus."""
     shape = torch.broadcast_shapes(one.shape, two.shape)
+    for tensor, other in ((one, two), (two, one)):
+        zero = tape.find(other) is None and is_zero(other)
+        if func is aten.logaddexp.default and zero and tensor.shape == shape:
+            return tape.stand_in(func(one, two), tape.record(aten.softplus.default, (tensor,), {}))
     pair = tape.record(
         aten.stack.default, ([tape.record(aten.expand.default, (t, shape), {}) for t in (one, two)],), {}
     )

@@ -118,14 +118,15 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     second_signals = first.gate and not (second.gate and first.magnitude)
     node, gate, known = (second, one, first) if second_signals else (first, two, second)
     known.logits = None
-    alike = first.shape == second.shape and known.nonnegative and not node.gated
-    if alike and (source := written_out(known, node)) is not None:
-        return tape.note(value, Node(PASS, (source,), value))  # x * sigmoid(x)
-    return gated(tape, value, node, held(gate), known.nonnegative)
+    return gated(tape, value, node, known, held(gate))
 
 
-def gated(tape: Tape, value: Tensor, node: Node, factor: Tensor, nonnegative: bool) -> Tensor:
-    """Record a node's value times a factor, a gate or 1 / gate; `nonnegative`: it is known to be >= 0."""
+def gated(tape: Tape, value: Tensor, node: Node, gate: Node, factor: Tensor, divided: bool = False) -> Tensor:
+    """Record a node's value times a factor: the value of a gate, or if it is `divided`, 1 / gate."""
+    nonnegative = gate.nonnegative
+    alike = node.shape == gate.shape and nonnegative and not node.gated and not node.gate
+    if alike and (source := written_out(gate, node, divided)) is not None:
+        return tape.note(value, Node(PASS, (source,), value))  # x * sigmoid(x), x / (1 + exp(-x))
     is_sum = node.rule is not None or node.others is not None
     if node.gated and is_sum and tape.composite.memory == "per_step":
         tape.note(value, Node(PASS, (node,), value, nonnegative=node.nonnegative and nonnegative))
@@ -155,12 +156,13 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         refusal = refused_as_signal(tape)
         lost = second.lost or not is_number(one)
         return tape.gate_of(
-            value, second, nonnegative=never_negative(value), lost=lost, refusal=refusal, func=func
+            value, second, nonnegative=never_negative(value), lost=lost, refusal=refusal, func=func, entrywise=True
         )
     if first.gate and not first.magnitude:
         nodes = (first, second) if tape.composite.products in ("refuse", "right") else (first,)
-        return tape.gate_of(value, *nodes, nonnegative=first.nonnegative and second.nonnegative)
-    return gated(tape, value, first, 1 / held(two), second.nonnegative)
+        positive = first.nonnegative and second.nonnegative
+        return tape.gate_of(value, *nodes, nonnegative=positive, entrywise=len(nodes) > 1)
+    return gated(tape, value, first, second, 1 / held(two), divided=True)
 
 
 @records("neg.default _neg_view.default")
@@ -176,7 +178,7 @@ def absolute(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     """An absolute value is multiplication by the sign, a constant; as a scale, it gets no relevance."""
     value = func(tensor)
     node = tape.node(tensor)
-    scaled(tape, value, node, held(tensor.sign()), None)
+    scaled(tape, value, node, held(tensor.sign().masked_fill(tensor == 0, 1)), None)
     made = tape.node(value)
     made.gate = made.magnitude = made.nonnegative = True
     return value
@@ -218,10 +220,11 @@ def power(tape: Tape, func: Any, tensor: Tensor, exponent: float) -> Tensor:
     if exponent == 1:
         return tape.record(aten.mul.Scalar, (tensor, 1), {})
     if node.gate and not node.magnitude:
-        return tape.gate_of(value, node)
+        return tape.gate_of(value, node, entrywise=True)
     if exponent <= 0:
         refusal = refused_as_signal(tape)
-        return tape.gate_of(value, node, nonnegative=never_negative(value), refusal=refusal, func=func)
+        positive = never_negative(value)
+        return tape.gate_of(value, node, nonnegative=positive, refusal=refusal, func=func, entrywise=True)
     positive = exponent % 2 == 0 or exponent < 1 or (node.nonnegative and node.pixels is None)
     made = Node(PASS, (node,), value, nonnegative=positive, gate=exponent < 1 or node.gate)
     made.magnitude = made.gate
@@ -277,7 +280,7 @@ def plus_constant(
         made.nonnegative = never_negative(value)
         return value
     if node.gate:  # 1 - gate stays a gate
-        return tape.gate_of(value, node, nonnegative=never_negative(value))
+        return tape.gate_of(value, node, nonnegative=never_negative(value), entrywise=True)
     if node.pixels is not None and node.rule is None:
         # Scaled and shifted pixels are still pixels: normalising the input gets no relevance.
         pixels = node.pixels.affine(1.0, constant if isinstance(constant, Tensor) else float(constant))
@@ -298,7 +301,7 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
     if node.gate and (not node.magnitude or node.reason is not None):
         positive = node.nonnegative and never_negative(factor)
         lost = node.lost or not (is_number(factor) or node.magnitude)
-        return tape.gate_of(value, node, lost=lost, nonnegative=positive)
+        return tape.gate_of(value, node, lost=lost, nonnegative=positive, entrywise=True)
     if nonnegative is None:
         nonnegative = never_negative(factor)
     if node.pixels is not None and node.rule is None and node.others is None:
@@ -308,10 +311,8 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
         new.gate = node.gate
         tape.sum_of(new, node.rule, value, node.by_value)
     else:
-        mixed = node.others is not None  # only then is the factor needed
-        scaling = Scaling(factor if mixed else 1.0, nonnegative, False)
-        new = Node(PASS, (node,), value, scaling, gate=node.gate)
-        new.others = () if mixed else None
+        new = Node(PASS, (node,), value, Scaling(factor, nonnegative, False), gate=node.gate)
+        new.others = () if node.others is not None else None
         if node.pixels is not None:
             new.pixels = node.pixels.affine(factor if isinstance(factor, Tensor) else float(factor), 0.0)
     new.nonnegative, new.magnitude = node.nonnegative and nonnegative, node.magnitude

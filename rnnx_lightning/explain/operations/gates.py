@@ -28,7 +28,11 @@ def refused_as_signal(tape: Tape) -> str | None:
 
 
 def gate(
-    as_signal: Refusal, squashes: bool = False, nonnegative: bool | None = True, vanishes: bool = False
+    as_signal: Refusal,
+    squashes: bool = False,
+    nonnegative: bool | None = True,
+    vanishes: bool = False,
+    entrywise: bool = True,
 ) -> Recorder:
     """A recorder for a function that scales signals, and gets no relevance when it does.
 
@@ -38,6 +42,7 @@ def gate(
         squashes: at the output of a network, it is skipped.
         nonnegative: its values are >= 0; None: that depends on the argument.
         vanishes: it is 0 at 0: a magnitude, as an absolute value is, unless it is a function of a gate.
+        entrywise: each entry is a function of one entry.
     """
 
     def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -47,7 +52,7 @@ def gate(
             return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
         refusal = as_signal(tape) if callable(as_signal) else as_signal
         sign = never_negative(value) if nonnegative is None else nonnegative
-        tape.gate_of(value, node, nonnegative=sign, refusal=refusal, func=func)
+        tape.gate_of(value, node, nonnegative=sign, refusal=refusal, func=func, entrywise=entrywise)
         made = tape.node(value)
         made.magnitude = vanishes and (node.magnitude or not node.gate)
         if squashes:
@@ -74,8 +79,8 @@ for _name in ("exp2", "cosh", "acos", "acosh", "erfc"):
     register(getattr(aten, _name).default, gate(refused_as_signal))
 register(aten.cos.default, gate(refused_as_signal, nonnegative=False))
 for _operation in (aten.logcumsumexp.default, aten.cumprod.default, aten.affine_grid_generator.default):
-    register(_operation, gate(f"{AS_SIGNAL}.", nonnegative=False))
-register(aten._log_softmax.default, gate(AS_WEIGHTS, squashes=True, nonnegative=False))
+    register(_operation, gate(f"{AS_SIGNAL}.", nonnegative=False, entrywise=False))
+register(aten._log_softmax.default, gate(AS_WEIGHTS, squashes=True, nonnegative=False, entrywise=False))
 
 
 @records("pow.Scalar")
@@ -95,7 +100,7 @@ def product(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) ->
 
 
 SCALES.add(product)
-weighs = gate(AS_WEIGHTS, squashes=True)
+weighs = gate(AS_WEIGHTS, squashes=True, entrywise=False)
 
 
 @records("_softmax.default _safe_softmax.default")
@@ -121,7 +126,7 @@ def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) ->
     if node is None:
         return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
     positive = func is aten.rsqrt.default or never_negative(value)
-    tape.gate_of(value, node, nonnegative=positive, refusal=refused_as_signal(tape), func=func)
+    tape.gate_of(value, node, nonnegative=positive, refusal=refused_as_signal(tape), func=func, entrywise=True)
     tape.node(value).magnitude = False
     if func is aten.log.default and node.logits is not None:
         made = tape.node(value)

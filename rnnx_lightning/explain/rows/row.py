@@ -77,9 +77,16 @@ class Leaf(Row):
 
 
 class Pass(Row):
-    """An activation with f(0) = 0, or a gated signal: the source gets all relevance."""
+    """An activation with f(0) = 0, or a scaled one (`call` is a `Scaling`): the source gets all relevance."""
 
     absorbs = False
+
+    def pass_on(self, node: Node, relevance: Tensor) -> None:
+        """Pass on all relevance, but that of what is multiplied by 0: it does not depend on the source."""
+        factor = getattr(node.call, "factor", None) if node.filled else None
+        if isinstance(factor, Tensor):
+            relevance = relevance.masked_fill(factor == 0, 0)
+        super().pass_on(node, relevance)
 
 
 class Relu(Pass):
