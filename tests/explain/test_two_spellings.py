@@ -235,6 +235,8 @@ class Tokens(nn.Module):
             "embedding": lambda: self.table(t),
             "index": lambda: weight[t],
             "index_select": lambda: weight.index_select(0, t.flatten()).view(*t.shape, 4),
+            "columns": lambda: weight.T[:, t].permute(1, 2, 0),
+            "columns by index_select": lambda: weight.T.index_select(-1, t.flatten()).T.unflatten(0, t.shape),
             "one-hot": lambda: F.one_hot(t, 9).double() @ weight,
             "arithmetic": lambda: self.table((2 * t + 1) // 2),
             "shifted within": lambda: self.table(rolled_in_place(t)).roll(-1, 1),
@@ -246,7 +248,13 @@ class Tokens(nn.Module):
 
 
 @pytest.mark.parametrize("rule", RULES, ids=names.get)
-@pytest.mark.parametrize("way", ["index", "index_select", "one-hot", "shifted", "shifted within", "arithmetic"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("index", "index_select", "columns", "columns by index_select", "one-hot", "shifted", "shifted within"),
+        "arithmetic",
+    ],
+)
 @pytest.mark.parametrize("beside", [0.1, 0])
 @pytest.mark.parametrize("bias", ["share", "spread"])
 def test_tokens_are_looked_up_in_whichever_way(bias, beside, way, rule):

@@ -35,18 +35,15 @@ def whole_numbers(
     return tape.note(value, new)
 
 
-def looked_up(tape: Tape, value: Tensor, tokens: Tensor) -> Tensor:
-    """The entries of a constant table at tokens: the relevance of a token is the sum over its entries."""
-    node = tape.node(tokens)
-    if tokens.dim() == 0:
-        movement = Movement(lambda part: part, lambda part: part.sum())
-    else:
-        movement = Movement(
-            lambda part: part,
-            lambda part: part.flatten(tokens.dim()).sum(-1) if part.dim() > tokens.dim() else part,
-        )
-    new = Node(MOVE, (node,), value, movement)
-    return tape.note(value, new)
+def looked_up(tape: Tape, value: Tensor, tokens: Tensor, before: int = 0) -> Tensor:
+    """The entries of a constant table at tokens: the relevance of a token is the sum over its entries.
+
+    `before`: as many dimensions of the table come before that of the tokens.
+    """
+    of_tokens = range(before, before + tokens.dim())
+    others = [dim for dim in range(value.dim()) if dim not in of_tokens]
+    movement = Movement(lambda part: part, lambda part: part.sum(others) if others else part)
+    return tape.note(value, Node(MOVE, (tape.node(tokens),), value, movement))
 
 
 @records("index.Tensor index_select.default")
@@ -55,13 +52,13 @@ def index(tape: Tape, func: Any, tensor: Tensor, *args: Any) -> Tensor:
     if tape.find(tensor) is not None:
         return by_index(tape, func, tensor, *args)
     value = func(tensor, *args)
-    if func is aten.index_select.default and args[0] == 0:
-        return looked_up(tape, value, args[1])
-    if func is aten.index.Tensor and len(args[0]) == 1 and args[0][0].dtype != torch.bool:
-        return looked_up(tape, value, args[0][0])
-    return tape.refused(
-        func, value, "Tokens are looked up in a table's first dimension: embedding(tokens, table).", *args
-    )
+    if func is aten.index_select.default:
+        return looked_up(tape, value, args[1], args[0] % tensor.dim())
+    *before, tokens = args[0]
+    if tape.find(tokens) is not None and tokens.dtype != torch.bool and all(index is None for index in before):
+        return looked_up(tape, value, tokens, len(before))
+    advice = "Tokens are looked up along one dimension of a table, as in embedding(tokens, table)."
+    return tape.refused(func, value, advice, *args)
 
 
 def of_one_token(node: Node, vectors: Tensor) -> bool:
