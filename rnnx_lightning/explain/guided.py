@@ -34,10 +34,10 @@ class GuidedBackprop(GradientMethod):
         tensor([[4., 4.]])
 
     A ReLU may be written as `relu`, `clamp(min=0)`, `nn.Threshold(0, 0)` or `maximum(x, 0)`, or with a comparison:
-    `x * (x > 0)`, `where(x > 0, x, 0)` or `masked_fill(x < 0, 0)`, or as `(x + x.abs()) / 2`. ReLU6 and other
-    ReLUs with an upper limit count, too, and -ReLU(-x), written as `clamp(max=0)` or `minimum(x, 0)`. A ReLU made
-    of other functions, such as `x * (1 + x.sign()) / 2`, is not recognised. If the network has no ReLU, a
-    `NoReLUWarning` is given.
+    `x * (x > 0)`, `where(x > 0, x, 0)` or `masked_fill(x < 0, 0)`, or as `(x + x.abs()) / 2` or
+    `x * (1 + x.sign()) / 2`. ReLU6 and other ReLUs with an upper limit count, too, and -ReLU(-x), written as
+    `clamp(max=0)` or `minimum(x, 0)`. A ReLU made of other functions, such as `(x.square().sqrt() + x) / 2`, is
+    not recognised. If the network has no ReLU, a `NoReLUWarning` is given.
 
     Args:
         gates: see `GradientMethod`. The study uses "constant", because the published values of gated cells are

@@ -97,7 +97,6 @@ NO_RELU = {
     "the mask of another": lambda h: h * (h.roll(1, 1) > 0),
     "the mask of what has been overwritten since": lambda h: stale(h),
     "another comparison": lambda h: h * (h > 0.1),
-    "the other side": lambda h: h * (h < 0),
     "the absolute value of another": lambda h: h + h.roll(1, 1).abs(),
     "an absolute value of a constant": lambda h: h + h.detach().abs(),
     "an absolute value, changed since": lambda h: h + h.abs().mul_(2),

@@ -7,7 +7,7 @@ from readers import assert_equal
 from torch import nn
 from two_layers import data
 
-from rnnx_lightning.explain import GuidedBackprop, Sensitivity, UnexplainableError
+from rnnx_lightning.explain import GuidedBackprop, NoReLUWarning, Sensitivity, UnexplainableError
 
 RELUS = {
     "nn.Threshold": nn.Threshold(0.0, 0.0),
@@ -28,6 +28,20 @@ RELUS = {
     "clamp by a tensor": lambda z: z.clamp(min=torch.zeros_like(z)),
     "clamp_min": lambda z: torch.clamp_min(z, 0.0),
     "with an absolute value": lambda z: (z + z.abs()) / 2,
+    "with half an absolute value": lambda z: 0.5 * z + 0.5 * z.abs(),
+    "with an absolute value on the left": lambda z: (z.abs() + z).mul(0.5),
+    "with a negated absolute value": lambda z: -((-z) - z.abs()) / 2,
+    "less a negated absolute value": lambda z: (z - -z.abs()) / 2,
+    "with the absolute value of the negative": lambda z: -(-z - abs(-z)) / 2,
+    "with a sign": lambda z: z * (1 + z.sign()) / 2,
+    "with half a sign": lambda z: z * (0.5 * torch.sign(z) + 0.5),
+    "less a number": lambda z: z * (torch.sgn(z) - -1) / 2,
+    "a number less a sign": lambda z: z * (1 - -z.sign()) / 2,
+    "with a negative sign": lambda z: z * (-1 - z.sign()) / -2,
+    "with a detached sign": lambda z: z * ((z.detach().sign() + 1) / 2),
+    "with a step": lambda z: z * torch.heaviside(z, torch.zeros_like(z)),
+    "with a mask of twos": lambda z: z * (2 * (z > 0)) * 0.5,
+    "where it is negative": lambda z: -(-z * (-z < 0)),
     "minimum": lambda z: -torch.minimum(-z, torch.zeros_like(z)),
     "fmin": lambda z: -torch.fmin(torch.zeros_like(z), -z),
     "min of two": lambda z: -torch.min(-z, torch.zeros_like(z)),
@@ -65,3 +79,23 @@ def test_relu_under_another_name(relu):
     except UnexplainableError as refusal:
         pytest.skip(f"refused: {refusal}")
     assert_equal(relevance, expected)
+
+
+OVERWRITTEN = {
+    "a mask": lambda z: z * (z > 0).index_fill_(1, torch.tensor([0, 3]), False),
+    "a mask, combined": lambda z: z * (z > 0).logical_and_(torch.arange(z.shape[1]) > 2),
+    "a mask of numbers": lambda z: z * (z > 0).to(z.dtype).mul_(0.5),
+    "a mask, chosen by": lambda z: torch.where((z > 0).fill_(True), z, 0.0),
+    "a mask, filled by": lambda z: z.masked_fill((z < 0).index_fill_(1, torch.tensor(0), False), 0.0),
+    "a sign": lambda z: z * (1 + z.sign().index_fill_(1, torch.tensor(0), 1.0)),
+    "an absolute value": lambda z: z + z.abs().index_fill_(1, torch.tensor(0), 0.0),
+}
+
+
+@pytest.mark.parametrize("name", OVERWRITTEN)
+def test_a_mask_that_is_overwritten_makes_no_relu(name):
+    """The network keeps its function, and so its gradient."""
+    (x, target), model = data(), Network(OVERWRITTEN[name])
+    with pytest.warns(NoReLUWarning):
+        relevance = GuidedBackprop()(model, x, target)
+    assert_equal(relevance, Sensitivity()(model, x, target))
