@@ -26,7 +26,7 @@ class _Made(IntEnum):
     GATES_AND_SIGNALS = 4  # both, in different entries of one tensor
 
 
-_SIGMOIDS = {"Sigmoid", "Hardsigmoid"}
+_SIGMOIDS = {"Sigmoid", "Hardsigmoid", "LogSigmoid"}
 _SUMS = {"Add", "Sub", "Rsub"}
 _MATRIX_PRODUCTS = {"Bmm", "Mm", "Mv", "Dot", "Vdot"}
 _PRODUCTS = {"Mul", "Div", "Lerp", *_MATRIX_PRODUCTS}
@@ -57,9 +57,9 @@ _FUSED_LSTM = 2  # the mode of a fused recurrent layer: ReLU, tanh, LSTM, GRU
 def hold_gates_constant(nodes: list[Any], leaves: Sequence[Tensor]) -> list[RemovableHandle]:
     """Make the backward pass to the explained inputs treat gates as constants.
 
-    A gate is the output of a sigmoid, or anything computed from gates only, that scales a signal: in
-    `gate * signal`, `torch.lerp`, a matrix product or GLU. It may also scale a constant tensor, as a forget gate
-    does with a given state; it counts as a gate if the product is added to a signal. A sigmoid used as the
+    A gate is the output of a sigmoid or log-sigmoid, or anything computed from gates only, that scales a signal:
+    in `gate * signal`, `torch.lerp`, a matrix product or GLU. It may also scale a constant tensor, as a forget
+    gate does with a given state; it counts as a gate if the product is added to a signal. A sigmoid used as the
     activation of a layer keeps its gradient.
 
     Args:

@@ -328,6 +328,24 @@ def test_what_is_computed_of_gates_only_is_a_gate(function, x):
     assert not torch.allclose(plain_gradient(Net(cell), x, 1), expected)
 
 
+LOGARITHMS = {
+    "exp": lambda net: F.logsigmoid(net).exp(),
+    "a scan": lambda net: F.logsigmoid(net).cumsum(1).exp(),
+    "of the negative": lambda net: 1 - torch.exp(F.logsigmoid(-net)),
+}
+
+
+@pytest.mark.parametrize("name", LOGARITHMS)
+def test_a_log_sigmoid_is_the_logarithm_of_a_gate(name, x):
+    def cell(x2h, h2h, x, hold, state):
+        net = x2h(x).sum(1)
+        return hold(LOGARITHMS[name](net[:, :UNITS])) * net[:, UNITS : 2 * UNITS].tanh()
+
+    expected = plain_gradient(Net(cell, hold=held), x, 1)
+    torch.testing.assert_close(GradientTimesInput(gates="constant")(Net(cell), x, 1), x * expected)
+    assert not torch.allclose(plain_gradient(Net(cell), x, 1), expected)
+
+
 def test_another_word_for_gates_is_refused():
     with pytest.raises(ValueError, match="gates='held': choose from free, constant"):
         GuidedBackprop(gates="held")
