@@ -205,3 +205,36 @@ def test_attention_over_what_has_no_rule_as_a_signal_is_refused(transposed):
     with pytest.raises(UnexplainableError):
         LRP(Composite(Epsilon(0)))(model, x, 1)
     LRP(Composite(Epsilon(0), functions="identity"))(model, x, 1)
+
+
+class Recurrent(nn.Module):
+    """A memory (4 places) that attends to itself, as in SA-ConvLSTM; it begins with zeros, or with nothing."""
+
+    def __init__(self, start, transposed):
+        super().__init__()
+        torch.manual_seed(0)
+        self.start, self.transposed = start, transposed
+        self.read, self.query = nn.Linear(3, 8), nn.Linear(2, 2)
+        self.value, self.out = nn.Linear(2, 2), nn.Linear(8, 2)
+        self.double()
+
+    def forward(self, x):
+        state = x.new_zeros(len(x), 4, 2)
+        for t, step in enumerate(x.unbind(1)):
+            new = self.read(step).view(-1, 4, 2)
+            weights, values = torch.softmax(self.query(new) @ new.mT, -1), self.value(state)
+            if t == 0 and not self.start:
+                attended = self.value.bias
+            else:
+                attended = (values.mT @ weights.mT).mT if self.transposed else weights @ values
+            state = torch.tanh(new) + 0.5 * attended
+        return self.out(state.flatten(1))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("rule", [Epsilon(0.01), ZPlus(), AlphaBeta(2, 1)], ids=lambda rule: type(rule).__name__)
+def test_attention_to_a_start_state_is_a_constant(rule, transposed):
+    x = torch.randn(3, 4, 3, dtype=torch.float64)
+    method = LRP(Composite(rule, products="half"), start="logit")
+    started, expected = (method(Recurrent(start, transposed), x, 0) for start in (True, False))
+    torch.testing.assert_close(started, expected)

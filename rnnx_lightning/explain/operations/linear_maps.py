@@ -30,6 +30,13 @@ def dense(tensor: Tensor) -> Tensor:
     return tensor if tensor.layout is torch.strided else tensor.to_dense()
 
 
+def _all_alike(node: Node | None, values: Tensor, dim: int) -> bool:
+    """Whether attention weights weigh constants that are all the same, such as a start state: a constant."""
+    assert node is not None  # the other factor depends on the input
+    dim = max(dim, -values.dim())
+    return node.weights and bool((values == values.narrow(dim, 0, 1)).all())
+
+
 def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias: Tensor | None) -> Tensor:
     """Record one @ two + bias."""
     first, second = tape.find(one), tape.find(two)
@@ -38,6 +45,8 @@ def product(tape: Tape, func: Any, one: Tensor, two: Tensor, value: Tensor, bias
         return product_of_gates(tape, func, value, (first, one), (second, two), func_of(func))
     for node in gates:
         node.logits = None
+    if (first is None and _all_alike(second, one, -1)) or (second is None and _all_alike(first, two, -2)):
+        return value
     if first is None or (second is not None and first.gate and (not second.gate or second.magnitude)):
         operation = Operation(
             lambda x, w: func_of(func)(w, x),
