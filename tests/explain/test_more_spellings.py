@@ -44,6 +44,13 @@ def turned_parts(a, b):
     return torch.stack([p0, q0], -1)
 
 
+def turned_by_gates(a, b):
+    """What exp(sigmoid(b) * COMPLEX) makes of a, in real numbers."""
+    gate = b.sigmoid()
+    length, angle = torch.exp(gate * COMPLEX[0].real), gate * COMPLEX[0].imag
+    return torch.stack([length * angle.cos() * a, length * angle.sin() * a], -1)
+
+
 def written(z, filling=2.0):
     """A tensor that is written into itself in several ways; `filling` is real."""
     rows, kept, last = torch.tensor([2, 0]), torch.tensor([False, True, False, True]), z[:, 3:].expand(-1, 2, -1)
@@ -111,6 +118,30 @@ SPELLINGS = {
     "complex linear layer": (
         lambda a, b: torch.view_as_real(F.linear(torch.complex(a, b), COMPLEX, COMPLEX.new_ones(3))),
         lambda a, b: complex_linear(torch.complex(a, b)),
+    ),
+    "complex addcmul": (
+        lambda a, b: torch.view_as_real(
+            torch.addcmul(torch.complex(a, b), torch.complex(b, a), COMPLEX[:1], value=0.5)
+        ),
+        lambda a, b: torch.view_as_real(torch.complex(a, b) + 0.5 * (torch.complex(b, a) * COMPLEX[:1])),
+    ),
+    "complex addcdiv": (
+        lambda a, b: torch.view_as_real(torch.addcdiv(torch.complex(a, b), torch.complex(b, a), COMPLEX[:1])),
+        lambda a, b: torch.view_as_real(torch.complex(a, b) + torch.complex(b, a) / COMPLEX[:1]),
+    ),
+    "complex lerp": (
+        lambda a, b: torch.view_as_real(torch.lerp(torch.complex(a, b), COMPLEX[:1], 0.25)),
+        lambda a, b: torch.view_as_real(0.75 * torch.complex(a, b) + 0.25 * COMPLEX[:1]),
+    ),
+    "complex exp of a gate": (
+        lambda a, b: torch.view_as_real(a * torch.exp(b.sigmoid() * COMPLEX[0])),
+        turned_by_gates,
+    ),
+    "an angle that is a gate": (
+        lambda a, b: torch.view_as_real(
+            a * torch.polar(torch.exp(b.sigmoid() * COMPLEX[0].real), b.sigmoid() * COMPLEX[0].imag)
+        ),
+        turned_by_gates,
     ),
     "complex plus real": (
         lambda a, b: torch.view_as_real(torch.complex(a, b) + a.flip(1)),

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnnx_lightning.explain.operations import arithmetic
 from rnnx_lightning.explain.operations.table import TABLE, R, aten, overloads, records
 from rnnx_lightning.explain.pairs import geometry_of_pair, is_complex, pair_of, paired, part_of
 from rnnx_lightning.explain.tape import COMPLEX, Tape
@@ -43,13 +44,21 @@ def from_parts(tape: Tape, func: Any, real: Tensor, imaginary: Tensor) -> Tensor
 
 @records("polar.default")
 def from_length(tape: Tape, func: Any, length: Tensor, angle: Tensor) -> Tensor:
-    """Complex numbers of a length and a constant angle."""
-    value = func(length, angle)
-    if tape.find(angle) is not None:
-        return tape.refused(func, value, "Its angles must not depend on the input.", length, angle)
-    unit = torch.polar(torch.ones_like(angle), angle)
-    parts = [tape.record(aten.mul.Tensor, (length, part), {}) for part in (unit.real, unit.imag)]
-    return paired(tape, value, tape.record(aten.stack.default, (parts, -1), {}))
+    """Complex numbers of a length and an angle, which is a constant or a scale."""
+    return _turned(tape, func(length, angle), length, angle)
+
+
+def _turned(tape: Tape, value: Tensor, length: Tensor, angle: Tensor) -> Tensor:
+    unit = [tape.record(part, (angle,), {}) for part in (aten.cos.default, aten.sin.default)]
+    real, imaginary = (tape.record(aten.mul.Tensor, (length, part), {}) for part in unit)
+    return _joined(tape, value, real, imaginary)
+
+
+@records_complex("exp.default")
+def exponential(tape: Tape, func: Any, value: Tensor) -> Tensor:
+    """An exponential of complex scales: a length and an angle."""
+    real, imaginary = (part_of(tape, value, k) for k in (0, 1))
+    return _turned(tape, func(value), tape.record(aten.exp.default, (real,), {}), imaginary)
 
 
 @records_complex("view_as_real.default")
@@ -179,6 +188,11 @@ def multiply(tape: Tape, func: Any, one: Any, two: Any) -> Tensor:
 def conjugate_product(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
     """The same, of a conjugate and a complex vector."""
     return multiply(tape, aten.dot.default, tape.record(aten._conj.default, (one,), {}), two)
+
+
+records_complex("addcmul.default")(arithmetic.add_product)
+records_complex("addcdiv.default")(arithmetic.add_quotient)
+records_complex("lerp.Tensor lerp.Scalar")(arithmetic.interpolate)
 
 
 @records_complex("addmm.default baddbmm.default")
