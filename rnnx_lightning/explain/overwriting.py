@@ -164,10 +164,17 @@ def written(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor
 
 def _written_pair(tape: "Tape", base: Tensor, value: Tensor, *geometry: Any) -> Tensor:
     """The same of complex numbers."""
-    pair, whole = pair_of(tape, base), torch.as_strided_scatter(held(base), held(value), *geometry)
-    if not (base.is_contiguous() and pair.is_contiguous()):
-        raise UnexplainableError(f"Complex numbers are overwritten{tape.path} that are not contiguous in memory.")
-    return paired(tape, whole, written(tape, pair, pair_of(tape, value), *geometry_of_pair(*geometry)))
+    pair, *inside = pair_of_view(tape, base, *geometry)
+    whole = written(tape, pair, pair_of(tape, value), *inside)
+    return paired(tape, torch.complex(whole[..., 0], whole[..., 1]), whole)
+
+
+def pair_of_view(tape: "Tape", base: Tensor, size: Any, stride: Any, offset: int) -> tuple[Tensor, Any, Any, int]:
+    """The pair of a complex tensor, in the same order in memory, and where the pairs of a view of it lie there."""
+    layout = geometry_of_pair(base.shape, base.stride(), 0)[1]
+    pair = laid_out(tape, pair_of(tape, base), layout)
+    size, stride, start = geometry_of_pair(size, stride, offset - int(base.storage_offset()))
+    return pair, size, stride, start + int(pair.storage_offset())
 
 
 def places(base: Tensor, size: torch.Size, stride: tuple[int, ...], offset: int) -> Tensor:

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import nn
 
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Epsilon, Gamma, ZPlus
 from rnnx_lightning.explain.operations.complex_numbers import transform
 
 aten = torch.ops.aten
@@ -25,3 +27,53 @@ def test_what_is_0_is_not_rounded(n, dtype):
     expected[..., 1][(2 * turn) % n == 0] = 0
     assert torch.equal(matrix == 0, expected == 0)
     torch.testing.assert_close(matrix, expected.to(dtype), rtol=0, atol=20 * torch.finfo(dtype).eps)
+
+
+def joined(spectrum):
+    return torch.cat([spectrum[:, :2], torch.zeros_like(spectrum[:, 2:])], 1)
+
+
+def in_place(spectrum):
+    spectrum[:, 2:] = 0
+    return spectrum
+
+
+def through_a_view(spectrum):
+    turned = spectrum.mT
+    turned[..., 2:].zero_()
+    turned[..., 0] *= 2
+    spectrum[:, 0] /= 2
+    return spectrum
+
+
+def into_zeros(spectrum):
+    low = torch.zeros_like(spectrum.mT).mT
+    low[:, :2] = spectrum[:, :2]
+    return low
+
+
+class Filter(nn.Module):
+    """Low frequencies of a series (B, T, 3), transformed along its first dimension, as in FITS."""
+
+    def __init__(self, cut):
+        super().__init__()
+        torch.manual_seed(0)
+        self.cut, self.read, self.out = cut, nn.Linear(3, 4), nn.Linear(4, 2)
+        self.scale = nn.Parameter(torch.randn(4, dtype=torch.cdouble))
+        self.double()
+
+    def forward(self, x):
+        spectrum = torch.fft.rfft(self.read(x), dim=1)
+        return self.out(torch.fft.irfft(self.cut(spectrum) * self.scale, dim=1).tanh().sum(1))
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("bias", ["share", "spread"])
+@pytest.mark.parametrize("rule", [Epsilon(1e-9), ZPlus(), AlphaBeta(2, 1), Gamma(0.25)])
+@pytest.mark.parametrize("cut", [in_place, through_a_view, into_zeros])
+def test_a_spectrum_may_be_overwritten_in_whichever_order_it_lies(cut, rule, bias, create_graph):
+    x = torch.randn(2, 6, 3, dtype=torch.double)
+    assert not torch.fft.rfft(x, dim=1).is_contiguous()
+    expected = LRP(Composite(rule, bias=bias), start="logit")(Filter(joined), x, 1)
+    method = LRP(Composite(rule, bias=bias), start="logit", create_graph=create_graph)
+    torch.testing.assert_close(method(Filter(cut), x, 1).detach(), expected)

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from rnnx_lightning.explain.operations import arithmetic
 from rnnx_lightning.explain.operations.table import TABLE, R, aten, overloads, records
-from rnnx_lightning.explain.pairs import geometry_of_pair, is_complex, pair_of, paired, part_of
+from rnnx_lightning.explain.overwriting import pair_of_view
+from rnnx_lightning.explain.pairs import is_complex, pair_of, paired, part_of
 from rnnx_lightning.explain.tape import COMPLEX, Tape
 
 LONGEST = 4096  # a transform is a matrix here
@@ -155,12 +156,7 @@ def resolve(tape: Tape, func: Any, value: Tensor) -> Tensor:
 def as_strided(tape: Tape, func: Any, value: Tensor, size: Any, stride: Any, offset: int | None = None) -> Tensor:
     """Entries are read where a view of the memory lies."""
     start = int(value.storage_offset() if offset is None else offset)
-    pair = pair_of(tape, value)
-    if not (
-        value.is_contiguous() and pair.is_contiguous() and value.storage_offset() == pair.storage_offset() == 0
-    ):
-        return tape.refused(func, func(value, size, stride, offset), "Its memory is not contiguous.", value)
-    view = tape.record(aten.as_strided.default, (pair, *geometry_of_pair(size, stride, start)), {})
+    view = tape.record(aten.as_strided.default, pair_of_view(tape, value, size, stride, start), {})
     return paired(tape, func(value, size, stride, offset), view)
 
 
