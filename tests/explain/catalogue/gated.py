@@ -166,3 +166,26 @@ class TogetherLSTM(nn.Module):
             c = f * c + i * g
             h = o * torch.tanh(c)
         return self.fc(h)
+
+
+@network(
+    "phased LSTM",
+    lambda: (torch.randn(3, 6, 3), 4 * torch.rand(3, 6, 1)),
+    "openness of a learnt period, by remainder and two nested torch.where of the given times",
+    constant=True,
+    second_way=False,
+)
+class PhasedLSTM(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.cell, self.fc = nn.LSTMCell(3, 6), nn.Linear(6, 3)
+        self.period, self.shift = nn.Parameter(1 + torch.rand(6)), nn.Parameter(torch.rand(6))
+
+    def forward(self, x, times):
+        h = c = x.new_zeros(len(x), 6)
+        for t in range(x.size(1)):
+            phase = ((times[:, t] - self.shift) % self.period / self.period).detach()
+            open_ = torch.where(phase < 0.2, 5 * phase, torch.where(phase < 0.4, 2 - 5 * phase, 0.001 * phase))
+            new_h, new_c = self.cell(x[:, t], (h, c))
+            h, c = open_ * new_h + (1 - open_) * h, open_ * new_c + (1 - open_) * c
+        return self.fc(h)

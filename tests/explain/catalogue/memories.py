@@ -203,3 +203,38 @@ class LogMinGRU(nn.Module):
         log_g = torch.where(hidden >= 0, (F.relu(hidden) + 0.5).log(), -F.softplus(-hidden))
         star = F.pad((-F.softplus(gate)).cumsum(dim=1), (0, 0, 0, 0))
         return self.fc((star + ((-F.softplus(-gate) + log_g) - star).logcumsumexp(dim=1)).exp()[:, -1])
+
+
+@network(
+    "self-attention ConvLSTM",
+    real(3, 1, 4, 4),
+    "attention to the hidden state and to a memory, which begins with zeros",
+    constant=True,
+)
+class SAConvLSTM(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.gates, self.attend = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(6, 6, 1)
+        self.query, self.key, self.value, self.key_m, self.value_m = (nn.Conv2d(2, 2, 1) for _ in range(5))
+        self.mix, self.fc = nn.Conv2d(4, 4, 1), nn.Linear(2, 3)
+
+    @staticmethod
+    def read(query, key, value):
+        weights = torch.softmax(query.flatten(2).mT @ key.flatten(2), -1)
+        return (weights @ value.flatten(2).mT).mT.view_as(value)
+
+    def forward(self, x):
+        h = c = m = x.new_zeros(len(x), 2, 4, 4)
+        for frame in x.unbind(1):
+            i, f, g, o = self.gates(torch.cat([frame, h], 1)).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+            query = self.query(h)
+            seen = self.read(query, self.key(h), self.value(h))
+            remembered = self.read(query, self.key_m(m), self.value_m(m))
+            z = self.mix(torch.cat([seen, remembered], 1))
+            o, g, i = self.attend(torch.cat([z, h], 1)).chunk(3, 1)
+            i = i.sigmoid()
+            m = (1 - i) * m + i * g.tanh()
+            h = o.sigmoid() * m
+        return self.fc(h.mean((2, 3)))

@@ -118,3 +118,29 @@ class AutoCorrelation(nn.Module):
         twice, place = v.repeat(1, 1, 2), torch.arange(16).expand(len(x), 4, -1)
         parts = [twice.gather(-1, place + delay[:, None, None]) for delay in delays.unbind(1)]
         return self.out(torch.einsum("nbct,bn->bct", torch.stack(parts), weights.softmax(-1)).mean(-1))
+
+
+@network(
+    "FITS",
+    real(12, 3),
+    "high frequencies set to 0 in place, a complex nn.Linear, the deviation put back on",
+    target=(2, 1),
+    constant=True,
+    second_way=False,
+)
+class FITS(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.real, self.imaginary = nn.Linear(4, 6), nn.Linear(4, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x.mean(1, keepdim=True)
+        deviation = torch.sqrt(torch.var(x - mean, dim=1, keepdim=True) + 1e-5)
+        low = torch.fft.rfft((x - mean) / deviation, dim=1)
+        low[:, 4:] = 0
+        low = low[:, :4].permute(0, 2, 1)
+        weight = torch.complex(self.real.weight, self.imaginary.weight)
+        higher = F.linear(low, weight, torch.complex(self.real.bias, self.imaginary.bias)).permute(0, 2, 1)
+        padded = torch.zeros(len(x), 9, 3, dtype=higher.dtype)
+        padded[:, :6] = higher
+        return torch.fft.irfft(padded, dim=1)[:, -4:] * 16 / 12 * deviation + mean

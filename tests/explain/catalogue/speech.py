@@ -230,3 +230,39 @@ class WaveEncoder(nn.Module):
         x = self.project(self.norm(self.front(x).transpose(1, 2)))
         x = x + F.gelu(self.position(x.transpose(1, 2))[:, :, :-1]).transpose(1, 2)
         return self.fc(F.instance_norm(x.transpose(1, 2)).amax(-1))
+
+
+def swoosh(x):
+    return torch.logaddexp(torch.zeros(()), x - 1) - 0.08 * x - 0.313261687
+
+
+@network(
+    "Zipformer block",
+    real(6, 4),
+    "Swoosh by logaddexp, BiasNorm, attention weights used twice, bypass, downsampling by a softmax",
+    options={"products": "half"},
+    constant=True,
+    second_way=False,
+)
+class Zipformer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 8), nn.Linear(8, 4)
+        self.query, self.value, self.non_linear, self.mix = (nn.Linear(4, n) for n in (8, 4, 12, 4))
+        self.into, self.conv, self.back = nn.Linear(4, 8), nn.Conv1d(4, 4, 3, padding=1, groups=4), nn.Linear(4, 4)
+        self.bypass, self.shift, self.weights = (nn.Parameter(torch.rand(n)) for n in (4, 4, 2))
+        self.scale, self.fc = nn.Parameter(torch.tensor(0.3)), nn.Linear(4, 3)
+
+    def forward(self, x):
+        query, key = self.query(x).chunk(2, -1)
+        attention = torch.softmax(query @ key.mT, -1)
+        y = x + self.second(swoosh(self.first(x)))
+        s, t, u = self.non_linear(y).chunk(3, -1)
+        y = y + self.mix(attention @ (s * torch.tanh(t)) * u)
+        y = y + attention @ self.value(y)
+        signal, gate = self.into(y).chunk(2, -1)
+        y = y + self.back(swoosh(self.conv((signal * gate.sigmoid()).mT).mT))
+        y = x + (y - x) * self.bypass
+        y = y * torch.mean((y - self.shift) ** 2, -1, keepdim=True) ** -0.5 * self.scale.exp()
+        y = (y.unflatten(1, (-1, 2)) * self.weights.softmax(0)[:, None]).sum(2)
+        return self.fc(y.mean(1))

@@ -234,3 +234,25 @@ class UTime(nn.Module):
         c = F.relu(self.d3(F.avg_pool1d(b, 2)))
         b = F.relu(self.u2(torch.cat([self.up(c), b], 1)))
         return self.out(F.relu(self.u1(torch.cat([self.t(b), a], 1))))
+
+
+@network(
+    "selective state space, complex",
+    real(6, 3),
+    "exp(dt A) of complex A and dt a softplus, torch.addcmul, the real part read",
+)
+class ComplexSelective(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.step, self.drive, self.fc = nn.Linear(3, 6), nn.Linear(3, 6), nn.Linear(3, 3)
+        self.decay, self.angle = nn.Parameter(torch.rand(6)), nn.Parameter(2 * torch.randn(6))
+        self.read, self.turned = nn.Linear(6, 3, bias=False), nn.Linear(6, 3, bias=False)
+
+    def forward(self, x):
+        A = torch.complex(-torch.exp(self.decay), self.angle)
+        dt = F.softplus(self.step(x))
+        drive = (dt * self.drive(x)).to(A.dtype)
+        h = torch.zeros_like(drive[:, 0])
+        for t in range(x.size(1)):
+            h = torch.addcmul(drive[:, t], torch.exp(dt[:, t] * A), h)
+        return self.fc(F.gelu((h @ torch.complex(self.read.weight, self.turned.weight).T).real))
