@@ -38,7 +38,7 @@ def written_out(one: Node, two: Node, divided: bool = False) -> Node | None:
 
 def follows(node: Node, x: Node) -> bool:
     """Whether a value is x, or made of x entry by entry by activations and factors that are not negative."""
-    while node is not x:
+    while (node := node.first) is not x.first:
         scaled = node.row is SCALE and node.call.nonnegative
         if not (scaled or (node.row in (PASS, RELU) and not node.gate) or _is_copy(node)):
             return False
@@ -55,11 +55,11 @@ def copied_from(node: Node) -> Node:
         (source,) = node.sources
         assert source is not None  # else there would be no node
         node = source
-    return node
+    return node.first
 
 
 def _is_copy(node: Node) -> bool:
-    return not node.gate and copied_from(node) is not node
+    return not node.gate and node.call is UNMOVED
 
 
 def is_hard_sigmoid(node: Node, low: float | None, high: float | None) -> bool:
@@ -84,13 +84,13 @@ def _sources(node: Node) -> list[Node]:
         sources = node.sources if unchanged else ()
     else:
         sources = node.sources if node.row in (OPAQUE, PASS, RELU, SCALE, SUM) or _is_copy(node) else ()
-    known = [source for source in sources if source is not None]
+    known = [source.first for source in sources if source is not None]
     return known if all(source.row is CONSTANT or source.shape == node.shape for source in known) else []
 
 
 def _reached(node: Node) -> list[Node]:
     """The values that a value is computed from entry by entry, itself among them, the nearest first."""
-    reached = [node]
+    reached = [node.first]
     for each in reached:
         if len(reached) < STEPS:
             reached += [s for s in _sources(each) if s.row is not CONSTANT and all(s is not r for r in reached)]
@@ -99,7 +99,7 @@ def _reached(node: Node) -> list[Node]:
 
 def _vanishes(node: Node, x: Node) -> bool | None:
     """Whether a function of x is 0 where x is 0, as far as can be seen; None: it depends on more than x."""
-    ahead, seen, vanishes = [node], 0, True
+    ahead, seen, vanishes = [node.first], 0, True
     while ahead:
         each = ahead.pop()
         if each is x:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -32,6 +33,8 @@ class Node:
         nonnegative: all entries that are not pixels are known to be >= 0.
         pixels: which entries are pixels.
         pieces: the parts of a joined tensor.
+        views: the views that were made of the value.
+        original: of a view, the node of the same view that was made before.
         others: set if some entries are sums; see `mixed.others`. Empty if the value is made of one that is mixed.
         twin: a mixed value as a sum, if it was used as such.
         pair: of a complex value, its real and imaginary parts (..., 2), which are on the tape.
@@ -59,9 +62,9 @@ class Node:
 
     __slots__ = (
         "__weakref__", "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "filled",
-        "gate", "gated", "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "others", "pair",
-        "pieces", "pixels", "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sides",
-        "sources", "tape", "totals", "twin", "two_rules", "value", "weights",
+        "gate", "gated", "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "original", "others",
+        "pair", "pieces", "pixels", "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sides",
+        "sources", "tape", "totals", "twin", "two_rules", "value", "views", "weights",
     )  # fmt: skip
 
     def __init__(
@@ -87,6 +90,8 @@ class Node:
         self.present: Tensor | None = None
         self.pair: Tensor | None = None
         self.pieces: Pieces | None = None
+        self.views: dict[Any, list[ref[Node] | None]] | None = None
+        self.original: Node | None = None
         self.others: Sequence[Tensor | None] | None = None
         self.twin: Node | None = None
         self.sides: Sequence[Node] | None = None
@@ -102,6 +107,11 @@ class Node:
         self.inbox = NOTHING.copy()
         self.totals = NO_TOTALS.copy()
         self._owned = 0
+
+    @property
+    def first(self) -> "Node":
+        """The node of the same value that was made first."""
+        return self if self.original is None else self.original
 
     def of_terms(self, terms: "Sequence[Node]") -> None:
         """Set what holds for a sum if it does for one of its terms, which are sums."""
@@ -160,3 +170,4 @@ class Node:
         self.sources, self.call, self.value, self.tape, self.logits = (), None, None, None, None
         self.inbox, self.totals = [], []
         self.pixels, self.present, self.pair, self.pieces, self.others, self.twin, self.sides = (None,) * 7
+        self.views, self.original = None, None

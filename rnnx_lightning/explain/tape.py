@@ -23,7 +23,6 @@ from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.notes import Notes
 from rnnx_lightning.explain.out_of_sight import filled, made, unseen
 from rnnx_lightning.explain.overwriting import alias, current, overwrite, was_read
-from rnnx_lightning.explain.pieces import read_back
 from rnnx_lightning.explain.pixels import Pixels, joined, present_of
 from rnnx_lightning.explain.refusals import AS_WEIGHTS, HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.rows import (
@@ -45,6 +44,7 @@ from rnnx_lightning.explain.rows import (
 from rnnx_lightning.explain.rules import PROPORTIONAL, Rule
 from rnnx_lightning.explain.sides import sides
 from rnnx_lightning.explain.totals import EVERY
+from rnnx_lightning.explain.views import viewed
 
 COMPLEX = "complex"  # (operation, COMPLEX): the key in the table of what is done to complex numbers
 Recorder = Callable[..., Any]  # (tape, func, *args, **kwargs) -> the result of the operation
@@ -125,7 +125,7 @@ class Tape(Notes):
             return self.opaque(func, args, kwargs)
         result = recorder(self, func, *args, **kwargs)
         if func.is_view:
-            read_back(self, args[0], result)
+            viewed(self, func, args, kwargs, result)
         return result
 
     def overwrites(self, func: Any) -> bool:

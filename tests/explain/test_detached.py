@@ -1,5 +1,7 @@
 """What a network detaches keeps its relevance: LRP explains the value, which is the same without `detach`."""
 
+import naive
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -111,6 +113,7 @@ def nearest(h):
 LOOKED_UP = {
     "a sum": lambda h: h + (nearest(h) - h).detach(),
     "the other way round": lambda h: nearest(h) - h.detach() + h,
+    "cancelled first": lambda h: h - h.detach() + nearest(h),
     "an activation": lambda h: (lambda t: t + (nearest(t) - t).detach())(torch.tanh(h)),
 }
 
@@ -127,6 +130,41 @@ def test_what_is_looked_up_stands_for_what_it_is_looked_up_for(form):
     at_code = code * model.out.weight[2]
     expected = x * ((at_code / net) @ model.read.weight)
     torch.testing.assert_close(LRP(Epsilon(1e-12), start="logit")(model, x, 2), expected, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("way", ["a sum", "cancelled first"])
+@pytest.mark.parametrize("rule", [ZPlus(), AlphaBeta(1.5, 0.5), Gamma(0.25), Epsilon(1e-12)])
+def test_what_is_looked_up_for_units_that_are_off(rule, way):
+    """Relevance reaches units that ReLU switches off, as their codes are not 0."""
+    x = torch.randn(5, 4, dtype=torch.float64)
+    model = Network(lambda m, x: m.out(LOOKED_UP[way](m.read(x).relu()))).double()
+    torch.nn.init.zeros_(model.out.bias)
+    W, b = (p.detach().numpy() for p in model.read.parameters())
+    code = nearest(model.read(x).relu())
+    for graph in (False, True):
+        ours = LRP(rule, start="logit", create_graph=graph)(model, x, 2).detach()
+        for i in range(5):
+            R = at_inputs(
+                rule,
+                model.out.weight[2:3].detach().numpy(),
+                code[i].numpy(),
+                np.zeros(1),
+                code[i] @ model.out.weight[2],
+            )
+            np.testing.assert_allclose(ours[i], at_inputs(rule, W, x[i].numpy(), b, R), rtol=1e-6, atol=1e-9)
+
+
+def at_inputs(rule, W, a, b, R):
+    R = np.atleast_1d(np.asarray(R.detach() if isinstance(R, torch.Tensor) else R))
+    match rule:
+        case ZPlus():
+            return naive.z_plus(W, a, b, R)
+        case AlphaBeta():
+            return naive.alpha_beta(W, a, b, R, rule.alpha, rule.beta)
+        case Gamma():
+            return naive.gamma_rule(W, a, b, R, rule.gamma)
+        case _:
+            return naive.epsilon_rule(W, a, b, R, rule.epsilon)
 
 
 def test_what_is_looked_up_without_detach_is_a_constant():

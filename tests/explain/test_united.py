@@ -76,6 +76,123 @@ def test_a_move_towards_a_layer_that_reads_pixels(rule, pixels, spelling, speed)
     torch.testing.assert_close(method(Recurrent(SPELLINGS[spelling], speed, nn.Identity()), x, 0), expected)
 
 
+READ_TWICE = {
+    "indexed": lambda s, t: s[:, t],
+    "sliced": lambda s, t: s[:, t : t + 1].squeeze(1),
+    "unbound": lambda s, t: s.unbind(1)[t],
+    "transposed": lambda s, t: s.transpose(0, 1)[t],
+}
+
+
+class ReadTwice(nn.Module):
+    """The state that it moves to is a view, which is made for each of its two occurrences, or once."""
+
+    def __init__(self, view, move, once, states):
+        super().__init__()
+        torch.manual_seed(0)
+        self.view, self.move, self.once, self.states = view, move, once, states
+        self.x, self.z, self.out = nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 2)
+        self.double()
+
+    def forward(self, x):
+        states, gates = self.states(self.x(x)), self.z(x).sigmoid()
+        h = x.new_zeros(len(x), 3)
+        for t in range(x.shape[1]):
+            n = self.view(states, t)
+            h = self.move(h, n, n if self.once else self.view(states, t), self.view(gates, t))
+        return self.out(h.relu())
+
+
+MOVES = {
+    "n + z (h - n)": lambda h, n, m, z: n + z * (h - m),
+    "silu": lambda h, n, m, z: z * h + n * m.sigmoid(),
+    "leaky": lambda h, n, m, z: z * h + torch.where(n > 0, m, 0.1 * m),
+    "relu": lambda h, n, m, z: z * h + n * (m > 0),
+    "square": lambda h, n, m, z: z * h + n * m,
+}
+
+
+@pytest.mark.parametrize("graph", [False, True])
+@pytest.mark.parametrize("states", [torch.tanh, nn.Identity()])
+@pytest.mark.parametrize("move", MOVES)
+@pytest.mark.parametrize("view", READ_TWICE)
+def test_views_that_are_made_twice(view, move, states, graph):
+    x = torch.randn(3, 5, 3, dtype=torch.float64)
+    for name in ("z+", "deep Taylor", "alpha-beta", "spread"):
+        method = LRP(METHODS[name], start="logit", create_graph=graph)
+        ours, expected = (
+            method(ReadTwice(READ_TWICE[view], MOVES[move], once, states), x, 0) for once in (False, True)
+        )
+        assert bool(expected.any())
+        torch.testing.assert_close(ours, expected)
+
+
+def test_views_that_are_made_twice_as_outputs_of_layers():
+    """Each layer has its own relevance."""
+    heads = nn.ModuleList(nn.Sequential(nn.Flatten(), nn.Linear(6, 2, bias=False)) for _ in range(2)).double()
+
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.heads = heads
+
+        def forward(self, x):
+            h = x * 1
+            return self.heads[0](h) + self.heads[1](h)
+
+    x = torch.randn(2, 2, 3, dtype=torch.float64)
+    layers = [f"heads.{i}.0" for i in range(2)]
+    found = LRP(Epsilon(0)).explain(Heads(), x, 0, layers=layers).layers
+    for head, name in zip(heads, layers, strict=True):
+        torch.testing.assert_close(found[name][0], x.flatten(1) * head[1].weight[0])
+
+
+@pytest.mark.parametrize("speed", [None, 0.3])
+@pytest.mark.parametrize("spelling", SPELLINGS)
+@pytest.mark.parametrize("name", METHODS)
+def test_a_state_that_moves_towards_pixels(name, spelling, speed):
+    class Trace(nn.Module):
+        def __init__(self, move):
+            super().__init__()
+            torch.manual_seed(0)
+            self.move, self.z, self.out = move, nn.Linear(3, 3), nn.Linear(3, 2)
+            with torch.no_grad():
+                self.out.weight.abs_()  # something speaks for it
+            self.double()
+
+        def forward(self, x):
+            h = x.new_zeros(len(x), 3)
+            for step in x.unbind(1):
+                h = self.move(h, step, self.z(step).sigmoid() if speed is None else speed)
+            return self.out(h.relu())
+
+    x = torch.randn(3, 4, 3, dtype=torch.float64)
+    method = LRP(METHODS[name], start="logit")
+    expected = method(Trace(lambda h, n, z: (1 - z) * h + z * n), x, 0)
+    assert bool(expected.any())
+    torch.testing.assert_close(method(Trace(SPELLINGS[spelling]), x, 0), expected)
+
+
+@pytest.mark.parametrize("double", [lambda h: h + h, lambda h: h - -h, lambda h: h + 2.5 * h - 1.5 * h])
+@pytest.mark.parametrize("inner", [lambda x: x, torch.tanh])
+@pytest.mark.parametrize("name", METHODS)
+def test_a_value_that_is_added_to_itself(name, inner, double):
+    torch.manual_seed(0)
+    out = nn.Linear(3, 2).double()
+
+    class Doubled(nn.Module):
+        def __init__(self, double):
+            super().__init__()
+            self.double_it, self.out = double, out
+
+        def forward(self, x):
+            return self.out(self.double_it(inner(x)))
+
+    x = torch.randn(3, 3, dtype=torch.float64)
+    method = LRP(METHODS[name], start="logit")
+    torch.testing.assert_close(method(Doubled(double), x, 0), method(Doubled(lambda h: 2 * h), x, 0))
+
+
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_with_a_graph(spelling):
     x = torch.randn(3, 5, 3, dtype=torch.float64)

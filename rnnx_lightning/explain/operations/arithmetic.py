@@ -14,7 +14,7 @@ from rnnx_lightning.explain.operations.gates import refused_as_signal
 from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import whole_numbers
-from rnnx_lightning.explain.operations.united import united
+from rnnx_lightning.explain.operations.united import CANCELLED, stands_for, united
 from rnnx_lightning.explain.rows import PASS, UNMOVED, Movement, Scaling
 from rnnx_lightning.explain.tape import Tape
 
@@ -105,9 +105,9 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         if node.gate and not node.magnitude and is_zero(constant):
             return value  # of a start state of zeros: a constant
         return scaled(tape, value, node, constant, None)
-    if first.gate and second.gate and first.magnitude == second.magnitude and first is not second:
+    if first.gate and second.gate and first.magnitude == second.magnitude and first.first is not second.first:
         return product_of_gates(tape, func, value, (first, one), (second, two), func)
-    if first is second:  # a square is an activation
+    if first.first is second.first:  # a square is an activation
         made = Node(PASS, (first,), value, nonnegative=True, gate=first.gate)
         made.magnitude = first.magnitude
         return tape.note(value, made)
@@ -281,7 +281,13 @@ def plus_constant(
         return value
     if node.gate:  # 1 - gate stays a gate
         return tape.gate_of(value, node, nonnegative=never_negative(value), entrywise=True)
+    if node.call is CANCELLED:
+        (source,) = node.sources
+        assert source is not None  # else there would be no node
+        return stands_for(tape, value, source)
     if node.pixels is not None and node.rule is None:
+        if isinstance(constant, Tensor) and constant.shape == value.shape and is_zero(constant):  # a start state
+            return tape.move(value, node, UNMOVED)
         # Scaled and shifted pixels are still pixels: normalising the input gets no relevance.
         pixels = node.pixels.affine(1.0, constant if isinstance(constant, Tensor) else float(constant))
         return tape.note(value, Node(PASS, (node,), value, pixels=pixels))
@@ -325,7 +331,7 @@ def scaled_pixels(tape: Tape, value: Tensor, node: Node, factor: Operand, nonneg
     """Record pixels times a factor. 0 times a pixel is padding: what is added to it later is no pixel."""
     kept = torch.as_tensor(factor, device=value.device).detach() != 0
     if bool(kept.all()):
-        same = Node(PASS, (node,), value, pixels=node.pixels)
+        same = Node(PASS, (node,), value, Scaling(1.0, nonnegative, False), pixels=node.pixels)
         same.present = None if node.present is None else node.present.expand(value.shape)
         tape.note(value, same)
     else:

@@ -1,6 +1,7 @@
 """Terms that occur twice in a sum: h + z * (n - h) is (1 - z) * h + z * n; h + (q - h).detach() stands for h."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -9,10 +10,13 @@ from torch import Tensor
 from rnnx_lightning.explain.elementwise import never_negative
 from rnnx_lightning.explain.linear import IDENTITY
 from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.pixels import Pixels
 from rnnx_lightning.explain.rows import CONSTANT, LINEAR, MOVE, PASS, SCALE, SUM, UNMOVED, Scaling
 from rnnx_lightning.explain.tape import Tape
 
 Factor = Tensor | float
+MULTIPLE = Scaling(1.0, False, False)
+CANCELLED = Scaling(0.0, True, False)
 NODES = 12  # so many are looked at on each side: a state that moves towards another is written in fewer
 
 
@@ -31,6 +35,7 @@ def united(tape: Tape, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node,
     Apart, the two contributions of such a term would often be of opposite signs, although only what is left of
     them reaches the unit.
     """
+    one, two = ((node.first, tensor) for node, tensor in (one, two))
     first, second = _base(one[0]), _base(two[0])
     if tape.composite.sums == "closed" or not (first is second or _of_terms(first) or _of_terms(second)):
         return None
@@ -44,13 +49,27 @@ def united(tape: Tape, value: Tensor, one: tuple[Node, Tensor], two: tuple[Node,
             by_base.setdefault(id(_base(term.node)), []).append(term)
     shared = [terms[0].node for terms in by_base.values() if len(terms) > 1]
     signals = [base for base in map(_base, shared) if base.row is not CONSTANT]
-    if any(base.shape != value.shape or base.pixels is not None for base in signals):
+    if any(base.shape != value.shape for base in signals):
         return None
-    if (stood_for := _stood_for(list(by_base.values()))) is not None:
-        return tape.note(value, Node(PASS, (stood_for,), value))
-    parts = [_together(tape, value, same) for same in by_base.values()]
+    groups = list(by_base.values())
+    stood_for = _stood_for(groups)
+    if stood_for is not None:
+        return stands_for(tape, value, stood_for, nothing_else=len(groups) == 1)
+    if len(groups) == 1 and tape.own_sum(base := _base(groups[0][0].node)) is None:
+        return tape.note(value, Node(PASS, (base,), value, MULTIPLE, pixels=_pixels(groups[0])))
+    parts = [_together(tape, value, same) for same in groups]
     made = Node(SUM, parts, value)
     tape.sum_of_sums(made, parts, value)
+    return tape.note(value, made)
+
+
+def stands_for(tape: Tape, value: Tensor, node: Node, nothing_else: bool = False) -> Tensor:
+    """Record a constant that stands for a value, and gets its relevance, also where the value is 0.
+
+    If there is `nothing_else` yet, as of h - h.detach(), this is what is added to it.
+    """
+    made = Node(PASS, (node,), value, CANCELLED if nothing_else else None)
+    made.filled = True
     return tape.note(value, made)
 
 
@@ -115,14 +134,19 @@ def _copies_sum(node: Node) -> bool:
 def _stood_for(groups: Sequence[Sequence[Term]]) -> Node | None:
     """The term of which only constants are left, or None: h of h + (q - h).detach(), q being looked up for h."""
     signals = [terms for terms in groups if _base(terms[0].node).row is not CONSTANT]
-    if len(signals) != 1 or len(groups) == 1:
+    if len(signals) != 1:
         return None
     (terms,) = signals
-    if not any(term.detached or any(n.row is MOVE and n.gate for n in _way_to_base(term.node)) for term in terms):
+    if not any(_detached(term) for term in terms):
         return None
     same = all(term.node is terms[0].node for term in terms)
     left = torch.as_tensor(sum(term.factor for term in terms) if same else _multiples(terms))
     return None if bool(left.any()) else _base(terms[0].node)
+
+
+def _detached(term: Term) -> bool:
+    """Whether a term is detached, itself or in a sum."""
+    return term.detached or any(node.row is MOVE and node.gate for node in _way_to_base(term.node))
 
 
 def _multiples(terms: Sequence[Term]) -> Tensor:
@@ -138,7 +162,17 @@ def _together(tape: Tape, value: Tensor, terms: Sequence[Term]) -> Node:
         factor = sum((term.factor for term in terms[1:]), terms[0].factor)
         return _scaled(tape, value, first, factor, any(term.gated for term in terms))
     whole = _multiples(terms)
-    return tape.as_sum(tape.append(Node(PASS, (base,), whole)), whole)
+    made = tape.append(Node(PASS, (base,), whole, pixels=_pixels(terms)))
+    return tape.as_sum(made, whole)
+
+
+def _pixels(terms: Sequence[Term]) -> Pixels | None:
+    """The pixels of the sum of a pixel's multiples; None if it is no pixel."""
+    if _base(terms[0].node).pixels is None:
+        return None
+    parts = [term.node.call.maps[0].layer.pixels.affine(term.factor, 0.0) for term in terms]
+    scale, shift = sum(part.scale for part in parts), sum(part.shift for part in parts)
+    return replace(parts[0], scale=scale, shift=shift)
 
 
 def _scaled(tape: Tape, value: Tensor, node: Node, factor: Factor, gated: bool) -> Node:
@@ -153,4 +187,4 @@ def _scaled(tape: Tape, value: Tensor, node: Node, factor: Factor, gated: bool) 
 
 
 def _known(node: Node) -> list[Node]:
-    return [source for source in node.sources if source is not None]
+    return [source.first for source in node.sources if source is not None]
