@@ -1,5 +1,6 @@
 """In-place operations: the new value replaces the tensor, and views of its old memory are updated."""
 
+from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,40 @@ if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
 
 aten = torch.ops.aten
+WITHOUT_OUT = "Leave it out, or give a tensor of this shape."
 WITHOUT_IN_PLACE = "Use its out-of-place form (for example nn.ReLU(inplace=False))."
+
+
+def run(record: Callable[[Any, Any, Any], Any], func: Any, args: Any, kwargs: Any) -> Any:
+    """Run an operation by `record`. With `out=`, its ordinary form, whose result is copied to the given tensor.
+
+    Raises:
+        UnexplainableError: a tensor that is given has another shape than the result.
+    """
+    if not (kwargs and func._schema.is_mutable and (names := _outputs(func)) and (ordinary := _without_out(func))):
+        return record(func, args, kwargs)
+    made = record(ordinary, args, {name: value for name, value in kwargs.items() if name not in names})
+    given = [kwargs[name] for name in names]
+    for tensor, value in zip(given, made if isinstance(made, list | tuple) else (made,), strict=True):
+        if tensor.shape != value.shape:
+            raise UnexplainableError(
+                f"The operation {name_of(func)!r} is given out= of shape {tuple(tensor.shape)}, "
+                f"but its result has {tuple(value.shape)}. {WITHOUT_OUT}"
+            )
+        record(aten.copy_.default, (tensor, value), {})
+    return given[0] if len(given) == 1 else tuple(given)
+
+
+def _outputs(func: Any) -> list[str]:
+    return [argument.name for argument in func._schema.arguments if argument.is_out]
+
+
+@cache
+def _without_out(func: Any) -> Any:
+    """The form of an operation that returns a new tensor; None if there is none."""
+    taken = [(a.name, str(a.type)) for a in func._schema.arguments if not a.is_out]
+    forms = (getattr(func.overloadpacket, name) for name in func.overloadpacket.overloads())
+    return next((form for form in forms if [(a.name, str(a.type)) for a in form._schema.arguments] == taken), None)
 
 
 def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -> Tensor:

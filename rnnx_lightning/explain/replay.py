@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from rnnx_lightning.explain.isolation import random_state
 from rnnx_lightning.explain.module_path import ModulePath
-from rnnx_lightning.explain.overwriting import aten, laid_out, overwritten, tensors_in, written, written_by
+from rnnx_lightning.explain.overwriting import aten, laid_out, overwritten, run, tensors_in, written, written_by
 from rnnx_lightning.explain.refusals import HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.tape import Tape
 
@@ -60,7 +60,9 @@ class _Log(TorchDispatchMode):
             raise UnexplainableError(HIGHER_ORDER.format(func.name(), self._path))
         if torch.is_inference_mode_enabled():
             raise UnexplainableError(IN_INFERENCE_MODE.format(self._path))
-        kwargs = kwargs or {}
+        return run(self._logged, func, args, kwargs or {})
+
+    def _logged(self, func: Any, args: Any, kwargs: Any) -> Any:
         self._outside |= {memory_of(t) for t in tensors_in((args, kwargs))} - self._made
         for tensor in written_by(func, args, kwargs):
             self._save(tensor)

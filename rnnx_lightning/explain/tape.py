@@ -22,7 +22,7 @@ from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.notes import Notes
 from rnnx_lightning.explain.out_of_sight import filled, made, unseen
-from rnnx_lightning.explain.overwriting import alias, current, overwrite, was_read
+from rnnx_lightning.explain.overwriting import alias, current, overwrite, run, was_read
 from rnnx_lightning.explain.pixels import Pixels, joined, present_of
 from rnnx_lightning.explain.refusals import AS_WEIGHTS, HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.rows import (
@@ -84,7 +84,7 @@ class Tape(Notes):
         """Handle one operation."""
         if type(func) is not OpOverload and isinstance(func, HigherOrderOperator):
             raise UnexplainableError(HIGHER_ORDER.format(func.name(), self.path))
-        return self.record(func, args, kwargs or {})
+        return run(self.record, func, args, kwargs or {})
 
     def record(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation, and record it if one of its arguments depends on the input."""

@@ -50,7 +50,8 @@ def overloads(names: str) -> Iterator[Any]:
         packet = getattr(aten, packet_name, None)
         if packet is not None:
             for each in [overload] if overload else packet.overloads():
-                yield getattr(packet, each)
+                if not each.endswith("out"):
+                    yield getattr(packet, each)
 
 
 def records(names: str) -> Callable[[R], R]:
