@@ -2,6 +2,7 @@
 
 from types import TracebackType
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
@@ -31,6 +32,7 @@ class ModulePath:
         self._names: dict[nn.Module, str] = {}
         self._model = model
         self._stack: list[nn.Module] = []
+        self._memory: set[int] | None = None  # of the parameters
         self.outputs: dict[str, list[Tensor]] = {name: [] for name in keep}
 
     def __enter__(self) -> "ModulePath":
@@ -61,6 +63,14 @@ class ModulePath:
         for hook in self._hooks:
             hook.remove()
 
+    def has_bias(self, constant: Tensor, value: Tensor) -> bool:
+        """Whether a constant that is added to a value is a bias: one of fewer dimensions, or a parameter."""
+        if constant.dim() < value.dim():
+            return True
+        if self._memory is None:
+            self._memory = {p.untyped_storage()._cdata for p in self._model.parameters() if _has_memory(p)}
+        return _has_memory(constant) and constant.untyped_storage()._cdata in self._memory
+
     @property
     def module(self) -> nn.Module | None:
         """The innermost running module."""
@@ -85,3 +95,7 @@ class ModulePath:
         if self.module is None:
             return ""
         return f" in {self.name!r} ({type(self.module).__name__})" if self.name else " in the network's forward"
+
+
+def _has_memory(tensor: Tensor) -> bool:
+    return bool(tensor.layout is torch.strided)

@@ -288,7 +288,7 @@ class Tape(Notes):
         term = self.own_sum(node) or self.as_sum(node, tensor)  # "closed" does not apply to constants
         assert term.rule is not None  # a sum
         rule = term.rule
-        if not bias and rule.adapts and isinstance(constant, Tensor) and constant.dim() == value.dim():
+        if not bias and rule.adapts and isinstance(constant, Tensor) and not self.path.has_bias(constant, value):
             # Not a bias, but a term that happens not to depend on the input, such as that of a start state.
             rule = self.composite.rule(self.path, reads_pixels=False)
         number = torch.as_tensor(constant, dtype=value.dtype, device=value.device)

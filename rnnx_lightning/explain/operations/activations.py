@@ -223,6 +223,12 @@ def larger(tape: Tape, func: Any, one: Tensor, two: Tensor) -> Tensor:
         node, scaled = tape.find(tensor), tape.find(other)
         if node is not None and scaled is not None and not node.gate and follows(scaled, node):
             return tape.note(func(one, two), Node(PASS, (node,), one))  # max(x, x / 10), a leaky ReLU
+    lower = func is aten.maximum.default
+    for tensor, bound in ((one, two), (two, one)):
+        saturates = tape.find(bound) is None and bool((bound <= 0 if lower else bound >= 0).all())
+        if saturates and torch.broadcast_shapes(one.shape, two.shape) == tensor.shape:
+            clamp = aten.clamp_min.Tensor if lower else aten.clamp_max.Tensor
+            return tape.record(clamp, (tensor, bound.to(tensor.dtype)), {})
     one, two = (
         torch.broadcast_tensors(one, two)
         if tape.find(one) is None and tape.find(two) is None

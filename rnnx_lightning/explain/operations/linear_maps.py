@@ -200,6 +200,11 @@ def bilinear(tape: Tape, func: Any, one: Tensor, weight: Tensor, two: Tensor, *r
     """`nn.Bilinear`: a linear map of the first, times the second."""
     if (one.dim(), weight.dim(), two.dim()) != (2, 3, 2) or rest[:4] != ([1, 3], [0], [1, 2], [2, 3]):
         return tape.refused(func, func(one, weight, two, *rest), "Write it with torch.einsum.", one, two)
+    for x, given, of_given in ((one, two, "oij,bj->bio"), (two, one, "oij,bi->bjo")):
+        if tape.find(given) is None and tape.find(weight) is None:  # a matrix for each example
+            matrices = torch.einsum(of_given, weight, given)
+            row = tape.record(aten.unsqueeze.default, (x, 1), {})
+            return tape.record(aten.squeeze.dim, (tape.record(aten.bmm.default, (row, matrices), {}), 1), {})
     outputs, inputs, others = weight.shape
     matrix = weight.permute(1, 0, 2).reshape(inputs, -1)
     mapped = tape.record(aten.mm.default, (one, matrix), {})
