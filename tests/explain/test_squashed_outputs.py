@@ -33,6 +33,11 @@ SQUASHED = {
     "sigmoid of each": lambda z: torch.stack([column.sigmoid() for column in z.unbind(1)], 1),
     "log of softmax": lambda z: torch.softmax(z, 1).log(),
     "exp": torch.exp,
+    "minus its logsumexp": lambda z: z - z.logsumexp(1, keepdim=True),
+    "minus its logsumexp, in place": lambda z: z.sub_(torch.logsumexp(z, 1)[:, None]),
+    "exp of log-softmax": lambda z: F.log_softmax(z, 1).exp(),
+    "exp of log-softmax, written out": lambda z: torch.exp(z - z.logsumexp(1, keepdim=True)),
+    "exp of log-sigmoid": lambda z: F.logsigmoid(z).exp(),
 }
 
 

@@ -34,8 +34,8 @@ def averaged(tape: Tape, x: Tensor, mean: Tensor, sign: int = 1) -> Sequence[int
     node, source = tape.find(mean), tape.find(x)
     if node is None or source is None or source.gate:
         return None
-    node = _origin(node, scaled=True)
-    if node.row is not LINEAR or node.sources[0] is None or _origin(node.sources[0]) is not _origin(source):
+    node = origin(node, scaled=True)
+    if node.row is not LINEAR or node.sources[0] is None or origin(node.sources[0]) is not origin(source):
         return None
     dims = [d for d, step in enumerate(mean.expand(x.shape).stride()) if step == 0]
     if not dims or x.numel() == 0:
@@ -46,7 +46,7 @@ def averaged(tape: Tape, x: Tensor, mean: Tensor, sign: int = 1) -> Sequence[int
     return dims if bool(same.all()) else None
 
 
-def _origin(node: Node, scaled: bool = False) -> Node:
+def origin(node: Node, scaled: bool = False) -> Node:
     """What a node's entries are moved from (by unsqueeze, expand, detach, ...), or are multiples of.
 
     Where they lie and how large they are does not matter: values are compared afterwards.

@@ -55,8 +55,9 @@ def gate(
         tape.gate_of(value, node, nonnegative=sign, refusal=refusal, func=func, entrywise=entrywise)
         made = tape.node(value)
         made.magnitude = vanishes and (node.magnitude or not node.gate)
-        if squashes:
-            made.logits = tensor
+        if squashes:  # the exp of a log-softmax is a softmax
+            of_logarithm = func is aten.exp.default and node.logits is not None and not node.nonnegative
+            made.logits = node.logits if of_logarithm else tensor
         return value
 
     SCALES.add(record)
