@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from readers import assert_equal
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -118,6 +119,40 @@ def test_mixed_attention_weights_are_constants(name, rule):
     given = Mixed(None, model.weights(x).detach())
     explain = LRP(Composite(rule), start="logit")
     assert_equal(explain(model, x, 1), explain(given, x, 1))
+
+
+SEEN = torch.ones(5, 5).tril().bool()
+CAUSAL = {
+    "masked_fill": lambda q, k, v: (q @ k.mT / 2).masked_fill(~SEEN, -torch.inf).softmax(-1) @ v,
+    "added": lambda q, k, v: (q @ k.mT / 2 + torch.zeros(5, 5).masked_fill(~SEEN, -torch.inf)).softmax(-1) @ v,
+    "where": lambda q, k, v: torch.where(SEEN, q @ k.mT / 2, -torch.inf).softmax(-1) @ v,
+    "is_causal": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+    "a mask": lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=SEEN),
+    "numbers": lambda q, k, v: F.scaled_dot_product_attention(
+        q, k, v, attn_mask=torch.zeros(5, 5).double().masked_fill(~SEEN, -torch.inf)
+    ),
+}
+
+
+@pytest.mark.parametrize("way", CAUSAL)
+@pytest.mark.parametrize("bias", ["share", "spread", "ignore"])
+@pytest.mark.parametrize("rule", [Epsilon(EPSILON), ZPlus(), AlphaBeta(2, 1), Gamma(0.25)])
+def test_causal_masks_that_are_added(rule, bias, way):
+    class Causal(Attention):
+        def __init__(self, way):
+            super().__init__(False, bias=True)
+            self.way = way
+
+        def forward(self, x):
+            return self.out(CAUSAL[self.way](self.q(x), self.k(x), self.v(x)).sum(1))
+
+    x = torch.randn(2, 5, 3, dtype=torch.float64)
+    rules = Composite(rule, bias=bias, products="half", softmax="signal")
+    for graph in (False, True):
+        method = LRP(rules, start="logit", create_graph=graph)
+        ours, expected = method(Causal(way), x, 1), method(Causal("masked_fill"), x, 1)
+        assert bool(expected.isfinite().all())
+        torch.testing.assert_close(ours, expected)
 
 
 def test_mixed_attention_weights_are_no_signals():

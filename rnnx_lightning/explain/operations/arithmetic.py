@@ -288,6 +288,12 @@ def plus_constant(
         return value
     if node.gate:  # 1 - gate stays a gate
         return tape.gate_of(value, node, nonnegative=never_negative(value), entrywise=True)
+    if tape.composite.softmax == "signal" and isinstance(constant, Tensor):
+        gone = constant == -torch.inf  # a mask of attention, which leaves no scores
+        if bool(gone.any()):
+            finite = constant.masked_fill(gone, 0)
+            rest = tape.record(aten.add.Tensor, (tensor, finite), {}) if bool(finite.any()) else tensor
+            return tape.stand_in(value, tape.record(aten.masked_fill.Scalar, (rest, gone, -torch.inf), {}))
     if node.call is CANCELLED:
         (source,) = node.sources
         assert source is not None  # else there would be no node
