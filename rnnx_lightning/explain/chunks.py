@@ -78,7 +78,7 @@ def _of_part(target: Any, start: int, stop: int, batch: int) -> Any:
             index if torch.as_tensor(index).numel() == 1 else _of_part(index, start, stop, batch)
             for index in target
         )
-    if not isinstance(target, list) and not (isinstance(target, Tensor) and target.dim() == 1):
+    if not isinstance(target, list) and getattr(target, "ndim", 0) != 1:  # of tensors and of NumPy's arrays
         return target
     if len(target) != batch:
         raise no_classes(batch, f"({len(target)},)")

@@ -21,7 +21,18 @@ from rnnx_lightning.explain.rows import LEAF, OPAQUE, PASS, RELU, SCALE, SUM
 NOTE = "_rnnx_node"  # the attribute of a tensor that holds its node
 
 
-class Notes(TorchDispatchMode):
+class Mode(TorchDispatchMode):
+    """A context that sees all operations; those that run functions are refused by a message of ours."""
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: compilation is off anyway (`isolated`), and the check costs more than most operations."""
+        return False
+
+
+class Notes(Mode):
     """Keeps the nodes of tensors, and the reason if relevance cannot go back from one.
 
     Args:
@@ -29,8 +40,6 @@ class Notes(TorchDispatchMode):
         path: the running module.
         advice: maps the name of an operation without a rule to what to do instead.
     """
-
-    supports_higher_order_operators = True  # they are refused by a message of ours
 
     def __init__(self, composite: Composite, path: ModulePath, advice: Mapping[str, str]) -> None:
         super().__init__()
@@ -102,11 +111,6 @@ class Notes(TorchDispatchMode):
             node.value = value.detach()  # what follows is made of it: rounding may differ
         self.mark(value, node)
         return value
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """False: compilation is off anyway (`isolated`), and the check costs more than most operations."""
-        return False
 
     # -- refusals --------------------------------------------------------------------------------------------
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from rnnx_lightning.explain.isolation import random_state
 from rnnx_lightning.explain.module_path import ModulePath
+from rnnx_lightning.explain.notes import Mode
 from rnnx_lightning.explain.overwriting import aten, laid_out, overwritten, run, tensors_in, written, written_by
 from rnnx_lightning.explain.refusals import HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.tape import Tape
@@ -36,7 +36,7 @@ class Call(NamedTuple):
     place: tuple[nn.Module, ...]
 
 
-class _Log(TorchDispatchMode):
+class _Log(Mode):
     """Logs all operations, and the values of tensors from outside before they are overwritten.
 
     Args:
@@ -44,8 +44,6 @@ class _Log(TorchDispatchMode):
         parameters: memory that must not be overwritten.
         before: receives the previous values, by memory.
     """
-
-    supports_higher_order_operators = True  # they are refused by a message of ours
 
     def __init__(self, path: ModulePath, parameters: set[int], before: dict[int, Tensor]) -> None:
         super().__init__()

@@ -2,6 +2,7 @@
 
 from collections import UserDict
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -76,6 +77,12 @@ def test_targets_of_another_length_are_refused_as_without_chunks(target, x):
     for method in (Sensitivity(), InChunks(Sensitivity(), 2)):
         with pytest.raises(ValueError, match=r"\(B,\) = \(5,\) classes, got \([47],\)"):
             method(Reader(), x, target)
+
+
+def test_targets_as_an_array(x):
+    target = np.array([0, 1, 1, 0, 1])
+    expected = Sensitivity()(Reader(), x, target)
+    torch.testing.assert_close(InChunks(Sensitivity(), 2)(Reader(), x, target), expected)
 
 
 def test_no_examples(x):

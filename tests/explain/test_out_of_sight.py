@@ -245,3 +245,21 @@ def test_memory_that_is_filled_in_sight_is_not_refused(constant, method):
     relevance = method(Network(lambda h: h.relu() + constant(h)), torch.randn(3, 4), 0)
     assert relevance.isfinite().all()
     assert relevance.any()
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("module", [nn.GRU, nn.LSTM, nn.RNN])
+def test_errors_of_the_network_itself_stay_what_they_are(module, create_graph):
+    class Reader(nn.Module):
+        def __init__(self, steps):
+            super().__init__()
+            self.rnn, self.steps = module(3, 4, batch_first=True), steps
+
+        def forward(self, x):
+            return self.rnn(x[:, : self.steps])[0][:, -1] @ torch.ones(4 if self.steps == 0 else 5, 2)
+
+    method = LRP(create_graph=create_graph)
+    with pytest.raises(RuntimeError, match="without time steps"):
+        method(Reader(0), torch.randn(2, 5, 3), 1)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        method(Reader(5), torch.randn(2, 5, 3), 1)

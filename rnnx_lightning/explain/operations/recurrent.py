@@ -115,6 +115,8 @@ def fused(name: str, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     else:
         start, tensors, biases, layers, dropout, training, bidirectional, batch_first = arguments
         steps = list(x.unbind(1 if batch_first else 0))
+    if not steps:
+        raise RuntimeError("a recurrent layer got a sequence without time steps")  # as torch does
     starts = tuple(start) if name == "lstm" else (start,)
     directions = 2 if bidirectional else 1
     per_direction = len(tensors) // (layers * directions)
