@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from rnnx_lightning.explain.isolation import random_state
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.notes import Mode
+from rnnx_lightning.explain.out_of_sight import unseen
 from rnnx_lightning.explain.overwriting import aten, laid_out, overwritten, run, tensors_in, written, written_by
 from rnnx_lightning.explain.refusals import HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.tape import Tape
@@ -141,7 +142,10 @@ class Replay:
             self._note(call.result, self._again(call.func, args, kwargs))
             return
         current = {id(t): self._current(t) for t in tensors_in((call.args, call.kwargs))}
-        known = any(self._tape.find(t) is not None for t in current.values())
+        args, kwargs = tree_map_only(Tensor, lambda t: current[id(t)], (call.args, call.kwargs))
+        known = any(
+            self._tape.find(t) is not None or unseen(self._tape, call.func, args, t) for t in current.values()
+        )
         if not known:  # work on copies
             current |= {id(t): current[id(t)].clone() for t in targets}
         args, kwargs = tree_map_only(Tensor, lambda t: current[id(t)], (call.args, call.kwargs))
