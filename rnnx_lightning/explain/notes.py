@@ -1,14 +1,14 @@
 """Nodes attached to tensors, and refusals of operations without a rule."""
 
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 from weakref import ref
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.inputs import holds_pixels
@@ -46,8 +46,8 @@ class Notes(Mode):
         self.composite, self.path, self._advice = composite, path, advice
         self._nodes: list[ref[Node]] = []
         self.any_refused = False  # relevance cannot go back from some values
-        # The tensors that the network has made and no operation has written to: whether they were made of zeros.
-        self.unwritten: MutableMapping[Tensor, bool] = WeakTensorKeyDictionary()
+        # Memory that the network has made and no operation has written to: whether it was made of zeros.
+        self.unwritten: dict[int, tuple[StorageWeakRef, bool]] = {}
 
     def leaf(self, tensor: Tensor, dtype: torch.dtype) -> Node:
         """Record an input, whose relevance has the given dtype."""

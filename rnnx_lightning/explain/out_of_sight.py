@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 
-from rnnx_lightning.explain.overwriting import ordinary_of, written_by
+from rnnx_lightning.explain.overwriting import memory_of, ordinary_of, written_by
 from rnnx_lightning.explain.refusals import EXTENSIONS
 
 if TYPE_CHECKING:
@@ -45,28 +46,30 @@ PLACES = {
 def made(tape: "Tape", func: Any, result: Any) -> Any:
     """The result of an operation; remember if it has no values yet, or zeros."""
     if (zeros := MAKES.get(func)) is not None:
-        tape.unwritten[result] = zeros
+        # While the memory is referred to, even weakly, no other has its key.
+        tape.unwritten[memory_of(result)] = StorageWeakRef(result.untyped_storage()), zeros
     return result
 
 
 def filled(tape: "Tape", func: Any, args: Any, kwargs: Any) -> None:
     """What an operation overwrites has values now."""
     for tensor in written_by(func, args, kwargs):
-        for whole in _wholes(tensor):
-            tape.unwritten.pop(whole, None)
+        tape.unwritten.pop(memory_of(tensor), None)
 
 
-def unseen(tape: "Tape", func: Any, args: Any, tensor: Tensor) -> bool:
+def unseen(tape: "Tape", func: Any, args: Any, kwargs: Any, tensor: Tensor) -> bool:
     """Whether an operation reads a tensor that something else has written; then its relevance is refused."""
-    zeros = [tape.unwritten[whole] for whole in _wholes(tensor) if whole in tape.unwritten]
-    if not zeros or func.is_view or func in tape.harmless or torch.Tag.inplace_view in func.tags:
+    _, zeros = tape.unwritten.get(memory_of(tensor), (None, None))
+    if zeros is None or func.is_view or func in tape.harmless or torch.Tag.inplace_view in func.tags:
         return False
-    if any(tensor is each for each in written_by(func, args, {})) and not _reads(tape, func, args, tensor):
+    if any(tensor is each for each in written_by(func, args, kwargs)) and not _reads(tape, func, args, tensor):
+        del tape.unwritten[memory_of(tensor)]
         return False
     if not (tensor.is_floating_point() or tensor.is_complex()) or not tensor.numel():
         return False
-    if zeros[0] and not bool(tensor.any()):
-        tape.unwritten.pop(tensor, None)  # the network's own zeros
+    if zeros and not bool(tensor.any()):
+        if tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size():
+            del tape.unwritten[memory_of(tensor)]  # the network's own zeros
         return False
     message = f"The network reads values{tape.path} that no operation has written. {EXTENSIONS}"
     tape.note(tensor, tape.unknown(message, tensor))
@@ -77,8 +80,3 @@ def _reads(tape: "Tape", func: Any, args: Any, tensor: Tensor) -> bool:
     """Whether an operation reads a tensor that it overwrites."""
     ordinary = ordinary_of(func)
     return tensor is args[0] and ordinary in tape.table and ordinary not in PLACES
-
-
-def _wholes(tensor: Tensor) -> list[Tensor]:
-    """A tensor, and the one that it is a part of."""
-    return [tensor] if tensor._base is None else [tensor, tensor._base]

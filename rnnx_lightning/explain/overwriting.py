@@ -264,6 +264,11 @@ def was_read(tape: "Tape", tensor: Any) -> bool:
     return isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata in tape.read
 
 
+def memory_of(tensor: Tensor) -> int:
+    """A key for the memory of a tensor."""
+    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
+
+
 def tensors_in(values: Any) -> list[Tensor]:
     """All tensors in a structure."""
     return [t for t in tree_leaves(values) if isinstance(t, Tensor)]

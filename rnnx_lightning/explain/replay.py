@@ -19,7 +19,16 @@ from rnnx_lightning.explain.isolation import random_state
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.notes import Mode
 from rnnx_lightning.explain.out_of_sight import unseen
-from rnnx_lightning.explain.overwriting import aten, laid_out, overwritten, run, tensors_in, written, written_by
+from rnnx_lightning.explain.overwriting import (
+    aten,
+    laid_out,
+    memory_of,
+    overwritten,
+    run,
+    tensors_in,
+    written,
+    written_by,
+)
 from rnnx_lightning.explain.refusals import HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
 from rnnx_lightning.explain.tape import Tape
 
@@ -144,7 +153,8 @@ class Replay:
         current = {id(t): self._current(t) for t in tensors_in((call.args, call.kwargs))}
         args, kwargs = tree_map_only(Tensor, lambda t: current[id(t)], (call.args, call.kwargs))
         known = any(
-            self._tape.find(t) is not None or unseen(self._tape, call.func, args, t) for t in current.values()
+            self._tape.find(t) is not None or unseen(self._tape, call.func, args, kwargs, t)
+            for t in current.values()
         )
         if not known:  # work on copies
             current |= {id(t): current[id(t)].clone() for t in targets}
@@ -246,11 +256,6 @@ def _equal(one: Tensor, two: Tensor) -> bool:
     rounding = 10 * torch.finfo(two.dtype).eps if two.is_floating_point() and two.numel() else 0.0
     greatest = float(two.detach().abs().amax()) if rounding else 0.0
     return torch.allclose(one, two, rtol=max(1e-3, rounding), atol=max(1e-5, rounding * greatest), equal_nan=True)
-
-
-def memory_of(tensor: Tensor) -> int:
-    """A key for the memory of a tensor."""
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
 
 
 def _geometry(tensor: Tensor) -> Any:

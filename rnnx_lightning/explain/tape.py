@@ -96,7 +96,7 @@ class Tape(Notes):
             for part in argument if type(argument) in (list, tuple) else (argument,):
                 if isinstance(part, Tensor):
                     any_complex |= part.is_complex()
-                    if self.find(part) is not None or (self.unwritten and unseen(self, func, args, part)):
+                    if self.find(part) is not None or (self.unwritten and unseen(self, func, args, kwargs, part)):
                         known.append(part)
                     elif type(part) is not Parameter:
                         constants = True
