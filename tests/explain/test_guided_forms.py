@@ -99,3 +99,20 @@ def test_a_mask_that_is_overwritten_makes_no_relu(name):
     with pytest.warns(NoReLUWarning):
         relevance = GuidedBackprop()(model, x, target)
     assert_equal(relevance, Sensitivity()(model, x, target))
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        lambda z: z * z.sign(),
+        lambda z: z * (0.1 + 0.9 * (z > 0)),
+        lambda z: 2 * z + z.abs(),
+        lambda z: z - 3 * z.abs(),
+        lambda z: z * (1 + 2 * z.sign()),
+    ],
+)
+def test_functions_with_a_slope_on_both_sides_are_no_relu(activation):
+    (x, target), model = data(), Network(activation)
+    with pytest.warns(NoReLUWarning):
+        relevance = GuidedBackprop()(model, x, target)
+    assert_equal(relevance, Sensitivity()(model, x, target))
