@@ -2,9 +2,10 @@
 
 from types import TracebackType
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from rnnx_lightning.explain.storage import memory_of
 
 COMPILED_PREFIX = "_orig_mod."
 
@@ -68,8 +69,8 @@ class ModulePath:
         if constant.dim() < value.dim():
             return True
         if self._memory is None:
-            self._memory = {p.untyped_storage()._cdata for p in self._model.parameters() if _has_memory(p)}
-        return _has_memory(constant) and constant.untyped_storage()._cdata in self._memory
+            self._memory = {memory_of(parameter) for parameter in self._model.parameters()}
+        return memory_of(constant) in self._memory
 
     @property
     def module(self) -> nn.Module | None:
@@ -95,7 +96,3 @@ class ModulePath:
         if self.module is None:
             return ""
         return f" in {self.name!r} ({type(self.module).__name__})" if self.name else " in the network's forward"
-
-
-def _has_memory(tensor: Tensor) -> bool:
-    return bool(tensor.layout is torch.strided)

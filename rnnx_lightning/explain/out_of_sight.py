@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from rnnx_lightning.explain.overwriting import memory_of, ordinary_of, written_by
+from rnnx_lightning.explain.overwriting import ordinary_of, written_by
 from rnnx_lightning.explain.refusals import EXTENSIONS
+from rnnx_lightning.explain.storage import memory_of
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape

@@ -16,6 +16,7 @@ from rnnx_lightning.explain.pieces import geometry as geometry_of
 from rnnx_lightning.explain.pieces import note_written
 from rnnx_lightning.explain.refusals import UnexplainableError, name_of
 from rnnx_lightning.explain.rows import Joining
+from rnnx_lightning.explain.storage import memory_of
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
@@ -68,13 +69,13 @@ def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -
         kwargs: keyword arguments.
     """
     value = overwritten(tape, func, args, kwargs)
-    if value.untyped_storage()._cdata == tensor.untyped_storage()._cdata:  # its shape changed, and no memory
+    if memory_of(value) == memory_of(tensor):  # its shape changed, and no memory
         node = tape.find(value)
         tensor.data = value.detach()
         tape.mark(tensor, node)
         return tensor
     shape, stride, offset = tensor.shape, tensor.stride(), tensor.storage_offset()
-    replaced = tape.retired.get(tensor.untyped_storage()._cdata)
+    replaced = tape.retired.get(memory_of(tensor))
     if replaced is not None:
         base, old = replaced
         offset -= old.storage_offset()
@@ -142,7 +143,7 @@ def _copied(tape: "Tape", tensor: Tensor, source: Tensor) -> Tensor:
 def _replace(tape: "Tape", tensor: Tensor, value: Tensor) -> None:
     """Give a tensor a new value in new memory; other tensors keep the old memory."""
     old = tensor.detach()
-    tape.retired[tensor.untyped_storage()._cdata] = (tensor, old)
+    tape.retired[memory_of(tensor)] = (tensor, old)
     if value.shape == tensor.shape:
         value = laid_out(tape, value, tensor.stride())
     node = tape.find(value)
@@ -238,7 +239,7 @@ def current(tape: "Tape", argument: Any) -> Any:
         )
     if not isinstance(argument, Tensor) or argument.layout is not torch.strided:
         return argument
-    key = argument.untyped_storage()._cdata
+    key = memory_of(argument)
     found = tape.retired.get(key)
     if found is None:
         return argument
@@ -255,18 +256,13 @@ def alias(tape: "Tape", argument: Any) -> Any:
         return argument
     if tape.find(argument) is not None:
         return argument
-    kept = tape.read[argument.untyped_storage()._cdata] = also(argument, held(argument))
+    kept = tape.read[memory_of(argument)] = also(argument, held(argument))
     return kept
 
 
 def was_read(tape: "Tape", tensor: Any) -> bool:
     """Whether an operation may still need the memory of a constant."""
-    return isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata in tape.read
-
-
-def memory_of(tensor: Tensor) -> int:
-    """A key for the memory of a tensor."""
-    return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else id(tensor)
+    return isinstance(tensor, Tensor) and memory_of(tensor) in tape.read
 
 
 def tensors_in(values: Any) -> list[Tensor]:

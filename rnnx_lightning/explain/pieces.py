@@ -14,6 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.rows import UNMOVED, Movement
+from rnnx_lightning.explain.storage import memory_of
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
@@ -57,7 +58,7 @@ class Pieces:
     def places(self, tensor: Tensor) -> bool:
         """Whether places in a tensor's memory are places here; one that stands in for it may have other memory."""
         whole = in_order(tensor) and tensor.numel() == self._entries
-        return whole or bool(tensor.untyped_storage()._cdata == self._memory.cdata)
+        return whole or bool(memory_of(tensor) == self._memory.cdata)
 
     def at(self, where: Place) -> Node | None:
         """The node of the part that is at a place, if all of it is still there."""
@@ -129,7 +130,7 @@ def read_back(tape: "Tape", tensor: Tensor, result: Any) -> None:
     if node is None or node.pieces is None or not node.pieces.places(tensor):
         return
     for view in result if isinstance(result, list | tuple) else [result]:
-        if view.dtype != tensor.dtype or view.untyped_storage()._cdata != tensor.untyped_storage()._cdata:
+        if view.dtype != tensor.dtype or memory_of(view) != memory_of(tensor):
             continue  # a copy, or pairs as complex numbers
         whole = in_order(view) and view.numel() == tensor.numel()
         if whole or (found := _part(node.pieces, view)) is None:

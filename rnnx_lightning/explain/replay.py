@@ -22,7 +22,6 @@ from rnnx_lightning.explain.out_of_sight import unseen
 from rnnx_lightning.explain.overwriting import (
     aten,
     laid_out,
-    memory_of,
     overwritten,
     run,
     tensors_in,
@@ -30,6 +29,7 @@ from rnnx_lightning.explain.overwriting import (
     written_by,
 )
 from rnnx_lightning.explain.refusals import HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
+from rnnx_lightning.explain.storage import memory_of
 from rnnx_lightning.explain.tape import Tape
 
 T = TypeVar("T")
@@ -158,7 +158,7 @@ class Replay:
         )
         if not known:  # work on copies
             current |= {id(t): current[id(t)].clone() for t in targets}
-        args, kwargs = tree_map_only(Tensor, lambda t: current[id(t)], (call.args, call.kwargs))
+            args, kwargs = tree_map_only(Tensor, lambda t: current[id(t)], (call.args, call.kwargs))
         if known:
             current[id(targets[0])] = overwritten(self._tape, call.func, args, kwargs)
         else:
