@@ -18,7 +18,7 @@ from rnnx_lightning.explain.inputs import (
     output_at,
     tensors_of,
 )
-from rnnx_lightning.explain.isolation import isolated
+from rnnx_lightning.explain.isolation import isolated, kept_state
 from rnnx_lightning.explain.lookups import WithVectors
 from rnnx_lightning.explain.outputs import Target as Target
 from rnnx_lightning.explain.outputs import explained_value
@@ -153,7 +153,8 @@ def resolve_target(model: nn.Module, x: Inputs, target: Target) -> Any:
     """The target for `x`, for methods that also evaluate the model at other inputs."""
     if target is not None:
         return target
-    _, index = explained_value(output_at(model, x), batch_size(x), None)
+    with kept_state(network_of(model)):
+        _, index = explained_value(output_at(model, x), batch_size(x), None)
     return None if index is None else index.squeeze(1)
 
 

@@ -6,7 +6,8 @@ from torch import Tensor, nn
 from rnnx_lightning.explain.attributor import Attributor, Target, resolve_target
 from rnnx_lightning.explain.gates import Gates
 from rnnx_lightning.explain.gradients import GradientMethod, Sensitivity
-from rnnx_lightning.explain.inputs import Inputs, filled, tensors_of
+from rnnx_lightning.explain.inputs import Inputs, filled, network_of, tensors_of
+from rnnx_lightning.explain.isolation import kept_state
 from rnnx_lightning.explain.lookups import WithVectors
 
 
@@ -50,7 +51,8 @@ class IntegratedGradients(GradientMethod):
         for step in range(self.steps):  # one after the other: memory stays that of one explanation
             way = (step + 0.5) / self.steps
             points = [torch.lerp(start, part, way) for start, part in zip(starts, parts, strict=True)]
-            gradients = tensors_of(self._gradient(model, filled(x, points), target))
+            with kept_state(network_of(model)):  # every point meets the same network
+                gradients = tensors_of(self._gradient(model, filled(x, points), target))
             totals = [total + gradient for total, gradient in zip(totals, gradients, strict=True)]
         shares = zip(parts, starts, totals, strict=True)
         return filled(x, [(part - start) * total / self.steps for part, start, total in shares])

@@ -10,8 +10,7 @@ from torch.utils.hooks import RemovableHandle
 from rnnx_lightning.explain.attributor import Attributor, Target, explained_logit
 from rnnx_lightning.explain.backward_graph import operations
 from rnnx_lightning.explain.gates import Gates, hold_gates_constant
-from rnnx_lightning.explain.inputs import Inputs, filled, mapped, network_of, tensors_of, without_graph
-from rnnx_lightning.explain.isolation import kept_state
+from rnnx_lightning.explain.inputs import Inputs, filled, mapped, tensors_of, without_graph
 from rnnx_lightning.explain.operations.recurrent import RecurrentModules
 from rnnx_lightning.explain.process_settings import unfused_attention
 from rnnx_lightning.explain.refusals import NO_GRADIENT, UnexplainableError
@@ -46,11 +45,21 @@ class GradientMethod(Attributor):
     def _taken(self, x: Inputs) -> Inputs:
         return without_graph(x)  # the network gets copies below
 
-    def _gradient(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
-        """Gradient of the explained logit, in the structure of `x`. The state of the network is restored."""
+    def __call__(self, model: nn.Module, x: Inputs, target: Target = None, **arguments: Any) -> Inputs:
+        """Compute the relevance of `x`, see `Attributor`."""
         try:
-            with kept_state(network_of(model)):
-                return self._gradient_of_pass(model, x, target)
+            return super().__call__(model, x, target, **arguments)
+        except RuntimeError as error:
+            if self.create_graph or not is_of_overwriting(error):
+                raise
+        # Networks that are never differentiated by their input may do so. It costs a copy of what is overwritten.
+        with overwriting_allowed():
+            return super().__call__(model, x, target, **arguments)
+
+    def _gradient(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
+        """Gradient of the explained logit, in the structure of `x`."""
+        try:
+            return self._gradient_of_pass(model, x, target)
         except RuntimeError as error:
             if UNUSED in str(error):
                 raise UnexplainableError(NO_GRADIENT) from error
@@ -59,16 +68,12 @@ class GradientMethod(Attributor):
                     f"torch cannot differentiate the network: {str(error).rstrip('.')}. Detach its "
                     "argument, or explain by LRP."
                 ) from error
-            if not is_of_overwriting(error):
-                raise
-            if self.create_graph:
+            if self.create_graph and is_of_overwriting(error):
                 raise UnexplainableError(
                     "The network overwrites in place what its gradient needs (such as x /= s, s made of x). "
                     f"Write x = x / s, or explain without create_graph. torch says: {error}"
                 ) from error
-        # Networks that are never differentiated by their input may do so. It costs a copy of what is overwritten.
-        with kept_state(network_of(model)), overwriting_allowed():
-            return self._gradient_of_pass(model, x, target)
+            raise
 
     def _gradient_of_pass(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         x = mapped(lambda tensor: tensor.detach().requires_grad_(), x)

@@ -71,8 +71,9 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     """
     containers: dict[int, tuple[Any, Any]] = {}  # what may be changed in place, and a copy
     empty: list[Any] = []  # most hooks
-    tensors = {id(t): t for t in model.buffers() if t.layout is torch.strided}
+    tensors: dict[int, Tensor] = {}
     for module in model.modules():
+        tensors |= {id(t): t for t in module.buffers(recurse=False) if t.layout is torch.strided}
         if isinstance(module, torch.jit.ScriptModule):
             continue
         containers[id(module.__dict__)] = module.__dict__, module.__dict__.copy()

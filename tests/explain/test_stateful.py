@@ -116,14 +116,17 @@ def test_the_state_is_put_back(name, way):
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_integrated_gradients_are_complete(way):
+@pytest.mark.parametrize("target", [1, None])
+def test_integrated_gradients_are_complete(way, target):
     """Each of their passes starts from the state as it was, not from what the pass before it left."""
     model, x = Keeps(way), torch.randn(3, 4, dtype=torch.float64)
     with torch.no_grad():
         model(torch.randn(3, 4, dtype=torch.float64))
-    relevance = IntegratedGradients(0.0, steps=200)(model, x, 1)
+    relevance = IntegratedGradients(0.0, steps=200)(model, x, target)
     with torch.no_grad():
-        difference = copy.deepcopy(model)(x)[:, 1] - copy.deepcopy(model)(torch.zeros_like(x))[:, 1]
+        logits, start = copy.deepcopy(model)(x), copy.deepcopy(model)(torch.zeros_like(x))
+    classes = torch.full((3, 1), target) if target is not None else logits.argmax(1, keepdim=True)
+    difference = (logits - start).gather(1, classes).squeeze(1)
     torch.testing.assert_close(relevance.sum(1), difference, rtol=0, atol=1e-4)
 
 
