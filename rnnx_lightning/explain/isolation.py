@@ -2,7 +2,7 @@
 
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from operator import is_
 from typing import Any
@@ -67,18 +67,20 @@ def random_state(device: torch.device) -> AbstractContextManager[None]:
 def kept_state(model: nn.Module) -> Iterator[None]:
     """Put back what a forward pass changes on a model: buffers, attributes, rescaled embeddings, lists and dicts.
 
-    Containers are filled again in place: another module may hold the same one.
+    Weights are put back where the network replaces them, as by `weight.data = ...`. Containers are filled again in
+    place: another module may hold the same one.
     """
     containers: dict[int, tuple[Any, Any]] = {}  # what may be changed in place, and a copy
     empty: list[Any] = []  # most hooks
     tensors: dict[int, Tensor] = {}
+    weights: list[tuple[Tensor, Tensor]] = []
     for module in model.modules():
-        tensors |= {id(t): t for t in module.buffers(recurse=False) if t.layout is torch.strided}
         if isinstance(module, torch.jit.ScriptModule):
+            tensors |= _by_id(module.buffers(recurse=False))
             continue
         containers[id(module.__dict__)] = module.__dict__, module.__dict__.copy()
         if module.__dict__.get("max_norm") is not None:  # an embedding that rescales its vectors as it reads them
-            tensors |= {id(weight): weight for weight in module.parameters(recurse=False)}
+            tensors |= _by_id(module.parameters(recurse=False))
         for name, value in module.__dict__.items():
             if type(value) in _UNCHANGEABLE:
                 continue
@@ -86,6 +88,10 @@ def kept_state(model: nn.Module) -> Iterator[None]:
                 empty.append(value)
             elif name in _OF_MODULES:
                 containers[id(value)] = value, value.copy()
+                if name == "_buffers":
+                    tensors |= _by_id(value.values())
+                elif name == "_parameters":
+                    weights += [(weight, weight.data) for weight in value.values() if type(weight) is nn.Parameter]
             else:
                 _gather(value, containers, tensors)
     before = [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors.values()]
@@ -97,6 +103,9 @@ def kept_state(model: nn.Module) -> Iterator[None]:
                 container.clear()
         for container, copy in containers.values():
             _put_back(container, copy)
+        for weight, data in weights:
+            if weight.data_ptr() != data.data_ptr():
+                weight.data = data
         with torch.no_grad():
             for tensor, data, value in before:
                 if tensor.data_ptr() != data.data_ptr():
@@ -107,6 +116,11 @@ def kept_state(model: nn.Module) -> Iterator[None]:
 
 _UNCHANGEABLE = {bool, int, float, str, type(None), torch.dtype, torch.device}
 _OF_MODULES = {"_parameters", "_buffers", "_modules"}  # what these hold is known
+
+
+def _by_id(tensors: Iterable[Tensor | None]) -> dict[int, Tensor]:
+    """Tensors with memory of their own, by their ids."""
+    return {id(tensor): tensor for tensor in tensors if tensor is not None and tensor.layout is torch.strided}
 
 
 def _gather(value: Any, containers: dict[int, tuple[Any, Any]], tensors: dict[int, Tensor]) -> None:

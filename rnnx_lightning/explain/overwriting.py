@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.utils._pytree import tree_leaves
 
 from rnnx_lightning.explain.comparisons import also
@@ -252,9 +251,7 @@ def alias(tape: "Tape", argument: Any) -> Any:
     """An argument as an operation may keep it: a constant stays as it is when the network overwrites its own."""
     if type(argument) in (list, tuple):
         return type(argument)([alias(tape, a) for a in argument])
-    if not isinstance(argument, Tensor) or isinstance(argument, Parameter) or argument.layout is not torch.strided:
-        return argument
-    if tape.find(argument) is not None:
+    if not isinstance(argument, Tensor) or argument.layout is not torch.strided or tape.find(argument) is not None:
         return argument
     kept = tape.read[memory_of(argument)] = also(argument, held(argument))
     return kept

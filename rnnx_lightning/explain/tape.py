@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._ops import HigherOrderOperator, OpOverload
-from torch.nn import Parameter
 
 from rnnx_lightning.explain.comparisons import forget, noted
 from rnnx_lightning.explain.composite import Composite
@@ -98,7 +97,7 @@ class Tape(Notes):
                     any_complex |= part.is_complex()
                     if self.find(part) is not None or (self.unwritten and unseen(self, func, args, kwargs, part)):
                         known.append(part)
-                    elif type(part) is not Parameter:
+                    else:
                         constants = True
                 else:
                     any_complex |= type(part) is complex

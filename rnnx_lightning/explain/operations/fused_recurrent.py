@@ -10,7 +10,7 @@ from torch.utils._mode_utils import no_dispatch
 
 from rnnx_lightning.explain.operations.recurrent_layer import Layer
 from rnnx_lightning.explain.operations.recurrent_steps import stacked
-from rnnx_lightning.explain.overwriting import current
+from rnnx_lightning.explain.overwriting import alias, current
 from rnnx_lightning.explain.rows import Movement
 from rnnx_lightning.explain.tape import Tape
 
@@ -34,11 +34,13 @@ def all_steps(tape: Tape, name: str, x: Tensor, *arguments: Any) -> tuple[Tensor
     each = ways * (4 if biases else 2)
     if len(tensors) != layers * each:
         return None  # hidden states are projected
-    x = current(tape, x)
-    starts = [current(tape, part) for part in (start if name == "lstm" else (start,))]
+    starts, tensors = list(start if name == "lstm" else (start,)), list(tensors)
+    if tape.retired:
+        x, starts, tensors = (current(tape, part) for part in (x, starts, tensors))
     node = tape.find(x)
     if node is None or node.refusal is not None or any(tape.find(tensor) for tensor in (*starts, *tensors)):
         return None
+    starts, tensors = alias(tape, starts), alias(tape, tensors)
     last = []
     for layer in range(layers):
         own = tensors[layer * each : (layer + 1) * each]
