@@ -12,7 +12,7 @@ from rnnx_lightning.explain.inputs import Inputs, network_of, tensors_of
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations import ADVICE, HARMLESS, SCALES, TABLE
-from rnnx_lightning.explain.operations.recurrent import RecurrentModules
+from rnnx_lightning.explain.operations.recurrent import RECURRENT, RecurrentModules
 from rnnx_lightning.explain.process_settings import unfused_attention
 from rnnx_lightning.explain.refusals import NumPyWarning, warn
 from rnnx_lightning.explain.replay import Replay
@@ -20,6 +20,7 @@ from rnnx_lightning.explain.squashes import without_squash
 from rnnx_lightning.explain.tape import Tape
 
 TO_ARRAYS: set[Any] = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__}
+SPECIAL = TO_ARRAYS | RECURRENT
 
 
 class Calls(RecurrentModules):
@@ -27,6 +28,8 @@ class Calls(RecurrentModules):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Warn, and run the function."""
+        if func not in SPECIAL:
+            return func(*args, **(kwargs or {}))
         if func in TO_ARRAYS and self._tape is not None and self._tape.is_explained(args[0]):
             warn(
                 "The network turns values that depend on the input into arrays of NumPy or another package. What "
