@@ -91,7 +91,8 @@ def kept_state(model: nn.Module) -> Iterator[None]:
                 if name == "_buffers":
                     tensors |= _by_id(value.values())
                 elif name == "_parameters":
-                    weights += [(weight, weight.data) for weight in value.values() if type(weight) is nn.Parameter]
+                    whole = [w for w in _by_id(value.values()).values() if type(w) is nn.Parameter]  # not lazy
+                    weights += [(weight, weight.data) for weight in whole]
             else:
                 _gather(value, containers, tensors)
     before = [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors.values()]
