@@ -20,16 +20,21 @@ from rnnx_lightning.explain.squashes import without_squash
 from rnnx_lightning.explain.tape import Tape
 
 TO_ARRAYS: set[Any] = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__}
-SPECIAL = TO_ARRAYS | RECURRENT
+SET_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
+SPECIAL = TO_ARRAYS | RECURRENT | {SET_DATA}
 
 
 class Calls(RecurrentModules):
-    """Also warns of values that go to NumPy, where no operation is seen."""
+    """Also sees `tensor.data = value`, which is no operation, and warns of values that go to NumPy."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Warn, and run the function."""
+        """Run the function, or what replaces it."""
         if func not in SPECIAL:
             return func(*args, **(kwargs or {}))
+        if func == SET_DATA and self._tape is not None:
+            func(*args)
+            self._tape.mark(args[0], self._tape.find(args[1]))
+            return None
         if func in TO_ARRAYS and self._tape is not None and self._tape.is_explained(args[0]):
             warn(
                 "The network turns values that depend on the input into arrays of NumPy or another package. What "

@@ -8,7 +8,9 @@ from torch import nn
 from two_layers import METHODS
 
 from rnnx_lightning.explain import (
+    LRP,
     Captum,
+    Epsilon,
     GradientTimesInput,
     GuidedBackprop,
     InChunks,
@@ -16,6 +18,7 @@ from rnnx_lightning.explain import (
     Sensitivity,
     SmoothGrad,
     UnexplainableError,
+    ZPlus,
 )
 
 # In place, and the ordinary form of the same.
@@ -219,3 +222,35 @@ def test_an_input_beside_tokens_may_be_overwritten(method, target):
 def test_a_graph_of_what_is_overwritten_is_refused():
     with pytest.raises(UnexplainableError, match="Write x = x / s"):
         Sensitivity(create_graph=True)(Overwriting(True), torch.randn(4, 5, dtype=torch.float64), 0)
+
+
+def set_data(tensor, value):
+    tensor.data = value
+    return tensor
+
+
+class OfParts(nn.Module):
+    def __init__(self, part):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.out, self.part = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2), part
+        self.double()
+
+    def forward(self, x):
+        return self.out(self.part(self.first(x), self.second(x)))
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        (lambda a, b: set_data(a, a.data.relu()), lambda a, b: a.relu()),
+        (lambda a, b: set_data(a, b.tanh()), lambda a, b: b.tanh()),
+        (lambda a, b: set_data(torch.empty_like(a), a * 2) + b, lambda a, b: a * 2 + b),
+        (lambda a, b: set_data(a, torch.ones(3, 4).double()) + b, lambda a, b: torch.ones(3, 4).double() + b),
+    ],
+    ids=["by its ReLU", "by another value", "of a new tensor", "by a constant"],
+)
+@pytest.mark.parametrize("method", [LRP(Epsilon(1e-3)), LRP(ZPlus(), start="logit")])
+def test_data_that_are_replaced(method, part, expected):
+    x = torch.randn(3, 4, dtype=torch.float64)
+    assert_equal(method(OfParts(part), x, 1), method(OfParts(expected), x, 1), 1e-10)
