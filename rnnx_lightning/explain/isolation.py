@@ -71,7 +71,7 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     place: another module may hold the same one.
     """
     containers: dict[int, tuple[Any, Any]] = {}  # what may be changed in place, and a copy
-    empty: list[Any] = []  # most hooks
+    empty: list[Any] = []  # most hooks, and attributes of tensors
     tensors: dict[int, Tensor] = {}
     weights: list[tuple[Tensor, Tensor]] = []
     for module in model.modules():
@@ -95,6 +95,12 @@ def kept_state(model: nn.Module) -> Iterator[None]:
                     weights += [(weight, weight.data) for weight in whole]
             else:
                 _gather(value, containers, tensors)
+    for tensor in [*tensors.values(), *(weight for weight, _ in weights)]:
+        attributes = tensor.__dict__
+        if attributes:
+            containers[id(attributes)] = attributes, attributes.copy()
+        else:
+            empty.append(attributes)
     before = [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors.values()]
     try:
         yield

@@ -112,6 +112,7 @@ def test_the_state_is_put_back(name, way):
         else:
             assert type(new) is type(old)
     assert torch.equal(method(model, x, 1), first)
+    assert not any(vars(tensor) for tensor in (*model.parameters(), *model.buffers()))
     model(x)  # and it still runs
 
 
