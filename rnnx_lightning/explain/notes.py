@@ -7,7 +7,6 @@ from weakref import ref
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnnx_lightning.explain.composite import Composite
@@ -15,8 +14,9 @@ from rnnx_lightning.explain.inputs import holds_pixels
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.pixels import Pixels
-from rnnx_lightning.explain.refusals import name_of
+from rnnx_lightning.explain.refusals import UnexplainableError, name_of
 from rnnx_lightning.explain.rows import LEAF, OPAQUE, PASS, RELU, SCALE, SUM
+from rnnx_lightning.explain.storage import ByMemory, memory_of
 
 NOTE = "_rnnx_node"  # the attribute of a tensor that holds its node
 
@@ -47,7 +47,8 @@ class Notes(Mode):
         self._nodes: list[ref[Node]] = []
         self.any_refused = False  # relevance cannot go back from some values
         # Memory that the network has made and no operation has written to: whether it was made of zeros.
-        self.unwritten: dict[int, tuple[StorageWeakRef, bool]] = {}
+        self.unwritten = ByMemory[bool]()
+        self.noted = ByMemory[ref[Tensor]]()  # the first tensor with a node
 
     def leaf(self, tensor: Tensor, dtype: torch.dtype) -> Node:
         """Record an input, whose relevance has the given dtype."""
@@ -64,6 +65,10 @@ class Notes(Mode):
         if node.present is None:
             node.present = _still_present(node)
         setattr(tensor, NOTE, self.append(node))
+        if tensor.layout is torch.strided:
+            memory = tensor.untyped_storage()
+            if memory._cdata not in self.noted:
+                self.noted.put(memory, ref(tensor))
         return tensor
 
     def append(self, node: Node) -> Node:
@@ -80,11 +85,11 @@ class Notes(Mode):
         found = (node() for node in self._nodes)
         return [node for node in found if node is not None]
 
-    @staticmethod
-    def mark(tensor: Tensor, node: Node | None) -> None:
+    def mark(self, tensor: Tensor, node: Node | None) -> None:
         """Attach an existing node to a tensor, or remove its node."""
         if node is None:
             tensor.__dict__.pop(NOTE, None)
+            self.noted.pop(memory_of(tensor), None)
         else:
             setattr(tensor, NOTE, node)
 
@@ -143,6 +148,8 @@ class Notes(Mode):
         ]
         refusal = earlier[0] if earlier else self.message(func, advice)
         for part in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(part, Tensor) and part.is_nested:
+                raise UnexplainableError(refusal)
             if isinstance(part, Tensor) and part.dtype != torch.bool:
                 self.note(part, self.unknown(refusal, part))
         return value

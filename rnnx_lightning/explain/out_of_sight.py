@@ -1,18 +1,18 @@
-"""Values that an extension in C++, CUDA or Triton computes: it writes them where no operation is seen.
+"""Values that come from where no operation is seen.
 
-It asks torch for memory or for zeros, which is seen. So if an operation reads such memory to which none has
-written, or zeros that are none, then something else has written there.
+An extension in C++, CUDA or Triton writes them to memory. It asks torch for this memory, or for zeros, which is
+seen. So if an operation reads such memory to which none has written, or zeros that are none, then something else
+has written there. Another tensor of the same values, such as `nn.Parameter(h)`, is known by its memory.
 """
 
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from rnnx_lightning.explain.overwriting import ordinary_of, written_by
-from rnnx_lightning.explain.refusals import EXTENSIONS
-from rnnx_lightning.explain.storage import memory_of
+from rnnx_lightning.explain.refusals import EXTENSIONS, SHARED, UnexplainableError
+from rnnx_lightning.explain.storage import geometry, memory_of
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
@@ -47,8 +47,7 @@ PLACES = {
 def made(tape: "Tape", func: Any, result: Any) -> Any:
     """The result of an operation; remember if it has no values yet, or zeros."""
     if (zeros := MAKES.get(func)) is not None:
-        # While the memory is referred to, even weakly, no other has its key.
-        tape.unwritten[memory_of(result)] = StorageWeakRef(result.untyped_storage()), zeros
+        tape.unwritten.put(result.untyped_storage(), zeros)
     return result
 
 
@@ -58,9 +57,27 @@ def filled(tape: "Tape", func: Any, args: Any, kwargs: Any) -> None:
         tape.unwritten.pop(memory_of(tensor), None)
 
 
+def hidden(tape: "Tape", func: Any, args: Any, kwargs: Any, tensor: Tensor) -> bool:
+    """Whether a tensor without a node depends on the input; then it has one afterwards."""
+    key = memory_of(tensor)
+    if key in tape.unwritten:
+        return unseen(tape, func, args, kwargs, tensor)
+    if key not in tape.noted:
+        return False
+    first = tape.noted[key]()
+    if first is None or _place(first) != _place(tensor):
+        raise UnexplainableError(SHARED.format(tape.path))
+    tape.mark(tensor, tape.node(first))  # the same values
+    return True
+
+
+def _place(tensor: Tensor) -> Any:
+    return memory_of(tensor), tensor.dtype, geometry(tensor)
+
+
 def unseen(tape: "Tape", func: Any, args: Any, kwargs: Any, tensor: Tensor) -> bool:
     """Whether an operation reads a tensor that something else has written; then its relevance is refused."""
-    _, zeros = tape.unwritten.get(memory_of(tensor), (None, None))
+    zeros = tape.unwritten.get(memory_of(tensor))
     if zeros is None or func.is_view or func in tape.harmless or torch.Tag.inplace_view in func.tags:
         return False
     if any(tensor is each for each in written_by(func, args, kwargs)) and not _reads(tape, func, args, tensor):

@@ -109,6 +109,10 @@ def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
     """
     value: Tensor
     tensor, *others = args
+    if not isinstance(tensor, Tensor):
+        raise UnexplainableError(
+            f"The operation {name_of(func)!r}{tape.path} overwrites several tensors. {WITHOUT_IN_PLACE}"
+        )
     ordinary = ordinary_of(func)
     if ordinary is None and tape.find(tensor) is None and all(tape.find(other) is None for other in others):
         value = tensor.clone()

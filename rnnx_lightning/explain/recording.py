@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.inputs import Inputs, network_of, tensors_of
@@ -20,29 +21,50 @@ from rnnx_lightning.explain.squashes import without_squash
 from rnnx_lightning.explain.tape import Tape
 
 TO_ARRAYS: set[Any] = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__}
+TO_NUMBERS: set[Any] = {Tensor.tolist, torch.tensor}  # the last, of a list of tensors
 SET_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
-SPECIAL = TO_ARRAYS | RECURRENT | {SET_DATA}
+DEFAULT = Tensor.__torch_function__.__func__  # type: ignore[attr-defined]
+SPECIAL = TO_ARRAYS | TO_NUMBERS | RECURRENT | {SET_DATA, Tensor.__deepcopy__}
+
+LOST = (
+    "The network turns values that depend on the input into numbers of Python, or arrays of NumPy or another "
+    "package. What it computes from them is a constant for LRP and gets no relevance: write it in torch. If "
+    "nothing comes back, as from plots and logs, ignore this."
+)
 
 
 class Calls(RecurrentModules):
-    """Also sees `tensor.data = value`, which is no operation, and warns of values that go to NumPy."""
+    """Also sees `tensor.data = value` and deep copies, and warns of values that go to NumPy."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the function, or what replaces it."""
+        if types and all(map(_is_plain, types)):
+            with torch._C.DisableTorchFunctionSubclass():  # else the result is another tensor than was recorded
+                return self.__torch_function__(func, (), args, kwargs)
         if func not in SPECIAL:
             return func(*args, **(kwargs or {}))
-        if func == SET_DATA and self._tape is not None:
-            func(*args)
-            self._tape.mark(args[0], self._tape.find(args[1]))
-            return None
-        if func in TO_ARRAYS and self._tape is not None and self._tape.is_explained(args[0]):
-            warn(
-                "The network turns values that depend on the input into arrays of NumPy or another package. What "
-                "it computes from them is a constant for LRP and gets no relevance: write it in torch. If nothing "
-                "comes back, as from plots and logs, ignore this.",
-                NumPyWarning,
-            )
+        if func == Tensor.__deepcopy__ and not args[0].requires_grad:
+            return args[1].setdefault(id(args[0]), args[0].clone())
+        if self._tape is not None:
+            if func == SET_DATA:
+                func(*args)
+                self._tape.mark(args[0], self._tape.find(args[1]))
+                return None
+            if func not in RECURRENT and self._loses(func, args[0]):
+                warn(LOST, NumPyWarning)
         return super().__torch_function__(func, types, args, kwargs)
+
+    def _loses(self, func: Any, values: Any) -> bool:
+        """Whether a function takes values that get relevance out of sight."""
+        if self._tape is None or (func is torch.tensor and isinstance(values, Tensor)):
+            return False
+        explained = filter(self._tape.is_explained, tree_leaves(values))
+        return any(func in TO_ARRAYS or tensor.is_floating_point() for tensor in explained)
+
+
+def _is_plain(kind: Any) -> bool:
+    """Whether a type of tensors computes as all tensors do."""
+    return getattr(kind.__torch_function__, "__func__", None) is DEFAULT
 
 
 class Recording(NamedTuple):

@@ -66,6 +66,11 @@ EXTENSIONS = (
     "some choose under torch.enable_grad."
 )
 
+SHARED = (
+    "The network reads a tensor{} that lies in the memory of values that depend on the input, but was not made of "
+    "them by an operation of torch, as by `set_` or by another package. Use the values themselves."
+)
+
 NO_GRADIENT = (
     "The model's output has no gradient by its input: it is computed under torch.no_grad or torch.inference_mode, "
     "detached, made only of comparisons or whole numbers, or by an operation that torch cannot differentiate. "

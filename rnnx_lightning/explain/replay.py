@@ -29,7 +29,7 @@ from rnnx_lightning.explain.overwriting import (
     written_by,
 )
 from rnnx_lightning.explain.refusals import HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
-from rnnx_lightning.explain.storage import memory_of
+from rnnx_lightning.explain.storage import geometry, memory_of
 from rnnx_lightning.explain.tape import Tape
 
 T = TypeVar("T")
@@ -71,6 +71,8 @@ class _Log(Mode):
         return run(self._logged, func, args, kwargs or {})
 
     def _logged(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if func.overloadpacket is aten.set_:
+            raise UnexplainableError(f"The network gives a tensor other memory by `set_`{self._path}. {WITHOUT}")
         self._outside |= {memory_of(t) for t in tensors_in((args, kwargs))} - self._made
         for tensor in written_by(func, args, kwargs):
             self._save(tensor)
@@ -209,7 +211,7 @@ class Replay:
         age = self._age.get(memory, 0)
         if id(tensor) in self._new and self._new[id(tensor)][2] == age:
             return self._new[id(tensor)][1]
-        if age or memory in self._before:
+        if age or memory in self._before or memory in self._first:  # the last: of a tensor made out of sight
             whole = self._whole(memory)
             if whole.dtype != tensor.dtype:
                 raise UnexplainableError(
@@ -226,7 +228,7 @@ class Replay:
         if memory not in self._memory:
             first = self._before[memory] if memory in self._before else self._first[memory]
             self._memory[memory] = first if memory in self._before else self._new[id(first)][1]
-            self._geometry[memory] = _geometry(first)
+            self._geometry[memory] = geometry(first)
             if first.dim() != self._memory[memory].dim():  # of the logged run only the last shape is known
                 raise UnexplainableError(
                     "A tensor is overwritten, and then its shape changes in place (squeeze_, unsqueeze_, as in "
@@ -236,14 +238,14 @@ class Replay:
 
     def _inside(self, whole: Tensor, tensor: Tensor) -> Any:
         """Shape, strides and offset of a tensor within its memory."""
-        shape, stride, offset = _geometry(tensor)
+        shape, stride, offset = geometry(tensor)
         return shape, stride, offset - self._geometry[memory_of(tensor)][2] + whole.storage_offset()
 
     def _write(self, tensor: Tensor, value: Tensor) -> None:
         """Write a new value to a tensor, and so to all tensors that share its memory."""
         memory = memory_of(tensor)
         whole = self._whole(memory)
-        whole_memory = _geometry(tensor) == self._geometry[memory]
+        whole_memory = geometry(tensor) == self._geometry[memory]
         self._memory[memory] = (
             value if whole_memory else written(self._tape, whole, value, *self._inside(whole, tensor))
         )
@@ -256,7 +258,3 @@ def _equal(one: Tensor, two: Tensor) -> bool:
     rounding = 10 * torch.finfo(two.dtype).eps if two.is_floating_point() and two.numel() else 0.0
     greatest = float(two.detach().abs().amax()) if rounding else 0.0
     return torch.allclose(one, two, rtol=max(1e-3, rounding), atol=max(1e-5, rounding * greatest), equal_nan=True)
-
-
-def _geometry(tensor: Tensor) -> Any:
-    return tensor.shape, tensor.stride(), tensor.storage_offset()

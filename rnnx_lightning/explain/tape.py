@@ -20,7 +20,7 @@ from rnnx_lightning.explain.mixed import others, rule_of_all, sum_of_mixed
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.notes import Notes
-from rnnx_lightning.explain.out_of_sight import filled, made, unseen
+from rnnx_lightning.explain.out_of_sight import filled, hidden, made
 from rnnx_lightning.explain.overwriting import alias, current, overwrite, run, was_read
 from rnnx_lightning.explain.pixels import Pixels, joined, present_of
 from rnnx_lightning.explain.refusals import AS_WEIGHTS, HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
@@ -95,7 +95,7 @@ class Tape(Notes):
             for part in argument if type(argument) in (list, tuple) else (argument,):
                 if isinstance(part, Tensor):
                     any_complex |= part.is_complex()
-                    if self.find(part) is not None or (self.unwritten and unseen(self, func, args, kwargs, part)):
+                    if self.find(part) is not None or hidden(self, func, args, kwargs, part):
                         known.append(part)
                     else:
                         constants = True

@@ -1,5 +1,6 @@
 """Parts of a network that torch runs as a whole are refused by a message, not by an error of torch."""
 
+import copy
 import ctypes
 import warnings
 
@@ -139,6 +140,8 @@ def test_sparse_matrices_made_by_the_network(layout, create_graph):
         lambda h: torch.from_numpy(np.tanh(h.detach().numpy())),
         lambda h: h * torch.tensor(np.asarray(h.detach())[0].copy()),
         lambda h: torch.from_dlpack(np.exp(np.from_dlpack(h.detach()))),
+        lambda h: torch.tensor([[0.5 * number for number in row] for row in h.tolist()]),
+        lambda h: torch.tensor([[number.tanh() for number in row] for row in h]),
     ],
 )
 def test_values_that_go_to_numpy_are_warned_of(part):
@@ -158,6 +161,55 @@ def test_arrays_of_what_gets_no_relevance_anyway_are_not():
     with warnings.catch_warnings():
         warnings.simplefilter("error", NumPyWarning)
         LRP(Epsilon(0.1))(Network(part), torch.randn(3, 4), 0)
+
+
+class Labelled(torch.Tensor):
+    """A tensor as libraries have them for pictures and other things."""
+
+
+SAME = {  # made where no operation is seen, and by operations
+    "parameter": (nn.Parameter, lambda h: h * 1),
+    "parameter that is scaled": (lambda h: nn.Parameter(h) * 2, lambda h: h * 2),
+    "frozen parameter": (lambda h: nn.Parameter(h, requires_grad=False), torch.clone),
+    "subclass": (lambda h: h.as_subclass(Labelled), lambda h: h * 1),
+    "subclass, read in part": (
+        lambda h: h.as_subclass(Labelled)[:, [1, 0, 2, 3]],
+        lambda h: h[:, [1, 0, 2, 3]],
+    ),
+    "plain again": (lambda h: h.as_subclass(Labelled).as_subclass(torch.Tensor).tanh(), torch.tanh),
+    "deep copy": (copy.deepcopy, torch.clone),
+    "deep copies in a list": (lambda h: sum(copy.deepcopy([h, h.relu()])), lambda h: h + h.relu()),
+}
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("name", SAME)
+def test_another_tensor_of_the_same_values(name, create_graph):
+    method, x = LRP(Epsilon(0.1), create_graph=create_graph), torch.randn(3, 4)
+    made, ordinary = (method(Network(lambda h, part=part: h.relu() + part(h)), x, 0) for part in SAME[name])
+    torch.testing.assert_close(made, ordinary)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize(
+    "part",
+    [
+        lambda h: torch.empty(0).set_(h.untyped_storage(), 0, (3, 2), (4, 2)).sum(1, keepdim=True),
+        lambda h: torch.nested.nested_tensor(list(h)).to_padded_tensor(0.0),
+        lambda h: (torch._foreach_mul_([h.clone()], 2.0), h)[1],
+    ],
+    ids=["other shape", "nested", "several tensors"],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_cannot_be_followed_is_refused(part, create_graph):
+    message = r"lies in the memory of values|by `set_`|Use padded tensors|overwrites several tensors"
+    with pytest.raises(UnexplainableError, match=message):
+        LRP(Epsilon(0.1), create_graph=create_graph)(Network(lambda h: h + part(h)), torch.randn(3, 4), 0)
+
+
+def test_a_copy_of_what_is_gone_is_refused():
+    with pytest.raises(UnexplainableError, match="lies in the memory of values that depend on the input"):
+        LRP(Epsilon(0.1))(Network(lambda h: h + nn.Parameter(h.relu())), torch.randn(3, 4), 0)
 
 
 def extension(h, memory=torch.empty_like):

@@ -79,13 +79,16 @@ HARMLESS = frozenset(
 )
 
 BEFORE_QUANTISING = "Explain the network as it was before it was quantised."
+PADDED = "Use padded tensors in place of nested ones."
 
 ADVICE = {
     "mkldnn_rnn_layer": "Call nn.LSTM from Python, not from TorchScript or an extension.",
     "quantized_lstm": BEFORE_QUANTISING,
     "quantized_gru": BEFORE_QUANTISING,
     "linear_dynamic": BEFORE_QUANTISING,
-    "nested_view_from_jagged": "Use padded tensors in place of nested ones.",
+    "nested_view_from_jagged": PADDED,
+    "nested_tensor_from_tensor_list": PADDED,
+    "nested_tensor_from_mask": PADDED,
     "_softmax": "Explain the logits: remove the softmax from the network.",
     "softmax": "Explain the logits: remove the softmax from the network.",
     "_log_softmax": "Explain the logits: remove the softmax from the network.",
