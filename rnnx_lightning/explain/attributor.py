@@ -1,8 +1,8 @@
 """The base class of all explanation methods: `relevance = Method(...)(model, x, target)`."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,10 @@ from rnnx_lightning.explain.isolation import isolated, kept_state
 from rnnx_lightning.explain.lookups import WithVectors
 from rnnx_lightning.explain.outputs import Target as Target
 from rnnx_lightning.explain.outputs import explained_value
-from rnnx_lightning.explain.refusals import TrainingModeWarning, warn
+from rnnx_lightning.explain.process_settings import without_onednn
+from rnnx_lightning.explain.refusals import FusedLayerError, TrainingModeWarning, warn
+
+T = TypeVar("T")
 
 
 class Attributor(ABC):
@@ -64,13 +67,16 @@ class Attributor(ABC):
         batch_size(x)
         takes_x = isinstance(x, Tensor) or isinstance(model, Bound)  # a method that another one calls has it bound
         bound = model if takes_x and not arguments else Bound(model, arguments)
+        return unfused(lambda: self._isolated(bound, x, target))
+
+    def _isolated(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         with isolated(network_of(model), tensors_of(x)[0].device):
             x = self._taken(x)
             if not (self.needs_gradient and has_tokens(x)):
-                relevance = self._relevance(bound, x, target)
+                relevance = self._relevance(model, x, target)
                 self._check_shape(relevance, x)
                 return relevance
-            vectors = self._with_vectors(bound, x)
+            vectors = self._with_vectors(model, x)
             return vectors.of_tokens(self._relevance(vectors, vectors.inputs, target))
 
     def _check_shape(self, relevance: Any, x: Inputs) -> None:
@@ -107,6 +113,15 @@ class Attributor(ABC):
         """The method itself. `x` is what `_taken` gives; `model(x)` runs the network, which may overwrite it."""
 
 
+def unfused(explain: Callable[[], T]) -> T:
+    """Explain; if `nn.LSTM` runs as one operation, out of sight of Python, explain again without that."""
+    try:
+        return explain()
+    except FusedLayerError:
+        with without_onednn():
+            return explain()
+
+
 def check_model(model: nn.Module) -> None:
     """Refuse what is no network, and warn of one in train mode.
 
@@ -116,12 +131,17 @@ def check_model(model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         hint = "create it first" if isinstance(model, type) else "call it in the forward of a module"
         raise ValueError(f"model must be a torch.nn.Module, got {str(model)[:80]}: {hint}")
-    if noisy := sorted({type(m).__name__ for m in model.modules() if m.training and _differs_in_training(m)}):
+    if noisy := sorted({type(m).__name__ for m in model.modules() if trains(m) and _differs_in_training(m)}):
         warn(
             f"The model is in train mode, so what is explained depends on {' and '.join(noisy)}: a random draw, "
             "or the other examples. Call model.eval() first.",
             TrainingModeWarning,
         )
+
+
+def trains(module: nn.Module) -> bool:
+    """Whether a module is in train mode; frozen TorchScript has no modes."""
+    return getattr(module, "training", False)
 
 
 def _differs_in_training(module: nn.Module) -> bool:

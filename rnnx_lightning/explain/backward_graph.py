@@ -7,6 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
+from rnnx_lightning.explain.refusals import FROM_PYTHON
+
 _SUFFIX = re.compile(r"Backwards?\d*$")
 
 
@@ -27,6 +29,11 @@ def is_opaque(node: Any) -> bool:
     """Whether the node is a custom autograd function, whose operations cannot be seen."""
     hidden = isinstance(node, BackwardCFunction) or type(node).__name__ == "CppFunction"
     return hidden and operation(node) != HOOKS
+
+
+def instead_of(node: Any) -> str:
+    """What to do instead of an opaque function."""
+    return FROM_PYTHON if "torch::jit::" in node.name() else "Write it with torch operations."
 
 
 def operations(value: Tensor) -> list[Any]:

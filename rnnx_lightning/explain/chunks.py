@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.explain.attributor import Attributor, Target, resolve_target
+from rnnx_lightning.explain.attributor import Attributor, Target, resolve_target, trains
 from rnnx_lightning.explain.examples import cut, joined
 from rnnx_lightning.explain.inputs import Bound, Inputs, batch_size, network_of, output_at
 from rnnx_lightning.explain.outputs import explained_value, no_classes
@@ -91,7 +91,7 @@ def _check(model: nn.Module, x: Inputs, target: Target, bound: Bound, part: Inpu
     Raises:
         ValueError: they differ, so something that is not of single examples was cut.
     """
-    if any(module.training for module in network_of(model).modules()):
+    if any(map(trains, network_of(model).modules())):
         return  # random numbers would differ, too
     examples = batch_size(part)
     try:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from rnnx_lightning.explain.backward_graph import HOOKS, is_opaque, operation
-from rnnx_lightning.explain.refusals import UnexplainableError
+from rnnx_lightning.explain.backward_graph import HOOKS, instead_of, is_opaque, operation
+from rnnx_lightning.explain.refusals import FusedLayerError, UnexplainableError
 
 Gates = Literal["free", "constant"]
 Gradients = tuple[Tensor | None, ...]
@@ -50,7 +50,7 @@ _FUNCTIONS = {  # of gates only: they are gates, too
     *("Prod", "Softmax", "SafeSoftmax", "LogSoftmax", "Logsumexp", "Logcumsumexp", "LinalgVectorNorm", "Var"),
     "Std",
 }
-_FUSED = {"CudnnRnn", "MiopenRnn", "MkldnnRnnLayer", "ThnnFusedLstmCell", "ThnnFusedGruCell"}
+_FUSED = {"CudnnRnn", "MiopenRnn", "ThnnFusedLstmCell", "ThnnFusedGruCell"}
 _FUSED_LSTM = 2  # the mode of a fused recurrent layer: ReLU, tanh, LSTM, GRU
 
 
@@ -207,10 +207,12 @@ def _without_second_half(dim: int) -> Backward:
 
 def _check_visible(node: Any) -> None:
     name = operation(node)
+    if name == "MkldnnRnnLayer":
+        raise FusedLayerError("nn.LSTM runs as one operation of oneDNN.")
     if is_opaque(node):
         raise UnexplainableError(
             f"gates='constant' cannot see whether the autograd function {node.name()!r} contains a gate. "
-            "Write it with torch operations."
+            f"{instead_of(node)}"
         )
     if name in _FUSED and getattr(node, "_saved_mode", _FUSED_LSTM) >= _FUSED_LSTM:
         raise UnexplainableError(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from rnnx_lightning.explain.attributor import Target
-from rnnx_lightning.explain.backward_graph import is_opaque, operation
+from rnnx_lightning.explain.backward_graph import instead_of, is_opaque, operation
 from rnnx_lightning.explain.elementwise import is_zero
 from rnnx_lightning.explain.gradients import GradientMethod
 from rnnx_lightning.explain.inputs import Inputs, mapped
@@ -83,7 +83,7 @@ def _guide(node: Any) -> RemovableHandle | None:
     if is_opaque(node):
         raise UnexplainableError(
             f"Guided backprop cannot see whether the autograd function {node.name()!r} contains a ReLU. "
-            "Write it with torch operations."
+            f"{instead_of(node)}"
         )
     if name in ("CudnnRnn", "MiopenRnn") and node._saved_mode == _FUSED_RELU:
         raise UnexplainableError(

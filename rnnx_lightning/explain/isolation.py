@@ -49,8 +49,9 @@ def isolated(model: nn.Module, device: torch.device) -> Iterator[None]:
 
 def _runs_a_part_as_a_whole(error: Exception) -> bool:
     """Whether an error is torch's own, within one of its functions that take functions, such as torch.cond."""
-    modules = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    modules = [frame.f_globals.get("__name__") or "" for frame, _ in traceback.walk_tb(error.__traceback__)]
     inside = any(module.startswith(("torch._higher_order_ops", "torch._dynamo")) for module in modules)
+    inside &= "torch._dynamo.external_utils" not in modules  # checks of an exported network
     return inside and modules[-1].startswith("torch.")
 
 

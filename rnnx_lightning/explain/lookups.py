@@ -18,7 +18,7 @@ from rnnx_lightning.explain.isolation import kept_state
 from rnnx_lightning.explain.places import Places, followed, number, places_of, tensors_in
 from rnnx_lightning.explain.refusals import UnexplainableError
 
-EMBEDDINGS = (F.embedding, torch.embedding)
+EMBEDDINGS = (F.embedding, torch.embedding, torch.ops.aten.embedding.default)
 CHOICES = (Tensor.__getitem__, torch.index_select, Tensor.index_select)
 CASTS = (Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.to, Tensor.type, Tensor.type_as)
 BAG = signature(F.embedding_bag)
@@ -144,7 +144,8 @@ class WithVectors(Bound):
         if not self.lookups and not self.others:
             raise UnexplainableError(
                 "Whole numbers have no gradient, and no vectors are looked up at them. If they are tokens, use "
-                "LRP. If they are numbers or pixels, give them as floating-point numbers: x.float()."
+                "LRP; TorchScript hides lookups. If they are numbers or pixels, give them as floating-point "
+                "numbers: x.float()."
             )
 
     def _run(

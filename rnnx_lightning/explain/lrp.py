@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from rnnx_lightning.explain.attributor import Attributor, as_tuple, check_model
+from rnnx_lightning.explain.attributor import Attributor, as_tuple, check_model, unfused
 from rnnx_lightning.explain.composite import Composite
 from rnnx_lightning.explain.inputs import (
     Bound,
@@ -170,9 +170,12 @@ class LRP(Attributor):
         """
         check_model(model)
         batch_size(x)
-        with isolated(model, tensors_of(x)[0].device):
-            bound = Bound(model, arguments)
-            return self._explain(bound, copied(x), target, as_tuple(layers))
+
+        def explain() -> Explanation:
+            with isolated(model, tensors_of(x)[0].device):
+                return self._explain(Bound(model, arguments), copied(x), target, as_tuple(layers))
+
+        return unfused(explain)
 
     def _explain(self, model: nn.Module, x: Inputs, target: Target, layers: tuple[str, ...]) -> Explanation:
         network = network_of(model)

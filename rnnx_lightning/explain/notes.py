@@ -46,6 +46,7 @@ class Notes(Mode):
         self.composite, self.path, self._advice = composite, path, advice
         self._nodes: list[ref[Node]] = []
         self.any_refused = False  # relevance cannot go back from some values
+        self.raised: UnexplainableError | None = None
         # Memory that the network has made and no operation has written to: whether it was made of zeros.
         self.unwritten = ByMemory[bool]()
         self.noted = ByMemory[ref[Tensor]]()  # the first tensor with a node

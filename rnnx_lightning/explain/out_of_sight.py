@@ -5,6 +5,7 @@ seen. So if an operation reads such memory to which none has written, or zeros t
 has written there. Another tensor of the same values, such as `nn.Parameter(h)`, is known by its memory.
 """
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +19,16 @@ if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
 
 aten = torch.ops.aten
-# Operations that make tensors without values: whether these are zeros.
+
+
+class Made(Enum):
+    """What is special about the result of an operation on constants."""
+
+    EMPTY = 0  # it has no values yet
+    ZEROS = 1
+    PARTS = 2  # they share memory, but torch counts them as tensors that do not
+
+
 MAKES = dict.fromkeys(
     (
         aten.empty.memory_format,
@@ -28,8 +38,10 @@ MAKES = dict.fromkeys(
         aten.new_empty.default,
         aten.new_empty_strided.default,
     ),
-    False,
-) | dict.fromkeys((aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default), True)
+    Made.EMPTY,
+)
+MAKES |= dict.fromkeys((aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default), Made.ZEROS)
+MAKES |= dict.fromkeys((aten.unsafe_split.Tensor, aten.unsafe_split_with_sizes.default), Made.PARTS)
 # In-place operations that give values to some entries, and read none.
 PLACES = {
     aten.index_copy.default,
@@ -45,9 +57,13 @@ PLACES = {
 
 
 def made(tape: "Tape", func: Any, result: Any) -> Any:
-    """The result of an operation; remember if it has no values yet, or zeros."""
-    if (zeros := MAKES.get(func)) is not None:
-        tape.unwritten.put(result.untyped_storage(), zeros)
+    """The result of an operation on constants; remember if it has no values yet, or zeros."""
+    kind = MAKES.get(func)
+    if kind is None:
+        return result
+    if kind is Made.PARTS:
+        return [part.clone() for part in result]
+    tape.unwritten.put(result.untyped_storage(), kind is Made.ZEROS)
     return result
 
 

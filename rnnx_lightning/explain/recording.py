@@ -115,9 +115,14 @@ def recorded(
         ]
         stack.enter_context(unfused_attention())
         stack.enter_context(Calls(tape if replay is None else None))
-        if replay is None:
-            with torch.no_grad(), tape:
-                logits, value = choose(without_squash(tape, model(x)))
-        else:
-            logits, value = replay.run(choose, without_squash(tape, replay.run(model, x)))
+        try:
+            if replay is None:
+                with torch.no_grad(), tape:
+                    logits, value = choose(without_squash(tape, model(x)))
+            else:
+                logits, value = replay.run(choose, without_squash(tape, replay.run(model, x)))
+        except RuntimeError as error:
+            if tape.raised is None:
+                raise
+            raise tape.raised from error  # TorchScript loses what is raised inside of it
     return Recording(tape, inputs, logits, value)

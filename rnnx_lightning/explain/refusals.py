@@ -20,6 +20,10 @@ class UnexplainableError(Exception):
     """The network uses an operation without a rule. The message names it, its place, and what to do."""
 
 
+class FusedLayerError(UnexplainableError):
+    """`nn.LSTM` runs as one operation of oneDNN."""
+
+
 class NothingToExplainWarning(UserWarning):
     """Some examples have no relevance, because the explained output is not positive (or is 0)."""
 
@@ -60,6 +64,8 @@ HIGHER_ORDER = (
     "cannot be seen. Write it out: a Python loop for while_loop, scan and map, an if for cond, and "
     "F.scaled_dot_product_attention for flex_attention."
 )
+
+FROM_PYTHON = "Explain the Python module, not its TorchScript form."
 
 EXTENSIONS = (
     "Extensions (in C++, CUDA, Triton or NumPy) cannot be recorded: run their form in torch operations, which "

@@ -83,7 +83,11 @@ class Tape(Notes):
         """Handle one operation."""
         if type(func) is not OpOverload and isinstance(func, HigherOrderOperator):
             raise UnexplainableError(HIGHER_ORDER.format(func.name(), self.path))
-        return run(self.record, func, args, kwargs or {})
+        try:
+            return run(self.record, func, args, kwargs or {})
+        except UnexplainableError as error:
+            self.raised = error
+            raise
 
     def record(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Run an operation, and record it if one of its arguments depends on the input."""

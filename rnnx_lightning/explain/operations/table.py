@@ -5,6 +5,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from rnnx_lightning.explain.refusals import FROM_PYTHON
 from rnnx_lightning.explain.tape import Recorder
 
 aten = torch.ops.aten
@@ -82,7 +83,10 @@ BEFORE_QUANTISING = "Explain the network as it was before it was quantised."
 PADDED = "Use padded tensors in place of nested ones."
 
 ADVICE = {
-    "mkldnn_rnn_layer": "Call nn.LSTM from Python, not from TorchScript or an extension.",
+    "cudnn_rnn": FROM_PYTHON,
+    "miopen_rnn": FROM_PYTHON,
+    "transformer_encoder_layer_fwd": FROM_PYTHON,
+    "native_multi_head_attention": FROM_PYTHON,
     "quantized_lstm": BEFORE_QUANTISING,
     "quantized_gru": BEFORE_QUANTISING,
     "linear_dynamic": BEFORE_QUANTISING,
