@@ -1,8 +1,10 @@
 """The module that a forward pass is currently in."""
 
+from operator import is_
 from types import TracebackType
 
 from torch import Tensor, nn
+from torch._C._functorch import get_unwrapped, is_functorch_wrapped_tensor
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from rnnx_lightning.explain.storage import memory_of
@@ -68,9 +70,14 @@ class ModulePath:
         """Whether a constant that is added to a value is a bias: one of fewer dimensions, or a parameter."""
         if constant.dim() < value.dim():
             return True
-        if self._memory is None:
-            self._memory = {memory_of(parameter) for parameter in self._model.parameters()}
-        return memory_of(constant) in self._memory
+        memory = self._memory
+        if memory is None:
+            parameters = list(self._model.parameters())
+            plain = [_without_wrappers(parameter) for parameter in parameters]
+            memory = {memory_of(parameter) for parameter in plain}
+            if all(map(is_, plain, parameters)):  # else the network runs with others, by functional_call
+                self._memory = memory
+        return memory_of(constant) in memory
 
     @property
     def module(self) -> nn.Module | None:
@@ -96,3 +103,10 @@ class ModulePath:
         if self.module is None:
             return ""
         return f" in {self.name!r} ({type(self.module).__name__})" if self.name else " in the network's forward"
+
+
+def _without_wrappers(tensor: Tensor) -> Tensor:
+    """The tensor that `torch.vmap` and the like have wrapped."""
+    while is_functorch_wrapped_tensor(tensor):
+        tensor = get_unwrapped(tensor)
+    return tensor

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from rnnx_lightning.explain.composite import Composite
@@ -48,7 +49,8 @@ class Calls(RecurrentModules):
         if self._tape is not None:
             if func == SET_DATA:
                 func(*args)
-                self._tape.mark(args[0], self._tape.find(args[1]))
+                if not is_lazy(args[0]):
+                    self._tape.mark(args[0], self._tape.find(args[1]))
                 return None
             if func not in RECURRENT and self._loses(func, args[0]):
                 warn(LOST, NumPyWarning)
