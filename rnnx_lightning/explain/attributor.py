@@ -61,7 +61,7 @@ class Attributor(ABC):
 
         Warns:
             TrainingModeWarning: the model is in train mode, and this changes its output.
-            NumPyWarning: LRP; the model computes with NumPy, where relevance is lost.
+            NumPyWarning: LRP; the model computes with NumPy or lists of numbers, where relevance is lost.
         """
         check_model(network_of(model))
         batch_size(x)

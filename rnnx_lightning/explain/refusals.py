@@ -37,7 +37,7 @@ class PixelRangeWarning(UserWarning):
 
 
 class NumPyWarning(UserWarning):
-    """The network computes with values in NumPy, where their relevance is lost."""
+    """The network computes with values in NumPy or as lists of numbers, where their relevance is lost."""
 
 
 def warn(message: str, category: type[Warning]) -> None:
