@@ -18,7 +18,10 @@ from rnnx_lightning.explain.saved_tensors import is_of_overwriting, overwriting_
 from rnnx_lightning.explain.spelling import PlainSpelling
 
 UNUSED = "appears to not have been used in the graph"  # parts of torch's messages
-UNDERIVED = ("derivative for", "no autograd formula", "is a view and is being modified inplace")
+UNDERIVED = (
+    *("derivative for", "no autograd formula", "is a view and is being modified inplace"),
+    "does not support automatic differentiation",
+)
 
 
 class GradientMethod(Attributor):

@@ -14,7 +14,7 @@ from rnnx_lightning.explain.inputs import holds_pixels
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.pixels import Pixels
-from rnnx_lightning.explain.refusals import UnexplainableError, name_of
+from rnnx_lightning.explain.refusals import FusedLayerError, UnexplainableError, name_of
 from rnnx_lightning.explain.rows import LEAF, OPAQUE, PASS, RELU, SCALE, SUM
 from rnnx_lightning.explain.storage import ByMemory, memory_of
 
@@ -137,8 +137,10 @@ class Notes(Mode):
 
     def opaque(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Record an operation without a rule, which is refused if relevance reaches it."""
-        value = func(*args, **kwargs)
         name = name_of(func)
+        if name == "mkldnn_rnn_layer":  # called by TorchScript or an exported network
+            raise FusedLayerError(f"nn.LSTM runs as one operation of oneDNN{self.path}.")
+        value = func(*args, **kwargs)
         advice = self._advice.get(name, "Use operations that have a rule, or register one: see docs/extending.md.")
         return self.refused(func, value, advice, *args)
 

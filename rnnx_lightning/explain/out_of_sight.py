@@ -42,8 +42,12 @@ MAKES = dict.fromkeys(
 )
 MAKES |= dict.fromkeys((aten.zeros.default, aten.zeros_like.default, aten.new_zeros.default), Made.ZEROS)
 MAKES |= dict.fromkeys((aten.unsafe_split.Tensor, aten.unsafe_split_with_sizes.default), Made.PARTS)
-# In-place operations that give values to some entries, and read none.
+# Operations that give values to some entries, and read none.
 PLACES = {
+    aten.copy.default,
+    aten.diagonal_scatter.default,
+    aten.select_scatter.default,
+    aten.slice_scatter.default,
     aten.index_copy.default,
     aten.index_fill.int_Scalar,
     aten.index_fill.int_Tensor,
@@ -95,6 +99,8 @@ def unseen(tape: "Tape", func: Any, args: Any, kwargs: Any, tensor: Tensor) -> b
     """Whether an operation reads a tensor that something else has written; then its relevance is refused."""
     zeros = tape.unwritten.get(memory_of(tensor))
     if zeros is None or func.is_view or func in tape.harmless or torch.Tag.inplace_view in func.tags:
+        return False
+    if func in PLACES and tensor is args[0]:
         return False
     if any(tensor is each for each in written_by(func, args, kwargs)) and not _reads(tape, func, args, tensor):
         del tape.unwritten[memory_of(tensor)]

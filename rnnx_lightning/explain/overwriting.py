@@ -123,7 +123,7 @@ def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
             f"The operation {name_of(func)!r}{tape.path} overwrites a tensor. {WITHOUT_IN_PLACE}"
         )
     if ordinary is aten.copy.default or func is aten.fill_.Tensor:
-        return _copied(tape, tensor, others[0])
+        return copied(tape, tensor, others[0])
     if func in (aten.zero_.default, aten.fill_.Scalar):
         return torch.full_like(tensor, others[0] if others else 0)
     if ordinary is aten.sigmoid.default and (node := tape.find(tensor)) is not None:
@@ -134,7 +134,7 @@ def overwritten(tape: "Tape", func: Any, args: Any, kwargs: Any) -> Tensor:
     return value
 
 
-def _copied(tape: "Tape", tensor: Tensor, source: Tensor) -> Tensor:
+def copied(tape: "Tape", tensor: Tensor, source: Tensor) -> Tensor:
     """The source with the shape and dtype of the tensor."""
     moved: Tensor = tape.record(aten.expand.default, (source, tensor.shape), {})
     if moved.dtype != tensor.dtype or moved.device != tensor.device:

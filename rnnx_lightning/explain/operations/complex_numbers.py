@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.operations import arithmetic
 from rnnx_lightning.explain.operations.table import TABLE, R, aten, overloads, records
+from rnnx_lightning.explain.operations.writes import copy_into
 from rnnx_lightning.explain.overwriting import pair_of_view
 from rnnx_lightning.explain.pairs import is_complex, pair_of, paired, part_of
 from rnnx_lightning.explain.tape import COMPLEX, Tape
@@ -25,6 +26,8 @@ def records_complex(names: str) -> Callable[[R], R]:
 
     return put
 
+
+records_complex("copy.default")(copy_into)
 
 # -- from real numbers, and to them
 

@@ -14,8 +14,6 @@ from torch.overrides import TorchFunctionMode
 
 from rnnx_lightning.explain.cudnn import FUSED
 from rnnx_lightning.explain.operations.fused_recurrent import all_steps
-from rnnx_lightning.explain.operations.table import records
-from rnnx_lightning.explain.refusals import FusedLayerError
 from rnnx_lightning.explain.tape import Tape
 
 State = tuple[Tensor, ...]  # hidden state (B, H), and the memory cell of an LSTM (B, H)
@@ -137,12 +135,6 @@ def fused(name: str, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
             steps = [F.dropout(step, dropout) for step in steps]
     output = torch.cat(steps) if packed else torch.stack(steps, 1 if arguments[-1] else 0)
     return output, *(torch.stack(parts) for parts in zip(*last, strict=True))
-
-
-@records("mkldnn_rnn_layer")
-def in_onednn(tape: Tape, func: Any, *args: Any) -> Any:
-    """`nn.LSTM`, called by TorchScript or an exported network."""
-    raise FusedLayerError(f"nn.LSTM runs as one operation of oneDNN{tape.path}.")
 
 
 def _weights(tensors: Sequence[Tensor], biases: bool) -> Weights:

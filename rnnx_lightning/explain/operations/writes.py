@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rnnx_lightning.explain.operations.table import overloads, records, register
-from rnnx_lightning.explain.overwriting import places, written
+from rnnx_lightning.explain.overwriting import copied, laid_out, places, written
 from rnnx_lightning.explain.rows import Joining, Movement
 from rnnx_lightning.explain.tape import Recorder, Tape
 
@@ -57,6 +57,13 @@ for _place, _names in (
 ):
     for _operation in overloads(_names):
         register(_operation, writing(_place))
+
+
+@records("copy.default")
+def copy_into(tape: Tape, func: Any, tensor: Tensor, source: Tensor, non_blocking: bool = False) -> Tensor:
+    """A tensor with the shape and type of another one."""
+    value = func(tensor, source)
+    return value if tape.find(source) is None else laid_out(tape, copied(tape, tensor, source), value.stride())
 
 
 @records("as_strided.default")
