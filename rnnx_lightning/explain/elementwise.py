@@ -64,6 +64,8 @@ def _is_copy(node: Node) -> bool:
 
 def is_hard_sigmoid(node: Node, low: float | None, high: float | None) -> bool:
     """Whether a value that is cut to [0, high] is x + high / 2, so that the result is a hard sigmoid."""
+    if low is None and node.row is RELU and node.sources[0] is not None:  # it was cut at 0 before
+        node, low = node.sources[0], 0
     if low != 0 or high is None or high <= 0:
         return False
     factor = 1.0

@@ -259,6 +259,8 @@ HARD_SIGMOIDS = {
     "clamp of a scaled sum": lambda x: torch.clamp(x / 6 + 0.5, 0, 1),
     "clamp of a sum, scaled": lambda x: ((x + 3) / 6).clamp(min=0, max=1),
     "hardtanh": lambda x: F.hardtanh(3 + x, 0.0, 6.0).div(6),
+    "two clamps": lambda x: (x + 3).clamp(min=0).clamp(max=6) / 6,
+    "ReLU, then a limit": lambda x: torch.relu(x / 6 + 0.5).clamp_max(1),
 }
 
 

@@ -161,9 +161,12 @@ def clamp_by_tensors(
 
 @records("clamp_max.default")
 def clamp_above(tape: Tape, func: Any, tensor: Tensor, high: float) -> Tensor:
-    """An activation that saturates."""
+    """An activation that saturates, or a hard sigmoid that is written out (a gate)."""
     if not tensor.is_floating_point():
         return whole_numbers(tape, func, tensor, high)
+    node = tape.node(tensor)
+    if not node.gate and is_hard_sigmoid(node, None, high):
+        return tape.gate_of(func(tensor, high), node, nonnegative=True)
     if high >= 0:
         return activation()(tape, func, tensor, high)
     return bounded(tape, tensor, None, high)

@@ -52,6 +52,13 @@ def batch_norm(
     return (tape.stand_in(value[0], result), *value[1:])
 
 
+@records("_native_batch_norm_legit.no_stats")
+def without_statistics(tape: Tape, func: Any, x: Tensor, *rest: Any) -> Any:
+    """Instance norm, as an exported network has it."""
+    weight, bias, *options = rest
+    return batch_norm(tape, aten.native_batch_norm.default, x, weight, bias, None, None, *options)
+
+
 def scaled_and_shifted(tape: Tape, x: Tensor, scale: Tensor, shift: Tensor | None) -> Tensor:
     """Record x * scale + shift, merged with the sum x. That of gates scales signals, too."""
     node = tape.find(x)
