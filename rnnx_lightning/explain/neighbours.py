@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from rnnx_lightning.explain.attributor import Attributor, Target
+from rnnx_lightning.explain.attributor import Attributor, Target, trains
 from rnnx_lightning.explain.inputs import (
     Bound,
     Inputs,
@@ -125,7 +125,7 @@ class _Tensors(nn.Module):
     def __init__(self, model: nn.Module, x: Inputs, choose: Callable[[Any], Tensor] | None) -> None:
         super().__init__()
         self.network = network_of(model)
-        self.train(self.network.training)
+        self.train(trains(self.network))
         self._given = model.arguments if isinstance(model, Bound) else {}
         self._structure = x
         self._choose = choose
