@@ -13,6 +13,7 @@ from rnnx_lightning.explain.neighbours import Captum, quantus_explain_func
 from rnnx_lightning.explain.operations import register
 from rnnx_lightning.explain.presets import EpsilonAlpha2Beta1Flat, EpsilonGammaBox, EpsilonPlusFlat
 from rnnx_lightning.explain.refusals import (
+    NotFiniteWarning,
     NothingToExplainWarning,
     NumPyWarning,
     PixelRangeWarning,
@@ -43,6 +44,7 @@ __all__ = [
     "Input",
     "IntegratedGradients",
     "NoReLUWarning",
+    "NotFiniteWarning",
     "NothingToExplainWarning",
     "NumPyWarning",
     "PixelRangeWarning",

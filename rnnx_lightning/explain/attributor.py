@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from rnnx_lightning.explain.finite import warn_if_not_finite
 from rnnx_lightning.explain.inputs import (
     Bound,
     Inputs,
@@ -60,6 +61,7 @@ class Attributor(ABC):
             UnexplainableError: the network uses an operation that this method has no rule for.
 
         Warns:
+            NotFiniteWarning: relevance is NaN or infinite; on a GPU, only LRP looks for that.
             TrainingModeWarning: the model is in train mode, and this changes its output.
             NumPyWarning: LRP; the model computes with NumPy or lists of numbers, where relevance is lost.
         """
@@ -72,12 +74,15 @@ class Attributor(ABC):
     def _isolated(self, model: nn.Module, x: Inputs, target: Target) -> Inputs:
         with isolated(network_of(model), tensors_of(x)[0].device):
             x = self._taken(x)
-            if not (self.needs_gradient and has_tokens(x)):
+            if self.needs_gradient and has_tokens(x):
+                vectors = self._with_vectors(model, x)
+                relevance = vectors.of_tokens(self._relevance(vectors, vectors.inputs, target))
+            else:
                 relevance = self._relevance(model, x, target)
                 self._check_shape(relevance, x)
-                return relevance
-            vectors = self._with_vectors(model, x)
-            return vectors.of_tokens(self._relevance(vectors, vectors.inputs, target))
+            if not tensors_of(x)[0].is_cuda:  # a GPU would have to be waited for
+                warn_if_not_finite(x, relevance)
+            return relevance
 
     def _check_shape(self, relevance: Any, x: Inputs) -> None:
         """Refuse what the `_relevance` of a subclass should not return."""

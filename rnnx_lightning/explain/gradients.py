@@ -96,10 +96,13 @@ class GradientMethod(Attributor):
             if self.gates == "constant":
                 hooks += hold_gates_constant(nodes, leaves)
             hooks += self._change_backward(nodes)
+            # NaN for the examples whose value is NaN or infinite: their gradient may look like any other.
+            ones = value.detach() * 0 + 1
             several = len(leaves) > 1 or None  # an input that does not affect the output gets gradient 0
             gradients = torch.autograd.grad(
-                value.sum(),
+                value,
                 leaves,
+                ones,
                 create_graph=self.create_graph,
                 allow_unused=several,
                 materialize_grads=bool(several),

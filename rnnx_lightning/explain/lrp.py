@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from rnnx_lightning.explain.attributor import Attributor, as_tuple, check_model, unfused
 from rnnx_lightning.explain.composite import Composite
+from rnnx_lightning.explain.finite import total, warn_if_not_finite
 from rnnx_lightning.explain.inputs import (
     Bound,
     Inputs,
@@ -212,8 +213,14 @@ class LRP(Attributor):
                 )
             explained = value.clamp(min=0) if self.start == "positive" else value.clone()
             nothing = explained == 0
-            self._warn(nothing)
-            return self._walk(tape, inputs, x, logits, explained, nothing, path, top)
+            finite = total((value, *tensors_of(x)), value.device).isfinite()
+            strange = bool(nothing.any() | ~finite)  # a GPU is waited for only once
+            if strange:
+                self._warn(nothing)
+            explanation = self._walk(tape, inputs, x, logits, explained, nothing, path, top)
+            if strange:
+                warn_if_not_finite(x, (value, explanation.relevance))
+            return explanation
 
     def _walk(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from rnnx_lightning.explain.attributor import Attributor, Target, trains
+from rnnx_lightning.explain.finite import warn_if_not_finite
 from rnnx_lightning.explain.inputs import (
     Bound,
     Inputs,
@@ -97,7 +98,8 @@ class Captum(Attributor):
             raise UnexplainableError(
                 f"Tokens have no gradient, as captum's {self.method} needs: use FeatureAblation, or LRP."
             )
-        _, index = explained_value(output_at(model, x), batch_size(x), target)
+        value, index = explained_value(output_at(model, x), batch_size(x), target)
+        warn_if_not_finite(x, value)
         whole = _Tensors(model, x, target if callable(target) else None)
         options = dict(self.options)
         if "layer" in options:

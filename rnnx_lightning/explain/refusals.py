@@ -28,6 +28,10 @@ class NothingToExplainWarning(UserWarning):
     """Some examples have no relevance, because the explained output is not positive (or is 0)."""
 
 
+class NotFiniteWarning(UserWarning):
+    """The input, the explained output or the relevance has entries that are NaN or infinite."""
+
+
 class TrainingModeWarning(UserWarning):
     """The network is in train mode, in which it differs from the one that decides."""
 
