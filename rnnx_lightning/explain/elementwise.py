@@ -40,7 +40,7 @@ def follows(node: Node, x: Node) -> bool:
     """Whether a value is x, or made of x entry by entry by activations and factors that are not negative."""
     while (node := node.first) is not x.first:
         scaled = node.row is SCALE and node.call.nonnegative
-        if not (scaled or (node.row in (PASS, RELU) and not node.gate) or _is_copy(node)):
+        if not (scaled or (node.row in (PASS, RELU) and (node.magnitude or not node.gate)) or _is_copy(node)):
             return False
         (source,) = node.sources
         if source is None or source.shape != node.shape:

@@ -55,16 +55,17 @@ class Node:
         filled: a value of 0 may get relevance.
         kept: its relevance is to be reported.
         weights: attention weights (a softmax), or made of them.
+        at_zero: of a gate, its value where the argument of its sigmoid or exp is 0, if that is known.
         logits: the argument of a sigmoid or softmax, until its output scales something.
         refusal: why relevance cannot go back from this value.
         reason: the same for a gate that is used as a signal.
     """
 
     __slots__ = (
-        "__weakref__", "_owned", "by_value", "call", "constant", "depth", "device", "dtype", "exact", "filled",
-        "gate", "gated", "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "original", "others",
-        "pair", "pieces", "pixels", "present", "reason", "refusal", "row", "rule", "scaled", "shape", "sides",
-        "sources", "tape", "totals", "twin", "two_rules", "value", "views", "weights",
+        "__weakref__", "_owned", "at_zero", "by_value", "call", "constant", "depth", "device", "dtype", "exact",
+        "filled", "gate", "gated", "inbox", "kept", "logits", "lost", "magnitude", "nonnegative", "original",
+        "others", "pair", "pieces", "pixels", "present", "reason", "refusal", "row", "rule", "scaled", "shape",
+        "sides", "sources", "tape", "totals", "twin", "two_rules", "value", "views", "weights",
     )  # fmt: skip
 
     def __init__(
@@ -101,6 +102,7 @@ class Node:
         self.logits: Tensor | None = None
         self.by_value = self.constant = self.scaled = self.exact = self.kept = self.two_rules = False
         self.depth = 0
+        self.at_zero: float | None = None
         self.refusal: str | None = None
         self.reason: str | None = None
         self.tape: object = None

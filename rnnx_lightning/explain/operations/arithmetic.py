@@ -11,6 +11,7 @@ from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.centring import averaged, centred, origin
 from rnnx_lightning.explain.operations.gates import refused_as_signal
+from rnnx_lightning.explain.operations.of_gates import at_zero, of_argument, together_at_zero
 from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import whole_numbers
@@ -50,6 +51,8 @@ def add(
         found = tape.node(value)
         found.gated = True
         return value
+    if both and (at_zero := together_at_zero(tape, first, second)) is not None:
+        return of_argument(tape, value, first, at_zero)
     scales = any(node.gate and not node.magnitude for node in (first, second))
     result = None if scales else united(tape, value, (first, one), (second, two))
     if result is None:
@@ -279,6 +282,8 @@ def plus_constant(
         node = tape.node(tensor)
     if isinstance(constant, int | float) and constant == 0:  # where Python's sum() begins
         return tape.move(value, node, UNMOVED)
+    if node.gate and isinstance(constant, int | float) and (own := at_zero(node)) is not None:
+        return of_argument(tape, value, node, own + constant)
     layer = node.gate and node.rule is not None and not is_number(constant)  # a sum of gates, plus a bias
     if node.magnitude or layer:
         tape.add_constant(value, node, tensor, constant, bias)
@@ -320,7 +325,10 @@ def scaled(tape: Tape, value: Tensor, node: Node, factor: Operand, nonnegative: 
     if node.gate and (not node.magnitude or node.reason is not None):
         positive = node.nonnegative and never_negative(factor)
         lost = node.lost or not (is_number(factor) or node.magnitude)
-        return tape.gate_of(value, node, lost=lost, nonnegative=positive, entrywise=True)
+        tape.gate_of(value, node, lost=lost, nonnegative=positive, entrywise=True)
+        if isinstance(factor, int | float) and (own := at_zero(node)) is not None:
+            tape.node(value).at_zero = own * factor
+        return value
     if nonnegative is None:
         nonnegative = never_negative(factor)
     if node.pixels is not None and node.rule is None and node.others is None:

@@ -33,6 +33,7 @@ def gate(
     nonnegative: bool | None = True,
     vanishes: bool = False,
     entrywise: bool = True,
+    at_zero: float | None = None,
 ) -> Recorder:
     """A recorder for a function that scales signals, and gets no relevance when it does.
 
@@ -43,6 +44,7 @@ def gate(
         nonnegative: its values are >= 0; None: that depends on the argument.
         vanishes: it is 0 at 0: a magnitude, as an absolute value is, unless it is a function of a gate.
         entrywise: each entry is a function of one entry.
+        at_zero: its value at 0, if an activation may be written with it.
     """
 
     def record(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -54,7 +56,7 @@ def gate(
         sign = never_negative(value) if nonnegative is None else nonnegative
         tape.gate_of(value, node, nonnegative=sign, refusal=refusal, func=func, entrywise=entrywise)
         made = tape.node(value)
-        made.magnitude = vanishes and (node.magnitude or not node.gate)
+        made.magnitude, made.at_zero = vanishes and (node.magnitude or not node.gate), at_zero
         if squashes:  # the exp of a log-softmax is a softmax
             of_logarithm = func is aten.exp.default and node.logits is not None and not node.nonnegative
             made.logits = node.logits if of_logarithm else tensor
@@ -69,13 +71,13 @@ def gate(
 
 
 for _operation in (aten.sigmoid.default, aten.hardsigmoid.default):
-    register(_operation, gate(None, squashes=True))
+    register(_operation, gate(None, squashes=True, at_zero=0.5))
 register(aten.softplus.default, gate(None))
 register(aten.sqrt.default, gate(None, vanishes=True))
 register(aten.log1p.default, gate(None, nonnegative=None, vanishes=True))
 for _operation in (aten.sign.default, aten.sgn.default):
     register(_operation, gate(None, nonnegative=False))
-register(aten.exp.default, gate(refused_as_signal, squashes=True))
+register(aten.exp.default, gate(refused_as_signal, squashes=True, at_zero=1.0))
 for _name in ("exp2", "cosh", "acos", "acosh", "erfc"):
     register(getattr(aten, _name).default, gate(refused_as_signal))
 register(aten.cos.default, gate(refused_as_signal, nonnegative=False))
@@ -128,9 +130,11 @@ def of_gate(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) ->
         return tape.refused(func, value, "Only its first argument may depend on the input.", *args)
     positive = func is aten.rsqrt.default or never_negative(value)
     tape.gate_of(value, node, nonnegative=positive, refusal=refused_as_signal(tape), func=func, entrywise=True)
-    tape.node(value).magnitude = False
+    made = tape.node(value)
+    made.magnitude = False
+    if func is aten.reciprocal.default and node.at_zero:
+        made.at_zero = 1 / node.at_zero
     if func is aten.log.default and node.logits is not None:
-        made = tape.node(value)
         made.logits = node.logits
     return value
 
