@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from rnnx_lightning.explain.isolation import random_state
 from rnnx_lightning.explain.module_path import ModulePath
 from rnnx_lightning.explain.notes import Mode
-from rnnx_lightning.explain.out_of_sight import unseen
+from rnnx_lightning.explain.out_of_sight import MAKES, unseen
 from rnnx_lightning.explain.overwriting import (
     aten,
     laid_out,
@@ -59,6 +59,7 @@ class _Log(Mode):
         super().__init__()
         self.calls: deque[Call] = deque()
         self._path, self._parameters, self._before = path, parameters, before
+        self.written: set[int] = set()  # by memory
         self._outside: set[int] = set()
         self._made: set[int] = set()
 
@@ -83,6 +84,7 @@ class _Log(Mode):
 
     def _save(self, tensor: Tensor) -> None:
         memory = memory_of(tensor)
+        self.written.add(memory)
         if memory in self._parameters:
             raise UnexplainableError(f"The network overwrites one of its parameters{self._path}. {WITHOUT}")
         if memory in self._outside and memory not in self._before:
@@ -111,6 +113,7 @@ class Replay:
         self._geometry: dict[int, Any] = {}  # by overwritten memory, the layout of that content
         self._age: dict[int, int] = {}  # by memory, how often it was overwritten
         self._views: dict[tuple[Any, ...], Any] = {}
+        self._written: set[int] = set()  # by memory: some operation of the logged run has written there
 
     def stand_in(self, tensor: Tensor) -> Tensor:
         """A new version of an input, because the network may overwrite the input itself."""
@@ -133,7 +136,7 @@ class Replay:
         device = next((t.device for t in tensors_in(args)), torch.device("cpu"))
         with random_state(device), torch.no_grad(), log:
             result = function(*args)
-        place = self._path.place
+        place, self._written = self._path.place, log.written
         while log.calls:
             self._repeat(log.calls.popleft())
         self._path.place = place
@@ -148,6 +151,14 @@ class Replay:
         if not targets and not tensors_in(call.result):
             return  # the result is a Python number, used for control flow
         self._path.place = call.place
+        if (
+            isinstance(call.result, Tensor)
+            and call.func in MAKES
+            and not _has_values(call.result)
+            and memory_of(call.result) not in self._written
+        ):
+            self._put(call.result, call.result)  # torch writes some out of sight: lengths, in pad_packed_sequence
+            return
         if not targets:
             args, kwargs = tree_map_only(Tensor, self._current, (call.args, call.kwargs))
             self._note(call.result, self._again(call.func, args, kwargs))
@@ -258,3 +269,8 @@ def _equal(one: Tensor, two: Tensor) -> bool:
     rounding = 10 * torch.finfo(two.dtype).eps if two.is_floating_point() and two.numel() else 0.0
     greatest = float(two.detach().abs().amax()) if rounding else 0.0
     return torch.allclose(one, two, rtol=max(1e-3, rounding), atol=max(1e-5, rounding * greatest), equal_nan=True)
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Whether relevance can come to it: it is no tensor of whole numbers."""
+    return tensor.is_floating_point() or tensor.is_complex()
