@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import (
     unpack_sequence,
 )
 
-from rnnx_lightning.explain import LRP, AlphaBeta, DeepTaylor, Epsilon, Gamma, GradientTimesInput, ZPlus
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, DeepTaylor, Epsilon, Gamma, GradientTimesInput, ZPlus
 
 BOOK = Book(epsilon=1e-3)
 METHODS = {
@@ -26,6 +26,9 @@ METHODS = {
     "gamma": lambda: LRP(Gamma(0.25)),
     "deep Taylor": lambda: DeepTaylor(-5, 5),
     "gradient x input": GradientTimesInput,
+    "with a graph": lambda: LRP(Epsilon(1e-3), create_graph=True),
+    "closed": lambda: LRP(Composite(AlphaBeta(1.5, 0.5), sums="closed")),
+    "closed, with a graph": lambda: LRP(Composite(Gamma(0.25), sums="closed", bias="spread"), create_graph=True),
 }
 LENGTHS = [4, 7, 1, 5]
 

@@ -80,11 +80,13 @@ class RecurrentModules(TorchFunctionMode):
 
     Args:
         tape: records a layer as a few nodes; None: all layers run step by step.
+        apart: packed sequences that are read backwards take their first step apart from those that have begun.
+            Else their start state is a part of a signal, which is no constant where sums are "closed".
     """
 
-    def __init__(self, tape: Tape | None) -> None:
+    def __init__(self, tape: Tape | None, apart: bool = False) -> None:
         super().__init__()
-        self._tape = tape
+        self._tape, self._apart = tape, apart
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Replace fused recurrent functions; run others unchanged."""
@@ -93,7 +95,7 @@ class RecurrentModules(TorchFunctionMode):
         if func in FUSED:
             mixed = torch.is_autocast_enabled(args[0].device.type)  # it changes the types of single operations
             whole = None if self._tape is None or mixed else all_steps(self._tape, FUSED[func], *args)
-            return fused(FUSED[func], *args) if whole is None else whole
+            return fused(FUSED[func], *args, apart=self._apart) if whole is None else whole
         return cell(CELLS[func], *args)
 
 
@@ -106,7 +108,7 @@ def cell(name: str, x: Tensor, state: Any, *tensors: Any) -> Any:
     return new if name == "lstm" else new[0]
 
 
-def fused(name: str, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+def fused(name: str, x: Tensor, *arguments: Any, apart: bool = False) -> tuple[Tensor, ...]:
     """Run all layers, directions and time steps, for padded or packed sequences."""
     packed = isinstance(arguments[2], tuple | list)
     if packed:
@@ -127,7 +129,7 @@ def fused(name: str, x: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
             number = layer * directions + direction
             weights = _weights(tensors[number * per_direction : (number + 1) * per_direction], bool(biases))
             state = tuple(part[number] for part in starts)
-            shown, end = _scan(STEPS[name], steps, state, weights, reverse=direction == 1)
+            shown, end = _scan(STEPS[name], steps, state, weights, direction == 1, apart)
             outputs.append(shown)
             last.append(end)
         steps = outputs[0] if directions == 1 else [torch.cat(both, -1) for both in zip(*outputs, strict=True)]
@@ -144,7 +146,7 @@ def _weights(tensors: Sequence[Tensor], biases: bool) -> Weights:
 
 
 def _scan(
-    step: Step, inputs: list[Tensor], start: State, weights: Weights, reverse: bool
+    step: Step, inputs: list[Tensor], start: State, weights: Weights, reverse: bool, apart: bool
 ) -> tuple[list[Tensor], State]:
     """Run one layer in one direction: the hidden state of each time step, and the last state of each example.
 
@@ -162,7 +164,13 @@ def _scan(
             state = tuple(part[: sizes[t]] for part in state)
         elif reverse and t == len(inputs) - 1:
             state = tuple(part[: sizes[t]] for part in start)
-        elif reverse and sizes[t] > len(state[0]):
+        elif reverse and sizes[t] > (begun := len(state[0])):
+            if apart:
+                first = tuple(part[begun : sizes[t]] for part in start)
+                new = step(drives[t][:begun], state, weights), step(drives[t][begun:], first, weights)
+                state = tuple(map(torch.cat, zip(*new, strict=True)))
+                shown.append(state[0])
+                continue
             state = tuple(torch.cat([part, s[len(part) : sizes[t]]]) for part, s in zip(state, start, strict=True))
         size = sizes[t]
         state = step(drives[t], state, weights)
