@@ -7,6 +7,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnnx_lightning.explain.inputs import rebuilt, values_in
 from rnnx_lightning.explain.node import Node
+from rnnx_lightning.explain.operations.gates import logits_of
 from rnnx_lightning.explain.refusals import UnexplainableError
 from rnnx_lightning.explain.rows import JOIN, MOVE
 from rnnx_lightning.explain.tape import Tape
@@ -25,7 +26,7 @@ def without_squash(tape: Tape, output: Any) -> Any:
     if (values := values_in(output)) is not None:
         return rebuilt(output, [without_squash(tape, value) for value in values])
     top = tape.find(output)
-    made = [] if top is None else _made_of(top)
+    made = [] if top is None else _made_of(tape, top)
     if top is None or all(node.logits is None for node in made):
         return output
     logits: dict[int, Tensor] = {}
@@ -51,11 +52,12 @@ def without_squash(tape: Tape, output: Any) -> Any:
     return logits[id(top)]
 
 
-def _made_of(top: Node) -> list[Node]:
+def _made_of(tape: Tape, top: Node) -> list[Node]:
     """The nodes that an output is assembled from, each after its sources. Does not recurse: they may be many."""
     ordered, seen, ahead = [], {id(top)}, [(top, False)]
     while ahead:
         node, done = ahead.pop()
+        node.logits = logits_of(tape, node)
         moved = node.logits is None and (node.row is MOVE or node.row is JOIN)
         if done or not moved:
             if moved or node.logits is not None:

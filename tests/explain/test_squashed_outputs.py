@@ -35,6 +35,9 @@ SQUASHED = {
     "exp": torch.exp,
     "minus its logsumexp": lambda z: z - z.logsumexp(1, keepdim=True),
     "minus its logsumexp, in place": lambda z: z.sub_(torch.logsumexp(z, 1)[:, None]),
+    "minus its logsumexp, the other way": lambda z: -z.logsumexp(1, keepdim=True) + z,
+    "a negated logsumexp, then the value": lambda z: torch.logsumexp(z, 1)[:, None].neg().add(z),
+    "exp of that": lambda z: (-z.logsumexp(1, keepdim=True) + z).exp(),
     "exp of log-softmax": lambda z: F.log_softmax(z, 1).exp(),
     "exp of log-softmax, written out": lambda z: torch.exp(z - z.logsumexp(1, keepdim=True)),
     "exp of log-sigmoid": lambda z: F.logsigmoid(z).exp(),
@@ -79,6 +82,15 @@ def test_what_is_half_squashed_is_refused(mixed):
     (x, _), model = data(), network()
     with pytest.raises(UnexplainableError, match=r"sigmoid or softmax at its end|'exp'"):
         LRP(Epsilon())(Last(model, mixed), x, 1)
+
+
+@pytest.mark.parametrize("factor", [2.0, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)])
+def test_another_multiple_of_a_logsumexp_is_no_part_of_a_softmax(factor):
+    (x, _), model = data(), network()
+    explanation = LRP(Epsilon(0)).explain(Last(model, lambda z: z - factor * z.logsumexp(1, keepdim=True)), x, 1)
+    z = model(x)
+    expected = z - factor * z.logsumexp(1, keepdim=True)
+    torch.testing.assert_close(explanation.explained, expected[:, 1])
 
 
 class Output(OrderedDict):

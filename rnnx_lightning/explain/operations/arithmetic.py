@@ -9,14 +9,14 @@ from rnnx_lightning.explain.comparisons import rectifies
 from rnnx_lightning.explain.elementwise import is_number, is_zero, never_negative, written_out
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.operations.centring import averaged, centred, origin
+from rnnx_lightning.explain.operations.centring import averaged, centred
 from rnnx_lightning.explain.operations.gates import refused_as_signal
 from rnnx_lightning.explain.operations.of_gates import at_zero, of_argument, together_at_zero
 from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.operations.united import CANCELLED, stands_for, united
-from rnnx_lightning.explain.rows import PASS, SOFT_MAXIMUM, UNMOVED, Movement, Scaling
+from rnnx_lightning.explain.rows import PASS, UNMOVED, Movement, Scaling
 from rnnx_lightning.explain.tape import Tape
 
 Operand = Any  # a tensor or a number
@@ -77,14 +77,7 @@ def subtract(tape: Tape, func: Any, one: Operand, two: Operand, alpha: Operand =
         return add(tape, func, one, -two, value=value)
     if isinstance(one, Tensor) and value.shape == one.shape and (dims := averaged(tape, one, two)) is not None:
         return tape.stand_in(value, centred(tape, func, one, dims))
-    add(tape, func, one, negate(tape, aten.neg.default, two), value=value)
-    total, first = origin(tape.node(two)), tape.find(one)
-    if first is not None and total.row is SOFT_MAXIMUM and total.sources[0] is first:
-        logits = one if torch.is_grad_enabled() else held(one).clone()  # it may be overwritten
-        tape.mark(logits, first)
-        made = tape.node(value)
-        made.logits = logits  # of a log-softmax
-    return value
+    return add(tape, func, one, negate(tape, aten.neg.default, two), value=value)
 
 
 @records("rsub.Tensor rsub.Scalar")

@@ -4,13 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.utils._mode_utils import no_dispatch
 
 from rnnx_lightning.explain.elementwise import never_negative
-from rnnx_lightning.explain.linear import held
+from rnnx_lightning.explain.linear import IDENTITY, held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import SCALES, aten, records, register
 from rnnx_lightning.explain.refusals import AS_WEIGHTS
-from rnnx_lightning.explain.rows import SOFTMAX
+from rnnx_lightning.explain.rows import LINEAR, MOVE, PASS, SOFT_MAXIMUM, SOFTMAX, SUM, Scaling
 from rnnx_lightning.explain.tape import Recorder, Tape
 
 AS_SIGNAL = "It can scale a signal, but has no rule as a signal"
@@ -57,9 +58,11 @@ def gate(
         tape.gate_of(value, node, nonnegative=sign, refusal=refusal, func=func, entrywise=entrywise)
         made = tape.node(value)
         made.magnitude, made.at_zero = vanishes and (node.magnitude or not node.gate), at_zero
-        if squashes:  # the exp of a log-softmax is a softmax
-            of_logarithm = func is aten.exp.default and node.logits is not None and not node.nonnegative
-            made.logits = node.logits if of_logarithm else tensor
+        if squashes:
+            made.logits = tensor
+            if func is aten.exp.default and not node.nonnegative:  # the exp of a log-softmax is a softmax
+                logits = logits_of(tape, node)
+                made.logits = tensor if logits is None else logits
         return value
 
     SCALES.add(record)
@@ -68,6 +71,28 @@ def gate(
         as_one += ', unless `functions="identity"`'
     record.__doc__ = f"Gets no relevance when it scales a signal; as a signal, it {as_one}."
     return record
+
+
+def logits_of(tape: Tape, node: Node) -> Tensor | None:
+    """The argument z of a sigmoid or softmax, or of a log-softmax that is written as z - logsumexp(z)."""
+    terms = [source for source in node.sources if source is not None] if node.row is SUM else []
+    for one, two in (terms, terms[::-1]) if node.logits is None and len(terms) == 2 else ():
+        total, factor = two, 1.0
+        while total.row in (LINEAR, MOVE, PASS) and (source := total.sources[0]) is not None:
+            own = total.call.factor if isinstance(total.call, Scaling) else 1.0
+            total, factor = source, factor * own if isinstance(own, int | float) else 0.0
+        if total.row is SOFT_MAXIMUM and factor == -1 and _value_of(one) is total.sources[0]:
+            with no_dispatch():  # the network may have overwritten the value itself
+                logits: Tensor = total.call[1].clone()
+            tape.mark(logits, total.sources[0])
+            return logits
+    return node.logits
+
+
+def _value_of(term: Node) -> Node | None:
+    """A term of a sum as it was before it was one."""
+    of_one = term.row is LINEAR and term.call.maps[0].layer.operation is IDENTITY
+    return term.sources[0] if of_one else term
 
 
 for _operation in (aten.sigmoid.default, aten.hardsigmoid.default):
