@@ -273,3 +273,38 @@ def test_attention_to_a_start_state_is_a_constant(rule, transposed):
     method = LRP(Composite(rule, products="half"), start="logit")
     started, expected = (method(Recurrent(start, transposed), x, 0) for start in (True, False))
     torch.testing.assert_close(started, expected)
+
+
+WEIGHTS = {
+    "exp": lambda z: z.exp() / z.exp().sum(-1, keepdim=True),
+    "without overflow": lambda z: (lambda e: e / e.sum(-1, keepdim=True))((z - z.amax(-1, keepdim=True)).exp()),
+    "in place": lambda z: (lambda e: e.div_(e.sum(-1, keepdim=True)))(z.exp()),
+    "normalised": lambda z: F.normalize(z.exp(), p=1, dim=-1),
+    "exp of log-softmax": lambda z: z.log_softmax(-1).exp(),
+    "exp of that, written out": lambda z: (z - z.logsumexp(-1, keepdim=True)).exp(),
+}
+
+
+class Weighing(nn.Module):
+    """Attention of three time steps to each other."""
+
+    def __init__(self, softmax):
+        super().__init__()
+        torch.manual_seed(0)
+        self.softmax, self.query, self.key = softmax, nn.Linear(4, 5), nn.Linear(4, 5)
+        self.value, self.out = nn.Linear(4, 5), nn.Linear(5, 2)
+        self.double()
+
+    def forward(self, x):
+        weights = self.softmax(self.query(x) @ self.key(x).mT)
+        return self.out((weights @ self.value(x)).mean(1))
+
+
+@pytest.mark.parametrize("softmax", ["constant", "signal"])
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("spelling", WEIGHTS)
+def test_a_softmax_written_out_is_a_softmax(spelling, create_graph, softmax):
+    composite = Composite(Epsilon(1e-6), products="half", softmax=softmax)
+    method = LRP(composite, create_graph=create_graph)
+    x = torch.randn(2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    assert_equal(method(Weighing(WEIGHTS[spelling]), x, 1), method(Weighing(lambda z: z.softmax(-1)), x, 1))

@@ -40,6 +40,11 @@ SQUASHED = {
     "exp of that": lambda z: (-z.logsumexp(1, keepdim=True) + z).exp(),
     "exp of log-softmax": lambda z: F.log_softmax(z, 1).exp(),
     "exp of log-softmax, written out": lambda z: torch.exp(z - z.logsumexp(1, keepdim=True)),
+    "softmax written out": lambda z: z.exp() / z.exp().sum(1, keepdim=True),
+    "softmax written out without overflow": lambda z: (lambda e: e / e.sum(-1)[:, None])(
+        torch.exp(z - z.max(1, keepdim=True)[0])
+    ),
+    "its logarithm": lambda z: (z.exp() / z.exp().sum(1, keepdim=True)).log(),
     "exp of log-sigmoid": lambda z: F.logsigmoid(z).exp(),
 }
 
@@ -74,9 +79,9 @@ def test_what_speaks_against_a_class_is_not_painted_as_speaking_for_it():
         lambda z: torch.cat([z[:, :1].sigmoid(), z[:, 1:]], 1),
         lambda z: torch.stack([1 - z[:, 0].sigmoid(), z[:, 0].sigmoid()], 1),
         one_by_one,
-        lambda z: z.exp() / z.exp().sum(1, keepdim=True),
+        lambda z: z.exp() / (1 + z.exp().sum(1, keepdim=True)),
     ],
-    ids=["beside logits", "p and 1 - p", "written one by one", "a softmax written out"],
+    ids=["beside logits", "p and 1 - p", "written one by one", "a softmax with one more class"],
 )
 def test_what_is_half_squashed_is_refused(mixed):
     (x, _), model = data(), network()

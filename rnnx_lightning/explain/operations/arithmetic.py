@@ -10,7 +10,7 @@ from rnnx_lightning.explain.elementwise import is_number, is_zero, never_negativ
 from rnnx_lightning.explain.linear import held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.centring import averaged, centred
-from rnnx_lightning.explain.operations.gates import refused_as_signal
+from rnnx_lightning.explain.operations.gates import refused_as_signal, softmax_written_out
 from rnnx_lightning.explain.operations.of_gates import at_zero, of_argument, together_at_zero
 from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
@@ -161,6 +161,10 @@ def divide(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
         return tape.gate_of(
             value, second, nonnegative=never_negative(value), lost=lost, refusal=refusal, func=func, entrywise=True
         )
+    if first.gate and second.gate and first.logits is not None:  # exp(z) / sum(exp(z))
+        made = softmax_written_out(tape, value, first.logits)
+        if made is not None:
+            return made
     if first.gate and not first.magnitude:
         nodes = (first, second) if tape.composite.products in ("refuse", "right") else (first,)
         positive = first.nonnegative and second.nonnegative

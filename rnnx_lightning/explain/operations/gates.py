@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._mode_utils import no_dispatch
 
@@ -11,7 +12,7 @@ from rnnx_lightning.explain.linear import IDENTITY, held
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import SCALES, aten, records, register
 from rnnx_lightning.explain.refusals import AS_WEIGHTS
-from rnnx_lightning.explain.rows import LINEAR, MOVE, PASS, SOFT_MAXIMUM, SOFTMAX, SUM, Scaling
+from rnnx_lightning.explain.rows import LINEAR, MOVE, PASS, SOFT_MAXIMUM, SOFTMAX, SUM, VJP, Row, Scaling
 from rnnx_lightning.explain.tape import Recorder, Tape
 
 AS_SIGNAL = "It can scale a signal, but has no rule as a signal"
@@ -60,9 +61,11 @@ def gate(
         made.magnitude, made.at_zero = vanishes and (node.magnitude or not node.gate), at_zero
         if squashes:
             made.logits = tensor
-            if func is aten.exp.default and not node.nonnegative:  # the exp of a log-softmax is a softmax
-                logits = logits_of(tape, node)
-                made.logits = tensor if logits is None else logits
+            if func is aten.exp.default and not node.nonnegative and (logits := logits_of(tape, node)) is not None:
+                made.logits = logits  # the exp of a log-softmax is a softmax
+                if tape.composite.softmax == "signal":
+                    weights = softmax_written_out(tape, value, logits)
+                    return value if weights is None else weights
         return value
 
     SCALES.add(record)
@@ -73,15 +76,33 @@ def gate(
     return record
 
 
-def logits_of(tape: Tape, node: Node) -> Tensor | None:
-    """The argument z of a sigmoid or softmax, or of a log-softmax that is written as z - logsumexp(z)."""
+def softmax_written_out(tape: Tape, value: Tensor, z: Tensor) -> Tensor | None:
+    """Record a value that is the softmax of another along some dimension; None if it is not."""
+    if tape.find(z) is None:
+        return None
+    for dim, length in enumerate(value.shape):
+        if length > 1 and torch.allclose(held(z).softmax(dim), held(value)):
+            shifted = logits_of(tape, tape.node(z), VJP)  # z - max(z), so that exp does not overflow
+            made = tape.record(aten._softmax.default, (z if shifted is None else shifted, dim, False), {})
+            return tape.stand_in(value, made)
+    return None
+
+
+def logits_of(tape: Tape, node: Node, of: Row = SOFT_MAXIMUM) -> Tensor | None:
+    """The argument z of a sigmoid or softmax, or of a log-softmax that is written as z - logsumexp(z).
+
+    Args:
+        tape: the tape.
+        node: the node of the value.
+        of: the row of the logsumexp, or of a maximum in its place.
+    """
     terms = [source for source in node.sources if source is not None] if node.row is SUM else []
     for one, two in (terms, terms[::-1]) if node.logits is None and len(terms) == 2 else ():
         total, factor = two, 1.0
         while total.row in (LINEAR, MOVE, PASS) and (source := total.sources[0]) is not None:
             own = total.call.factor if isinstance(total.call, Scaling) else 1.0
             total, factor = source, factor * own if isinstance(own, int | float) else 0.0
-        if total.row is SOFT_MAXIMUM and factor == -1 and _value_of(one) is total.sources[0]:
+        if total.row is of and factor == -1 and _value_of(one) is total.sources[0]:
             with no_dispatch():  # the network may have overwritten the value itself
                 logits: Tensor = total.call[1].clone()
             tape.mark(logits, total.sources[0])
