@@ -250,3 +250,11 @@ def test_an_output_without_gradient_is_refused_by_the_gradient(method):
     model = Function(lambda m, x: (m.layer(x) > 0).float(), **LINEAR)
     with pytest.raises(UnexplainableError, match="no gradient by its input"):
         method(model, torch.rand(2, 4), 0)
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("way", [lambda x: x.sort(1)[0], lambda x: x.topk(2, 1)[0], lambda x: x.cummax(1)[0]])
+def test_tokens_that_are_sorted_are_refused(way, create_graph):
+    model = Function(lambda m, x: m.table(way(x)).sum(1), table=nn.Embedding(9, 2))
+    with pytest.raises(UnexplainableError, match="look them up before it"):
+        LRP(Epsilon(), create_graph=create_graph)(model, torch.tensor([[5, 2, 7], [1, 8, 3]]), 0)

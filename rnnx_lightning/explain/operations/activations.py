@@ -179,6 +179,9 @@ def winner(tape: Tape, func: Any, tensor: Tensor, *args: Any, **kwargs: Any) -> 
     if node.gate and node.reason is not None:
         tape.gate_of(first, node)
         return value
+    if not first.is_floating_point():
+        tape.refused(func, first, "It has no rule for tokens: look them up before it.", tensor)
+        return value
     if node.pixels is not None and node.pixels.mask is not None:
         tape.refused(func, first, "Its argument must be all pixels or all features, not a mixture.", tensor)
         return value
