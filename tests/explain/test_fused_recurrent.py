@@ -7,7 +7,7 @@ from by_the_book import Network
 from readers import KINDS, READS, Reader, assert_equal, by_the_book, data, epsilon, start_states
 from shares import Book
 
-from rnnx_lightning.explain import LRP, AlphaBeta, Gamma, ZPlus
+from rnnx_lightning.explain import LRP, AlphaBeta, Composite, Gamma, ZPlus
 
 SHAPES = {
     "1 layer": {},
@@ -24,6 +24,30 @@ SHAPES = {
 def test_epsilon(kind, shape, value, memory):
     (x, target), model, book = data(), Reader(kind, **SHAPES[shape]), Book(epsilon=value, memory=memory)
     assert_equal(epsilon(book)(model, x, target), by_the_book(model, x, target, book))
+
+
+class InParts(torch.nn.Module):
+    """The first steps, and then the others from where these end."""
+
+    def __init__(self, kind):
+        super().__init__()
+        self.whole = Reader(kind)
+
+    def forward(self, x):
+        _, state = self.whole.rnn(x[:, :2])
+        return self.whole.out(self.whole.rnn(x[:, 2:], state)[0][:, -1])
+
+
+@pytest.mark.parametrize("memory", ["merged", "per_step"])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN tanh"])
+def test_a_memory_is_one_over_several_calls(kind, memory):
+    (x, target), model = data(), InParts(kind)
+    method = LRP(Composite(AlphaBeta(1.5, 0.5), memory=memory), start="logit")
+    whole = Reader(kind)
+    whole.load_state_dict(model.whole.state_dict())
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), whole(x))
+    assert_equal(method(model, x, target), method(whole, x, target))
 
 
 @pytest.mark.parametrize("started", [False, True])

@@ -189,6 +189,7 @@ class Layer:
         assert term.rule is not None  # a sum
         self.tape.sum_of(node, term.rule, value, term.by_value)
         node.constant, node.scaled, node.exact = self.before is not None, not self.closed, True
+        node.gated = True
         node.depth = 0 if self.closed else call.shape[1]
         return node
 
