@@ -20,6 +20,10 @@ from rnnx_lightning.explain.refusals import UnexplainableError
 
 EMBEDDINGS = (F.embedding, torch.embedding, torch.ops.aten.embedding.default)
 CHOICES = (Tensor.__getitem__, torch.index_select, Tensor.index_select)
+OTHER_CHOICES = (
+    *CHOICES, torch.gather, Tensor.gather, torch.take, Tensor.take, torch.take_along_dim, Tensor.take_along_dim
+)  # fmt: skip
+WRITES = (torch.scatter, Tensor.scatter, Tensor.scatter_)
 CASTS = (Tensor.float, Tensor.double, Tensor.half, Tensor.bfloat16, Tensor.to, Tensor.type, Tensor.type_as)
 BAG = signature(F.embedding_bag)
 ONE_HOT = "_rnnx_one_hot"  # the attribute of a one-hot tensor that holds its tokens
@@ -69,6 +73,14 @@ class Lookups(TorchFunctionMode):
             return self._bag(given)
         if func in EMBEDDINGS or (func in CHOICES and _chooses([*args, *kwargs.values()], tokens)):
             return self._looked_up(tokens, lambda part: _with(func, args, kwargs, tokens, part))
+        if func in WRITES and (one_by_one := _one_by_one(args, kwargs, tokens)) is not None:
+            base, dim, _, written = args
+            return self._looked_up(one_by_one, lambda part: torch.scatter(base, dim, part[..., None], written))
+        if func in OTHER_CHOICES and torch.is_grad_enabled() and _is_constant(args[0]):
+            raise UnexplainableError(
+                f"Tokens are looked up by {func.__name__!r}, which gradient methods do not know: write it as "
+                "table[tokens] or F.embedding(tokens, table), or use LRP."
+            )
         value = followed(func, args, kwargs)
         if func is F.one_hot:
             setattr(value, ONE_HOT, tokens)
@@ -140,7 +152,9 @@ class WithVectors(Bound):
         self.x = x
         self.others = [tensor for tensor in tensors_of(x) if tensor.is_floating_point()]
         with kept_state(network_of(model)), torch.enable_grad():
-            self.lookups = self._run([other.clone() for other in self.others], None, baseline)[1]
+            # They require gradients, so that what depends on them is known to be no constant table.
+            others = [other.detach().requires_grad_().clone() for other in self.others]
+            self.lookups = self._run(others, None, baseline)[1]
         if not self.lookups and not self.others:
             raise UnexplainableError(
                 "Whole numbers have no gradient, and no vectors are looked up at them. If they are tokens, use "
@@ -186,10 +200,38 @@ class WithVectors(Bound):
         )
 
 
+def _is_constant(table: Any) -> bool:
+    """Whether it is a table of numbers, or a parameter that was moved: nothing that depends on the input."""
+    if not (isinstance(table, Tensor) and table.is_floating_point()):
+        return False
+    if (node := table.grad_fn) is None:
+        return True
+    while len(node.next_functions) == 1 and (before := node.next_functions[0][0]) is not None:
+        node = before
+    return isinstance(getattr(node, "variable", None), nn.Parameter)
+
+
+def _one_by_one(args: Sequence[Any], kwargs: Any, tokens: Tensor) -> Tensor | None:
+    """The tokens (...) if numbers are written at each, which makes one-hot vectors (..., D); else None."""
+    if kwargs or len(args) != 4 or args[2] is not tokens or not _is_constant(args[0]):
+        return None
+    dim = args[1] % tokens.dim()
+    constant = not isinstance(args[3], Tensor) or args[3].dim() == 0
+    if (
+        not constant
+        or dim != tokens.dim() - 1
+        or tokens.shape[dim] != 1
+        or args[0].shape[:dim] != tokens.shape[:dim]
+    ):
+        return None
+    alone: Tensor = followed(Tensor.squeeze, (tokens, -1), {})
+    return alone
+
+
 def _chooses(args: list[Any], tokens: Tensor) -> bool:
     """Whether rows of a constant table are chosen by tokens: table[tokens] or index_select(table, 0, tokens)."""
     table, *where = args
-    if not table.is_floating_point() or table.grad_fn is not None or not isinstance(places_of(tokens), Places):
+    if not _is_constant(table) or not isinstance(places_of(tokens), Places):
         return False
     return where[-1] is tokens and (len(where) == 1 or where[0] == 0)
 

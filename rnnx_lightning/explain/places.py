@@ -90,6 +90,8 @@ def _is_whole(tensor: Tensor) -> bool:
 
 def _renumbered(func: Callable[..., Any], args: Any, kwargs: Any, writes: bool) -> list[list[Tensor]]:
     """The numbers of a function's results, upwards and downwards; nothing if it fails for numbers."""
+    if _makes_as_many(func, args, kwargs):
+        return [[], []]
 
     def run(way: str) -> list[Tensor]:
         def own(part: Any) -> Any:
@@ -105,6 +107,14 @@ def _renumbered(func: Callable[..., Any], args: Any, kwargs: Any, writes: bool) 
         return tensors_in([arguments[0] if writes else result])
 
     return [run("up"), run("down")]
+
+
+def _makes_as_many(func: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    """Whether a function makes as many entries as tokens say: of our numbers, these would fill the memory."""
+    name = getattr(func, "__name__", "")
+    if name == "repeat_interleave":
+        return places_of(args[1] if len(args) > 1 else kwargs.get("repeats", args[0])) is not None
+    return name in ("bincount", "one_hot")
 
 
 def _note(

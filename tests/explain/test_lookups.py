@@ -1,10 +1,13 @@
 """Gradient methods on tokens, against the gradient of the table: every token of the input is another one."""
 
+import contextlib
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rnnx_lightning.explain import (
     GradientTimesInput,
@@ -109,6 +112,10 @@ LOOKUPS = {
     "index_select": lambda x, table: table.index_select(0, x.flatten()).view(*x.shape, WIDTH),
     "one-hot": lambda x, table: F.one_hot(x, KINDS).double() @ table,
     "one-hot, of a type": lambda x, table: F.one_hot(x, KINDS).to(table.dtype).matmul(table),
+    "one-hot, scattered": lambda x, table: (
+        torch.zeros(*x.shape, KINDS, dtype=table.dtype).scatter_(2, x[..., None], 1.0) @ table
+    ),
+    "rows of a reversed table": lambda x, table: table.flip(0)[KINDS - 1 - x],
     "bags": lambda x, table: F.embedding_bag(x, table, mode="mean").unsqueeze(1),
     "bags of unequal sizes": lambda x, table: F.embedding_bag(
         x.flatten(), table, torch.tensor([0, 2, 9]), mode="sum"
@@ -126,6 +133,63 @@ LOOKUPS = {
 @pytest.mark.parametrize("lookup", LOOKUPS)
 def test_vectors_are_looked_up_in_many_ways(lookup):
     check(Reader(lookup=LOOKUPS[lookup]), tokens())
+
+
+class Beside(Reader):
+    """The same, and numbers of their own, so that the relevance of tokens may be 0."""
+
+    def forward(self, x, numbers):
+        return super().forward(x) + numbers
+
+
+NOT_KNOWN = {
+    "gather": lambda x, table: table.expand(BATCH, -1, -1).gather(1, x[..., None].expand(-1, -1, WIDTH)),
+    "take_along_dim": lambda x, table: torch.take_along_dim(table, x.view(-1, 1), 0).view(*x.shape, WIDTH),
+    "take": lambda x, table: table.take(x[..., None] * WIDTH + torch.arange(WIDTH)),
+    "flat": lambda x, table: table.flatten()[x[..., None] * WIDTH + torch.arange(WIDTH)],
+    "rows and all columns": lambda x, table: table[x, :],
+}
+
+
+@pytest.mark.parametrize("lookup", NOT_KNOWN)
+def test_other_lookups_are_refused_also_beside_numbers(lookup):
+    numbers = torch.rand(BATCH, 2, dtype=torch.float64)
+    with pytest.raises(UnexplainableError, match="Tokens are looked up"):
+        Sensitivity()(Beside(lookup=NOT_KNOWN[lookup]), (tokens(), numbers), 1)
+
+
+def test_entries_of_the_input_are_chosen_by_tokens():
+    model = Beside(lookup=lambda x, table: F.embedding(x, table) if x.dim() > 1 else table[x, :])
+    model.forward = lambda x, lengths: model.out(model.hidden(x[torch.arange(BATCH), lengths - 1]).relu())
+    x = torch.rand(BATCH, STEPS, WIDTH, dtype=torch.float64)
+    relevance, none = Sensitivity()(model, (x, torch.tensor([6, 2, 4])), 1)
+    assert not none.any()
+    assert torch.equal(relevance.abs().sum(-1) > 0, F.one_hot(torch.tensor([5, 1, 3]), STEPS) > 0)
+
+
+class Largest(TorchDispatchMode):
+    entries = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        value = func(*args, **(kwargs or {}))
+        self.entries = max(self.entries, value.numel() if isinstance(value, torch.Tensor) else 0)
+        return value
+
+
+@pytest.mark.parametrize(
+    "count",
+    [
+        lambda x: torch.bincount(x.flatten(), minlength=KINDS),
+        lambda x: torch.repeat_interleave(x[0]),
+        lambda x: x.repeat_interleave(x[0], 1),
+        lambda x: F.one_hot(x).sum((0, 1)),
+    ],
+)
+def test_counts_of_tokens_take_no_memory(count):
+    model = Reader(lambda x: x + 0 * count(x).sum())
+    with Largest() as largest, contextlib.suppress(UnexplainableError):
+        Sensitivity()(model, tokens(), 1)
+    assert largest.entries < 10_000
 
 
 @pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
