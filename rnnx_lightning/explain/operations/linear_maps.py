@@ -322,6 +322,11 @@ def total(tape: Tape, func: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor
     node = tape.find(x)
     if node is not None and node.gate and node.reason is not None:
         return tape.gate_of(value, node)
+    if node is not None and not (value.is_floating_point() or value.is_complex()):  # as one-hot vectors may be
+        dtype = node.dtype if node.dtype.is_floating_point else torch.get_default_dtype()
+        numbers = tape.record(aten._to_copy.default, (x,), {"dtype": dtype})
+        tape.mark(value, tape.find(total(tape, lambda part: func(part, *args, **kwargs), numbers)))
+        return value
     transpose = None
     if func in (aten.mean.dim, aten.sum.dim_IntList, aten.sum.default, aten.mean.default):
         mean = func in (aten.mean.dim, aten.mean.default)

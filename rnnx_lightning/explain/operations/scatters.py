@@ -7,11 +7,13 @@ from torch import Tensor
 
 from rnnx_lightning.explain.comparisons import cuts_off
 from rnnx_lightning.explain.linear import held
+from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.activations import winner
 from rnnx_lightning.explain.operations.linear_maps import total
 from rnnx_lightning.explain.operations.shapes import by_gradient, moving
 from rnnx_lightning.explain.operations.table import aten, records
 from rnnx_lightning.explain.operations.writes import writing
+from rnnx_lightning.explain.rows import MOVE, Movement
 from rnnx_lightning.explain.tape import Tape
 
 
@@ -28,11 +30,29 @@ def gathered(tape: Tape, base: Tensor, source: Tensor, add_up: Any) -> Tensor:
     return tape.record(aten.add.Tensor, (base, result), {})
 
 
+def counted(tape: Tape, value: Tensor, tokens: Tensor, source: Tensor, chosen: Any) -> Tensor:
+    """What constants add up to at tokens, such as a bag of words: a token has its share of its entry's relevance.
+
+    Where it scales signals, as the number of messages does, it has none. `chosen` gives the entries at the tokens.
+    """
+    node, whole = tape.node(tokens), held(value).masked_fill(value == 0, 1)
+
+    def undo(part: Tensor) -> Tensor:
+        return (chosen(part / whole) * held(source)).sum_to_size(tokens.shape)
+
+    made = Node(MOVE, (node,), value, Movement(lambda part: part, undo))
+    made.dtype, made.gate, made.magnitude = (value.dtype if value.is_floating_point() else node.dtype), True, True
+    return tape.note(value, made)
+
+
 @records("index_add.default scatter_add.default")
 def add_at(
     tape: Tape, func: Any, base: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
 ) -> Tensor:
     """Entries are added where an index says: a linear map."""
+    if func is aten.scatter_add.default and not any(map(tape.find, (base, source))):
+        own = source[tuple(map(slice, index.shape))]
+        return counted(tape, func(base, dim, index, source), index, own, lambda part: part.gather(dim, index))
     zeros = torch.zeros_like(held(base))
     if alpha != 1:
         source = tape.record(aten.mul.Scalar, (source, alpha), {})
@@ -78,6 +98,10 @@ def index_put(
         return tape.record(aten.relu.default, (base,), {})  # x[x < 0] = 0
     if not accumulate:
         return write(tape, func, base, indices, source)
+    tokens = [index for index in indices if tape.find(index) is not None]
+    if len(tokens) == 1 and not any(map(tape.find, (base, source))):
+        value = func(base, indices, source, True)
+        return counted(tape, value, tokens[0], source, lambda part: part[tuple(indices)])
     zeros = torch.zeros_like(held(base))
     return gathered(tape, base, source, lambda part: func(zeros.to(part.dtype), indices, part, True))
 
