@@ -142,6 +142,8 @@ class Notes(Mode):
             raise FusedLayerError(f"nn.LSTM runs as one operation of oneDNN{self.path}.")
         value = func(*args, **kwargs)
         advice = self._advice.get(name, "Use operations that have a rule, or register one: see docs/extending.md.")
+        if name.endswith("_backward"):
+            advice = "The network computes a gradient in its forward: write that derivative out, or detach it."
         return self.refused(func, value, advice, *args)
 
     def refused(self, func: Any, value: Any, advice: str, *sources: Any) -> Any:

@@ -51,6 +51,9 @@ REFUSED = {
     "matrix product of signals": (Function(lambda m, x: x @ (x.t() @ x), **LINEAR), "two signals"),
     "clamped by a signal": (Function(lambda m, x: m.layer(x).clamp(min=x.tanh()), **LINEAR), "first argument"),
     "cumulative product": (Function(lambda m, x: m.layer(x).cumprod(1), **LINEAR), "'cumprod'"),
+    "scan of logarithms": (Function(lambda m, x: m.layer(x).logcumsumexp(1), **LINEAR), "write it as a loop"),
+    "gradient within": (
+        Function(lambda m, x: torch.ops.aten.tanh_backward(m.layer(x), x), **LINEAR), "write that derivative out"),
     "batch norm in train mode": (
         Function(lambda m, x: m.norm(m.layer(x)), norm=nn.BatchNorm1d(4), **LINEAR), "model.eval"),
     "constant output": (Function(lambda m, x: torch.ones(2, 3)), "output does not depend on"),

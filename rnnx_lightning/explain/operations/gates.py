@@ -127,7 +127,16 @@ register(aten.exp.default, gate(refused_as_signal, squashes=True, at_zero=1.0))
 for _name in ("exp2", "cosh", "acos", "acosh", "erfc"):
     register(getattr(aten, _name).default, gate(refused_as_signal))
 register(aten.cos.default, gate(refused_as_signal, nonnegative=False))
-for _operation in (aten.logcumsumexp.default, aten.cumprod.default, aten.affine_grid_generator.default):
+register(
+    aten.logcumsumexp.default,
+    gate(
+        f"{AS_SIGNAL}. In a scan of logarithms, gates and signals are terms of one sum: write it as a loop over "
+        "time steps, h = a * h + b.",
+        nonnegative=False,
+        entrywise=False,
+    ),
+)
+for _operation in (aten.cumprod.default, aten.affine_grid_generator.default):
     register(_operation, gate(f"{AS_SIGNAL}.", nonnegative=False, entrywise=False))
 register(aten._log_softmax.default, gate(AS_WEIGHTS, squashes=True, nonnegative=False, entrywise=False))
 
