@@ -92,13 +92,27 @@ def test_relevance_is_as_without_detach(way, method):
     torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-12)
 
 
-def test_what_is_detached_as_a_factor_is_a_constant():
+FACTORS = {
+    "a layer": lambda m, x: torch.tanh(m.gate(x)).detach(),
+    "the input": lambda m, x: x.detach(),
+    "a copy of the input": lambda m, x: x.data.clone().flip(1),  # a mask times a mixture of sounds
+}
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("form", FACTORS)
+def test_what_is_detached_as_a_factor_is_a_constant(form, first):
     """The author of a network says by `detach` which factor of a product is no signal."""
-    x = torch.randn(5, 4, dtype=torch.float64)
-    model = Network(lambda m, x: m.out(torch.tanh(m.read(x)) * torch.tanh(m.gate(x)).detach())).double()
+    x, factor = torch.randn(5, 4, dtype=torch.float64), FACTORS[form]
+
+    def product(m, x):
+        h = torch.tanh(m.read(x))
+        return m.out(factor(m, x) * h if first else h * factor(m, x))
+
+    model = Network(product).double()
     leaf = x.clone().requires_grad_()
     h = model.read(leaf)
-    chord = (torch.tanh(h) / h).detach() * h * torch.tanh(model.gate(leaf)).detach()
+    chord = (torch.tanh(h) / h).detach() * h * factor(model, leaf).detach()
     (gradient,) = torch.autograd.grad(model.out(chord)[:, 2].sum(), leaf)
     torch.testing.assert_close(LRP(Epsilon(1e-12))(model, x, 2), gradient * x, rtol=1e-6, atol=1e-9)
 

@@ -12,7 +12,7 @@ from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.centring import averaged, centred
 from rnnx_lightning.explain.operations.gates import refused_as_signal, softmax_written_out
 from rnnx_lightning.explain.operations.of_gates import at_zero, of_argument, together_at_zero
-from rnnx_lightning.explain.operations.products import product_of_gates, product_of_signals
+from rnnx_lightning.explain.operations.products import are_detached, product_of_gates, product_of_signals
 from rnnx_lightning.explain.operations.table import SCALES, aten, records
 from rnnx_lightning.explain.operations.tokens import whole_numbers
 from rnnx_lightning.explain.operations.united import CANCELLED, stands_for, united
@@ -117,6 +117,9 @@ def multiply(tape: Tape, func: Any, one: Operand, two: Operand) -> Tensor:
     if not first.gate and not second.gate:
         if first.shape == second.shape and (source := written_out(first, second)) is not None:
             return tape.note(value, Node(PASS, (source,), value))
+        if (constant := are_detached(first)) is not are_detached(second):
+            node, factor = (second, one) if constant else (first, two)
+            return scaled(tape, value, node, held(factor), None)
         return product_of_signals(tape, func, value, (first, one), (second, two), func)
     second_signals = first.gate and not (second.gate and first.magnitude)
     node, gate, known = (second, one, first) if second_signals else (first, two, second)

@@ -6,8 +6,15 @@ from torch import Tensor
 
 from rnnx_lightning.explain.linear import Operation, held
 from rnnx_lightning.explain.node import Node
-from rnnx_lightning.explain.rows import HALF
+from rnnx_lightning.explain.rows import DETACHED, HALF, MOVE
 from rnnx_lightning.explain.tape import Tape
+
+
+def are_detached(node: Node) -> bool:
+    """Whether pixels are detached, and perhaps moved after that."""
+    while node.row is MOVE and node.call is not DETACHED and node.sources[0] is not None:
+        node = node.sources[0]
+    return node.call is DETACHED
 
 
 def product_of_signals(

@@ -12,7 +12,7 @@ from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.operations.table import aten, overloads, records, register
 from rnnx_lightning.explain.pairs import pair_of, paired
 from rnnx_lightning.explain.pieces import note_parts
-from rnnx_lightning.explain.rows import PASS, UNMOVED, Joining, Movement, transposed
+from rnnx_lightning.explain.rows import DETACHED, PASS, UNMOVED, Joining, Movement, transposed
 from rnnx_lightning.explain.tape import Recorder, Tape
 
 Undo = Callable[..., Callable[[Tensor], Tensor] | None]  # (func, tensor, args, kwargs) -> the way back
@@ -138,8 +138,8 @@ for _operation in overloads(
 def detach(tape: Tape, func: Any, tensor: Tensor) -> Tensor:
     """Relevance passes unchanged; a detached value that scales another signal gets none, as a constant does."""
     value, node = func(tensor), tape.node(tensor)
-    tape.move(value, node, UNMOVED)
-    if not node.gate and node.pixels is None:
+    tape.move(value, node, UNMOVED if node.pixels is None else DETACHED)
+    if not node.gate and node.pixels is None:  # pixels are shifted and scaled as pixels
         made = tape.node(value)
         made.gate = made.magnitude = True
     return value

@@ -11,7 +11,7 @@ from rnnx_lightning.explain.elementwise import never_negative
 from rnnx_lightning.explain.linear import IDENTITY
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.pixels import Pixels
-from rnnx_lightning.explain.rows import CONSTANT, LINEAR, MOVE, PASS, SCALE, SUM, UNMOVED, Scaling
+from rnnx_lightning.explain.rows import CONSTANT, DETACHED, LINEAR, MOVE, PASS, SCALE, SUM, UNMOVED, Scaling
 from rnnx_lightning.explain.tape import Tape
 
 Factor = Tensor | float
@@ -115,7 +115,7 @@ def _way_to_base(term: Node) -> list[Node]:
             return way
         way += _known(term)
     while (way[-1].row is PASS and isinstance(way[-1].call, Scaling)) or (
-        way[-1].call is UNMOVED and way[-1].rule is None
+        (way[-1].call is UNMOVED or way[-1].call is DETACHED) and way[-1].rule is None
     ):
         way += _known(way[-1])
     return way

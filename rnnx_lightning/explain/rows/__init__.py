@@ -2,7 +2,7 @@
 
 from rnnx_lightning.explain.rows.derivatives import Half, Softmax, SoftMaximum, Vjp, transposed
 from rnnx_lightning.explain.rows.linear_map import Constant, Linear, Map, MapCall, forget_value
-from rnnx_lightning.explain.rows.moves import UNMOVED, Join, Joining, Move, Movement
+from rnnx_lightning.explain.rows.moves import DETACHED, UNMOVED, Join, Joining, Move, Movement
 from rnnx_lightning.explain.rows.row import Embedding, Leaf, Opaque, Part, Pass, Relu, Row
 from rnnx_lightning.explain.rows.sums import Scale, Scaling, Sum
 
@@ -13,6 +13,7 @@ VJP, SOFT_MAXIMUM, HALF, SOFTMAX = Vjp(), SoftMaximum(), Half(), Softmax()
 
 __all__ = [
     "CONSTANT",
+    "DETACHED",
     "EMBEDDING",
     "HALF",
     "JOIN",

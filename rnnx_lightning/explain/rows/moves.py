@@ -43,6 +43,7 @@ class Movement(NamedTuple):
 
 
 UNMOVED = Movement(lambda part: part, lambda part: part, ordered=True)  # all entries stay where they are
+DETACHED = Movement(lambda part: part, lambda part: part, ordered=True)  # of pixels
 
 
 class Move(Rearranged):
