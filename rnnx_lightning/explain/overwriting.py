@@ -73,13 +73,13 @@ def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -
         tensor.data = value.detach()
         tape.mark(tensor, node)
         return tensor
-    shape, stride, offset = tensor.shape, tensor.stride(), tensor.storage_offset()
+    shape, stride, offset = tensor.shape, tensor.stride(), int(tensor.storage_offset())
     replaced = tape.retired.get(memory_of(tensor))
     if replaced is not None:
         base, old = replaced
-        offset -= old.storage_offset()
+        start = int(old.storage_offset())
     elif tensor._base is not None:
-        base = tensor._base
+        base, start = tensor._base, 0
     elif tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
         raise UnexplainableError(
             f"The operation {name_of(func)!r}{tape.path} overwrites a part of an unknown tensor. "
@@ -88,15 +88,20 @@ def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -
     else:
         _replace(tape, tensor, value)
         return tensor
-    if base.is_complex() and not tensor.is_complex():
-        raise UnexplainableError(
-            f"The operation {name_of(func)!r}{tape.path} overwrites a part of complex numbers. Make new ones: "
-            "torch.complex(real, imaginary)."
-        )
-    whole = written(tape, base, value, shape, stride, offset)
-    _replace(tape, base, whole)
     node = tape.find(value)
-    tensor.data = base.detach().as_strided(shape, stride, offset)
+    if base.is_complex() is tensor.is_complex():
+        place: list[Any] = [shape, stride, offset - start]
+        _replace(tape, base, written(tape, base, value, *place))
+        tensor.data = base.detach().as_strided(*place)
+    elif base.is_complex():
+        pair, *place = _across(tape, base, tensor, start)
+        pair = written(tape, pair, value, *place)
+        _replace(tape, base, tape.record(aten.view_as_complex.default, (pair,), {}))
+        tensor.data = torch.view_as_real(base.detach()).as_strided(shape, stride, offset - 2 * start)
+    else:
+        _, *place = _across(tape, base, tensor, start)
+        _replace(tape, base, written(tape, base, pair_of(tape, value), *place))
+        tensor.data = torch.view_as_complex(base.detach().as_strided(*place))
     tape.mark(tensor, node)
     return tensor
 
@@ -215,6 +220,19 @@ def pair_of_view(tape: "Tape", base: Tensor, size: Any, stride: Any, offset: int
     return pair, size, stride, start + int(pair.storage_offset())
 
 
+def _across(tape: "Tape", base: Tensor, view: Tensor, start: int) -> tuple[Tensor, Any, Any, int]:
+    """The memory of complex numbers as real ones, and where a real view lies there; or a complex view of pairs.
+
+    `start` is where the base began in the memory that the view shows.
+    """
+    size, stride, offset = view.shape, view.stride(), int(view.storage_offset())
+    if base.is_complex():
+        pair, *_ = pair_of_view(tape, base, base.shape, base.stride(), int(base.storage_offset()))
+        return pair, size, stride, offset - 2 * start + int(pair.storage_offset())
+    size, stride, offset = geometry_of_pair(size, stride, offset)
+    return base, size, stride, offset - start
+
+
 def places(base: Tensor, size: torch.Size, stride: tuple[int, ...], offset: int) -> Tensor:
     """Flat indices of the entries of a tensor that a view of its memory shows; -1 where it shows none.
 
@@ -247,6 +265,9 @@ def current(tape: "Tape", argument: Any) -> Any:
     if found is None:
         return argument
     base, old = found
+    if base.is_complex() is not argument.is_complex():
+        view = tape.record(aten.as_strided.default, _across(tape, base, argument, int(old.storage_offset())), {})
+        return view if base.is_complex() else tape.record(aten.view_as_complex.default, (view,), {})
     geometry = (argument.shape, argument.stride(), argument.storage_offset() - old.storage_offset())
     return tape.record(aten.as_strided.default, (base, *geometry), {})
 

@@ -224,10 +224,6 @@ class Replay:
             return self._new[id(tensor)][1]
         if age or memory in self._before or memory in self._first:  # the last: of a tensor made out of sight
             whole = self._whole(memory)
-            if whole.dtype != tensor.dtype:
-                raise UnexplainableError(
-                    f"A tensor of type {whole.dtype} is overwritten as {tensor.dtype}. {WITHOUT}"
-                )
             new = self._tape.record(aten.as_strided.default, (whole, *self._inside(whole, tensor)), {})
         else:
             new = tensor
@@ -249,6 +245,8 @@ class Replay:
 
     def _inside(self, whole: Tensor, tensor: Tensor) -> Any:
         """Shape, strides and offset of a tensor within its memory."""
+        if whole.dtype != tensor.dtype:
+            raise UnexplainableError(f"A tensor of type {whole.dtype} is overwritten as {tensor.dtype}. {WITHOUT}")
         shape, stride, offset = geometry(tensor)
         return shape, stride, offset - self._geometry[memory_of(tensor)][2] + whole.storage_offset()
 

@@ -229,16 +229,6 @@ def test_a_branch_is_not_left_out_without_a_word(other):
         LRP(Epsilon())(model, torch.rand(2, 4), 1)
 
 
-def test_one_part_of_complex_numbers_that_is_overwritten_is_refused():
-    def forward(m, x):
-        spectrum = torch.zeros(2, 3, dtype=torch.complex64)
-        spectrum.real.copy_(m.layer(x))
-        return spectrum.abs()
-
-    with pytest.raises(UnexplainableError, match=r"overwrites a part of complex numbers.*torch\.complex"):
-        LRP(Epsilon())(Function(forward, layer=nn.Linear(4, 3)), torch.rand(2, 4), 1)
-
-
 @pytest.mark.parametrize("name", ["sign", "round", "whole numbers"])
 def test_a_number_that_is_rounded_has_the_relevance_of_the_rounded(name):
     way = {"sign": torch.sign, "round": torch.round, "whole numbers": lambda h: h.int().float()}[name]
