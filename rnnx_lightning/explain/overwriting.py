@@ -88,6 +88,10 @@ def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -
     else:
         _replace(tape, tensor, value)
         return tensor
+    if tensor.is_conj() or tensor.is_neg():
+        raise UnexplainableError(
+            f"The operation {name_of(func)!r}{tape.path} overwrites conjugates. {WITHOUT_IN_PLACE}"
+        )
     node = tape.find(value)
     if base.is_complex() is tensor.is_complex():
         place: list[Any] = [shape, stride, offset - start]
@@ -265,11 +269,15 @@ def current(tape: "Tape", argument: Any) -> Any:
     if found is None:
         return argument
     base, old = found
-    if base.is_complex() is not argument.is_complex():
+    if base.is_complex() is argument.is_complex():
+        geometry = (argument.shape, argument.stride(), argument.storage_offset() - old.storage_offset())
+        view = tape.record(aten.as_strided.default, (base, *geometry), {})
+    else:
         view = tape.record(aten.as_strided.default, _across(tape, base, argument, int(old.storage_offset())), {})
-        return view if base.is_complex() else tape.record(aten.view_as_complex.default, (view,), {})
-    geometry = (argument.shape, argument.stride(), argument.storage_offset() - old.storage_offset())
-    return tape.record(aten.as_strided.default, (base, *geometry), {})
+        view = view if base.is_complex() else tape.record(aten.view_as_complex.default, (view,), {})
+    if argument.is_conj() or argument.is_neg():  # the imaginary part of conjugates is negated
+        view = tape.record((aten._conj if argument.is_conj() else aten.neg).default, (view,), {})
+    return view
 
 
 def alias(tape: "Tape", argument: Any) -> Any:

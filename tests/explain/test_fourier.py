@@ -124,6 +124,14 @@ def into_zeros_of_both_parts(h):
     return torch.view_as_real(spectrum)
 
 
+def conjugates_are_read_after(h):
+    """The real part of conjugates, and their imaginary part, which is negated in its memory."""
+    spectrum = complex_of(h)
+    conjugates, negated = spectrum.conj(), spectrum.conj().imag
+    spectrum[:, 2:] = 0
+    return torch.stack([conjugates.real, -negated], -1)
+
+
 def padded(h):
     return torch.view_as_real(complex_of(h)).masked_fill(PADDED, 0.0)
 
@@ -165,7 +173,7 @@ class Pairs(nn.Module):
 
 
 @pytest.mark.parametrize("rule", [ZPlus(), Epsilon(1e-12), AlphaBeta(2, 1), Gamma(0.25)])
-@pytest.mark.parametrize("way", ACROSS)
+@pytest.mark.parametrize("way", [*ACROSS, conjugates_are_read_after])
 def test_real_and_complex_views_show_what_is_written_to_the_other(way, rule):
     x = torch.randn(2, 5, dtype=torch.float64)
     torch.testing.assert_close(Pairs(way)(x), Pairs(padded)(x))
@@ -177,3 +185,14 @@ def test_real_and_complex_views_show_what_is_written_to_the_other(way, rule):
 def test_a_graph_through_such_views_is_refused(way):
     with pytest.raises(UnexplainableError, match=r"is overwritten as torch.*create_graph"):
         LRP(Epsilon(), create_graph=True)(Pairs(way), torch.randn(2, 5, dtype=torch.float64), 1)
+
+
+@pytest.mark.parametrize("part", [lambda conjugates: conjugates, lambda conjugates: conjugates.imag])
+def test_conjugates_that_are_overwritten_are_refused(part):
+    def way(h):
+        spectrum = complex_of(h)
+        part(spectrum.conj()).mul_(2)
+        return torch.view_as_real(spectrum)
+
+    with pytest.raises(UnexplainableError, match="overwrites conjugates"):
+        LRP(Epsilon())(Pairs(way), torch.randn(2, 5, dtype=torch.float64), 1)
