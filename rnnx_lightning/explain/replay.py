@@ -151,13 +151,8 @@ class Replay:
         if not targets and not tensors_in(call.result):
             return  # the result is a Python number, used for control flow
         self._path.place = call.place
-        if (
-            isinstance(call.result, Tensor)
-            and call.func in MAKES
-            and not _has_values(call.result)
-            and memory_of(call.result) not in self._written
-        ):
-            self._put(call.result, call.result)  # torch writes some out of sight: lengths, in pad_packed_sequence
+        if call.func in MAKES and self._is_given(call.result):
+            self._put(call.result, call.result)
             return
         if not targets:
             args, kwargs = tree_map_only(Tensor, self._current, (call.args, call.kwargs))
@@ -181,6 +176,12 @@ class Replay:
                 self._put(tensor, current[id(tensor)])
             else:
                 self._write(tensor, current[id(tensor)])
+
+    def _is_given(self, made: Any) -> bool:
+        """Whether what no operation has written are whole numbers, as the lengths of pad_packed_sequence."""
+        if not isinstance(made, Tensor) or made.is_floating_point() or made.is_complex():
+            return False
+        return memory_of(made) not in self._written
 
     def _again(self, func: Any, args: Any, kwargs: Any) -> Any:
         """Record a call. A view of a constant is made only once, because parts of weights are cached by tensor."""
@@ -267,8 +268,3 @@ def _equal(one: Tensor, two: Tensor) -> bool:
     rounding = 10 * torch.finfo(two.dtype).eps if two.is_floating_point() and two.numel() else 0.0
     greatest = float(two.detach().abs().amax()) if rounding else 0.0
     return torch.allclose(one, two, rtol=max(1e-3, rounding), atol=max(1e-5, rounding * greatest), equal_nan=True)
-
-
-def _has_values(tensor: Tensor) -> bool:
-    """Whether relevance can come to it: it is no tensor of whole numbers."""
-    return tensor.is_floating_point() or tensor.is_complex()

@@ -17,7 +17,7 @@ from graph_networks import (
     scalar,
 )
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from rnnx_lightning.explain import (
     LRP,
@@ -354,3 +354,33 @@ def test_what_lies_in_memory_in_another_order(rule):
     expected = METHODS[rule]()(two, x, 0)
     torch.testing.assert_close(METHODS[rule](create_graph=True)(one, x, 0).detach(), expected)
     torch.testing.assert_close(METHODS[rule]()(one, x, 0), expected)
+
+
+LENGTHS = {
+    "an index": lambda m, h, n: h[torch.arange(len(n)), n - 1],
+    "gather": lambda m, h, n: h.gather(1, (n - 1).view(-1, 1, 1).expand(-1, 1, h.shape[2])).squeeze(1),
+    "a mean": lambda m, h, n: h.sum(1) / n[:, None],
+    "packed again": lambda m, h, n: m.lstm(pack_padded_sequence(h, n, batch_first=True, enforce_sorted=False))[1][0][-1],
+}  # fmt: skip
+
+
+class Padded(nn.Module):
+    """What is read of a packed sequence, by the lengths that torch gives, which no operation has written."""
+
+    def __init__(self, read):
+        super().__init__()
+        torch.manual_seed(0)
+        self.read, self.lstm, self.out = read, nn.LSTM(4, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x):
+        packed = pack_padded_sequence(x, torch.tensor([3, 5]), batch_first=True, enforce_sorted=False)
+        return self.out(self.read(self, *pad_packed_sequence(self.lstm(packed)[0], batch_first=True)))
+
+
+@pytest.mark.parametrize("read", LENGTHS)
+def test_lengths_of_an_unpacked_sequence_are_the_same_in_the_graph(read):
+    model, x = Padded(LENGTHS[read]).double(), torch.randn(2, 5, 4, dtype=torch.float64)
+    for rule in (ZPlus(), Epsilon(0.05)):
+        ours = LRP(rule, create_graph=True)(model, x, 1)
+        torch.testing.assert_close(ours, LRP(rule)(model, x, 1))
+    assert_gradients(lambda **k: LRP(Epsilon(0.05), **k), model, x)
