@@ -48,6 +48,29 @@ class Separation(Spectrogram):
         return self.out(torch.istft(masked, 16, 4, window=self.window, length=32))
 
 
+@network(
+    "Open-Unmix",
+    real(6, 9),
+    "nn.LSTM beside a skip, BatchNorm, a ReLU mask times a detached copy of the input",
+    second_way=False,  # it reads through what is detached
+)
+class OpenUnmix(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.read, self.lstm = nn.Linear(9, 6, bias=False), nn.LSTM(6, 3, bidirectional=True, batch_first=True)
+        self.fc1, self.fc2 = nn.Linear(12, 6, bias=False), nn.Linear(6, 9, bias=False)
+        self.norms, self.out = nn.ModuleList([nn.BatchNorm1d(n) for n in (6, 6, 9)]), nn.Linear(9, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mixture = x.detach().clone()
+        steps = x.shape[:2]
+        h = torch.tanh(self.norms[0](self.read(x.flatten(0, 1))).view(*steps, -1))
+        h = torch.cat([h, self.lstm(h)[0]], -1)
+        h = F.relu(self.norms[1](self.fc1(h.flatten(0, 1))))
+        mask = F.relu(self.norms[2](self.fc2(h)).view(*steps, -1))
+        return self.out((mask * mixture).mean(1))
+
+
 @network("SincNet", real(1, 32), "band-pass filters made of two learnt numbers each, |.|, max pooling, BatchNorm")
 class SincNet(nn.Module):
     def __init__(self) -> None:
