@@ -38,6 +38,7 @@ class Attributor(ABC):
     """
 
     needs_gradient = False  # of the input: then the vectors of tokens are explained in their place
+    warns_of_nan = False  # in its `_relevance`, or the methods that it calls do
 
     def __call__(self, model: nn.Module, x: Inputs, target: Target = None, **arguments: Any) -> Inputs:
         """Compute the relevance of `x` for one output of each example.
@@ -80,7 +81,7 @@ class Attributor(ABC):
             else:
                 relevance = self._relevance(model, x, target)
                 self._check_shape(relevance, x)
-            if not tensors_of(x)[0].is_cuda:  # a GPU would have to be waited for
+            if not (self.warns_of_nan or tensors_of(x)[0].is_cuda):  # a GPU would have to be waited for
                 warn_if_not_finite(x, relevance)
             return relevance
 

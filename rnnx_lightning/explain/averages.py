@@ -87,7 +87,7 @@ class SmoothGrad(Attributor):
         ValueError: `samples` is less than 1, or `noise` is negative.
     """
 
-    needs_gradient = True
+    needs_gradient = warns_of_nan = True
 
     def __init__(
         self, method: Attributor | None = None, samples: int = 16, noise: float = 0.2, seed: int = 0

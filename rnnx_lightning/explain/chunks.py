@@ -42,6 +42,8 @@ class InChunks(Attributor):
         True
     """
 
+    warns_of_nan = True
+
     def __init__(self, method: Attributor, examples: int | None = None, steps: int | None = None) -> None:
         if examples is not None and examples < 1:
             raise ValueError(f"examples={examples} must be at least 1")

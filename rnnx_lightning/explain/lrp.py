@@ -90,6 +90,8 @@ class LRP(Attributor):
         tensor([[9., 1.]])
     """
 
+    warns_of_nan = True
+
     def __init__(
         self,
         rules: Rule | Composite | None = None,
@@ -213,8 +215,9 @@ class LRP(Attributor):
                 )
             explained = value.clamp(min=0) if self.start == "positive" else value.clone()
             nothing = explained == 0
-            finite = total((value, *tensors_of(x)), value.device).isfinite()
-            strange = bool(nothing.any() | ~finite)  # a GPU is waited for only once
+            strange = True
+            if value.is_cuda:  # it is waited for only once
+                strange = bool(nothing.any() | ~total((value, *tensors_of(x)), value.device).isfinite())
             if strange:
                 self._warn(nothing)
             explanation = self._walk(tape, inputs, x, logits, explained, nothing, path, top)
