@@ -157,9 +157,9 @@ class WithVectors(Bound):
             self.lookups = self._run(others, None, baseline)[1]
         if not self.lookups and not self.others:
             raise UnexplainableError(
-                "Whole numbers have no gradient, and no vectors are looked up at them. If they are tokens, use "
-                "LRP; TorchScript hides lookups. If they are numbers or pixels, give them as floating-point "
-                "numbers: x.float()."
+                "Whole numbers have no gradient, and no vectors are looked up at them, or TorchScript hides that. "
+                "If they are tokens, use LRP. If they are numbers or pixels, give them as floating-point numbers: "
+                "x.float()."
             )
 
     def _run(
