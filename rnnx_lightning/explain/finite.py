@@ -1,5 +1,6 @@
 """Warns of NaN and infinite numbers, which are seldom meant, and of which there is nothing to explain."""
 
+import math
 from collections.abc import Iterable
 
 import torch
@@ -11,14 +12,14 @@ from rnnx_lightning.explain.refusals import NotFiniteWarning, warn
 
 def total(tensors: Iterable[Tensor], device: torch.device) -> Tensor:
     """The sum of all entries: finite if all of them are, unless they are huge. It does not wait for the device."""
-    sums = [tensor.detach().sum(dtype=torch.float32).to(device) for tensor in tensors]
-    return torch.stack(sums).sum()
+    first, *others = [tensor.detach().sum(dtype=torch.float32).to(device) for tensor in tensors]
+    return sum(others, first)
 
 
 def warn_if_not_finite(x: Inputs, computed: Inputs) -> None:
     """Warn if entries of what was computed from an input are NaN or infinite; say so if some of the input are."""
     tensors = tensors_of(computed)
-    if bool(total(tensors, tensors[0].device).isfinite()) or not any(map(_count, tensors)):
+    if math.isfinite(total(tensors, tensors[0].device)) or not any(map(_count, tensors)):
         return
     parts = tensors_of(x)
     counts = list(map(_count, parts))

@@ -40,7 +40,8 @@ def all_steps(tape: Tape, name: str, x: Tensor, *arguments: Any) -> tuple[Tensor
     node = tape.find(x)
     if node is None or node.refusal is not None or any(tape.find(tensor) for tensor in (*starts, *tensors)):
         return None
-    starts, tensors = alias(tape, starts), alias(tape, tensors)
+    with no_dispatch():
+        starts, tensors = alias(tape, starts), alias(tape, tensors)
     last = []
     for layer in range(layers):
         own = tensors[layer * each : (layer + 1) * each]
