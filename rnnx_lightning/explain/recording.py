@@ -52,13 +52,13 @@ class Calls(RecurrentModules):
                 if not is_lazy(args[0]):
                     self._tape.mark(args[0], self._tape.find(args[1]))
                 return None
-            if func not in RECURRENT and self._loses(func, args[0]):
+            if func not in RECURRENT and self._loses(func, [*args, *(kwargs or {}).values()]):
                 warn(LOST, NumPyWarning)
         return super().__torch_function__(func, types, args, kwargs)
 
-    def _loses(self, func: Any, values: Any) -> bool:
+    def _loses(self, func: Any, values: list[Any]) -> bool:
         """Whether a function takes values that get relevance out of sight."""
-        if self._tape is None or (func is torch.tensor and isinstance(values, Tensor)):
+        if self._tape is None or (func is torch.tensor and isinstance(values[0], Tensor)):
             return False
         explained = filter(self._tape.is_explained, tree_leaves(values))
         return any(func in TO_ARRAYS or tensor.is_floating_point() for tensor in explained)

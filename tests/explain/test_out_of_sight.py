@@ -156,6 +156,7 @@ def test_arrays_of_what_gets_no_relevance_anyway_are_not():
     def part(h):
         scale = torch.from_numpy(h.sigmoid().detach().numpy())
         count = (h > 0).numpy().sum().item() + np.ones(3).sum()
+        scale = scale * torch.tensor(data=[1.0] * 4) * torch.tensor(1.0)
         return h * scale if h.max().item() > -100 and count else h
 
     with warnings.catch_warnings():
