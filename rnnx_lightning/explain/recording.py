@@ -52,7 +52,7 @@ class Calls(RecurrentModules):
                 if not is_lazy(args[0]):
                     self._tape.mark(args[0], self._tape.find(args[1]))
                 return None
-            if func not in RECURRENT and self._loses(func, [*args, *(kwargs or {}).values()]):
+            if func in TO_ARRAYS | TO_NUMBERS and self._loses(func, [*args, *(kwargs or {}).values()]):
                 warn(LOST, NumPyWarning)
         return super().__torch_function__(func, types, args, kwargs)
 
