@@ -45,6 +45,7 @@ class Notes(Mode):
         super().__init__()
         self.composite, self.path, self._advice = composite, path, advice
         self._nodes: list[ref[Node]] = []
+        self.aliases: dict[int, tuple[Tensor, Tensor]] = {}  # with a graph, of constants that were read
         self.any_refused = False  # relevance cannot go back from some values
         self.raised: UnexplainableError | None = None
         # Memory that the network has made and no operation has written to: whether it was made of zeros.

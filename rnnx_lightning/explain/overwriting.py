@@ -286,6 +286,10 @@ def alias(tape: "Tape", argument: Any) -> Any:
         return type(argument)([alias(tape, a) for a in argument])
     if not isinstance(argument, Tensor) or argument.layout is not torch.strided or tape.find(argument) is not None:
         return argument
+    if torch.is_grad_enabled():  # nothing is overwritten in place; one alias, as parts of weights are cached by it
+        if id(argument) not in tape.aliases:
+            tape.aliases[id(argument)] = argument, also(argument, held(argument))
+        return tape.aliases[id(argument)][1]
     kept = tape.read[memory_of(argument)] = also(argument, held(argument))
     return kept
 

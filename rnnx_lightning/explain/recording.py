@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves
 
 from rnnx_lightning.explain.composite import Composite
@@ -49,8 +48,8 @@ class Calls(RecurrentModules):
         if self._tape is not None:
             if func == SET_DATA:
                 func(*args)
-                if not is_lazy(args[0]):
-                    self._tape.mark(args[0], self._tape.find(args[1]))
+                if self._tape.find(args[0]) is not (node := self._tape.find(args[1])):
+                    self._tape.mark(args[0], node)
                 return None
             if func in TO_ARRAYS | TO_NUMBERS and self._loses(func, [*args, *(kwargs or {}).values()]):
                 warn(LOST, NumPyWarning)
