@@ -19,7 +19,9 @@ from rnnx_lightning.explain.spelling import PlainSpelling
 
 UNUSED = "appears to not have been used in the graph"  # parts of torch's messages
 UNDERIVED = (
-    *("derivative for", "no autograd formula", "is a view and is being modified inplace"),
+    "derivative for",
+    "no autograd formula",
+    "is a view and is being modified inplace",
     "does not support automatic differentiation",
 )
 

@@ -74,7 +74,7 @@ def kept_state(model: nn.Module) -> Iterator[None]:
     containers: dict[int, tuple[Any, Any]] = {}  # what may be changed in place, and a copy
     empty: list[Any] = []  # most hooks, and attributes of tensors
     tensors: dict[int, Tensor] = {}
-    weights: list[tuple[Tensor, Tensor]] = []
+    weights: list[Tensor] = []
     for module in model.modules():
         if isinstance(module, torch.jit.ScriptModule):
             tensors |= _by_id(module.buffers(recurse=False))
@@ -92,17 +92,17 @@ def kept_state(model: nn.Module) -> Iterator[None]:
                 if name == "_buffers":
                     tensors |= _by_id(value.values())
                 elif name == "_parameters":
-                    whole = [w for w in _by_id(value.values()).values() if type(w) is nn.Parameter]  # not lazy
-                    weights += [(weight, weight.data) for weight in whole]
+                    weights += [w for w in _by_id(value.values()).values() if type(w) is nn.Parameter]  # not lazy
             else:
                 _gather(value, containers, tensors)
-    for tensor in [*tensors.values(), *(weight for weight, _ in weights)]:
+    for tensor in [*tensors.values(), *weights]:
         attributes = tensor.__dict__
         if attributes:
             containers[id(attributes)] = attributes, attributes.copy()
         else:
             empty.append(attributes)
-    before = [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors.values()]
+    before: list[tuple[Tensor, Tensor, Tensor | None]] = [(weight, weight.data, None) for weight in weights]
+    before += [(tensor, tensor.data, tensor.detach().clone()) for tensor in tensors.values()]
     try:
         yield
     finally:
@@ -111,14 +111,13 @@ def kept_state(model: nn.Module) -> Iterator[None]:
                 container.clear()
         for container, copy in containers.values():
             _put_back(container, copy)
-        for weight, data in weights:
-            if weight.data_ptr() != data.data_ptr():
-                weight.data = data
         with torch.no_grad():
             for tensor, data, value in before:
                 if tensor.data_ptr() != data.data_ptr():
                     tensor.data = data
-                if not torch.equal(tensor, value):  # an unneeded write would break graphs that use the tensor
+                if value is not None and not torch.equal(
+                    tensor, value
+                ):  # an unneeded write would break graphs that use the tensor
                     tensor.copy_(value)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rnnx_lightning.explain.overwriting import ordinary_of, written_by
 from rnnx_lightning.explain.refusals import EXTENSIONS, SHARED, UnexplainableError
-from rnnx_lightning.explain.storage import geometry, memory_of
+from rnnx_lightning.explain.storage import layout_of, memory_of
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
@@ -92,7 +92,7 @@ def hidden(tape: "Tape", func: Any, args: Any, kwargs: Any, tensor: Tensor) -> b
 
 
 def _place(tensor: Tensor) -> Any:
-    return memory_of(tensor), tensor.dtype, geometry(tensor)
+    return memory_of(tensor), tensor.dtype, layout_of(tensor)
 
 
 def unseen(tape: "Tape", func: Any, args: Any, kwargs: Any, tensor: Tensor) -> bool:

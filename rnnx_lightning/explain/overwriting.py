@@ -15,7 +15,7 @@ from rnnx_lightning.explain.pieces import geometry as geometry_of
 from rnnx_lightning.explain.pieces import note_written
 from rnnx_lightning.explain.refusals import UnexplainableError, name_of
 from rnnx_lightning.explain.rows import Joining
-from rnnx_lightning.explain.storage import memory_of
+from rnnx_lightning.explain.storage import layout_of, memory_of
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
@@ -73,7 +73,7 @@ def overwrite(tape: "Tape", func: Any, tensor: Tensor, args: Any, kwargs: Any) -
         tensor.data = value.detach()
         tape.mark(tensor, node)
         return tensor
-    shape, stride, offset = tensor.shape, tensor.stride(), int(tensor.storage_offset())
+    shape, stride, offset = layout_of(tensor)
     replaced = tape.retired.get(memory_of(tensor))
     if replaced is not None:
         base, old = replaced
@@ -229,9 +229,9 @@ def _across(tape: "Tape", base: Tensor, view: Tensor, start: int) -> tuple[Tenso
 
     `start` is where the base began in the memory that the view shows.
     """
-    size, stride, offset = view.shape, view.stride(), int(view.storage_offset())
+    size, stride, offset = layout_of(view)
     if base.is_complex():
-        pair, *_ = pair_of_view(tape, base, base.shape, base.stride(), int(base.storage_offset()))
+        pair, *_ = pair_of_view(tape, base, *layout_of(base))
         return pair, size, stride, offset - 2 * start + int(pair.storage_offset())
     size, stride, offset = geometry_of_pair(size, stride, offset)
     return base, size, stride, offset - start
@@ -270,8 +270,8 @@ def current(tape: "Tape", argument: Any) -> Any:
         return argument
     base, old = found
     if base.is_complex() is argument.is_complex():
-        geometry = (argument.shape, argument.stride(), argument.storage_offset() - old.storage_offset())
-        view = tape.record(aten.as_strided.default, (base, *geometry), {})
+        size, stride, offset = layout_of(argument)
+        view = tape.record(aten.as_strided.default, (base, size, stride, offset - int(old.storage_offset())), {})
     else:
         view = tape.record(aten.as_strided.default, _across(tape, base, argument, int(old.storage_offset())), {})
         view = view if base.is_complex() else tape.record(aten.view_as_complex.default, (view,), {})

@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 from rnnx_lightning.explain.node import Node
 from rnnx_lightning.explain.rows import UNMOVED, Movement
-from rnnx_lightning.explain.storage import memory_of
+from rnnx_lightning.explain.storage import layout_of, memory_of
 
 if TYPE_CHECKING:
     from rnnx_lightning.explain.tape import Tape
@@ -24,7 +24,7 @@ Place = tuple[int, tuple[tuple[int, int], ...]]  # offset, and length and stride
 
 def place(view: Tensor) -> Place:
     """Where a view lies in its memory."""
-    return geometry(view.shape, view.stride(), int(view.storage_offset()))
+    return geometry(*layout_of(view))
 
 
 def geometry(shape: torch.Size, stride: tuple[int, ...], offset: int) -> Place:

@@ -24,7 +24,8 @@ TO_ARRAYS: set[Any] = {Tensor.numpy, Tensor.__array__, Tensor.__dlpack__}
 TO_NUMBERS: set[Any] = {Tensor.tolist, torch.tensor}  # the last, of a list of tensors
 SET_DATA: Any = Tensor.data.__set__  # type: ignore[attr-defined]
 DEFAULT = Tensor.__torch_function__.__func__  # type: ignore[attr-defined]
-SPECIAL = TO_ARRAYS | TO_NUMBERS | RECURRENT | {SET_DATA, Tensor.__deepcopy__}
+LOSES = TO_ARRAYS | TO_NUMBERS
+SPECIAL = LOSES | RECURRENT | {SET_DATA, Tensor.__deepcopy__}
 
 LOST = (
     "The network turns values that depend on the input into numbers of Python, or arrays of NumPy or another "
@@ -51,7 +52,7 @@ class Calls(RecurrentModules):
                 if self._tape.find(args[0]) is not (node := self._tape.find(args[1])):
                     self._tape.mark(args[0], node)
                 return None
-            if func in TO_ARRAYS | TO_NUMBERS and self._loses(func, [*args, *(kwargs or {}).values()]):
+            if func in LOSES and self._loses(func, [*args, *(kwargs or {}).values()]):
                 warn(LOST, NumPyWarning)
         return super().__torch_function__(func, types, args, kwargs)
 

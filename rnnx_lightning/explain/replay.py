@@ -29,7 +29,7 @@ from rnnx_lightning.explain.overwriting import (
     written_by,
 )
 from rnnx_lightning.explain.refusals import HIGHER_ORDER, IN_INFERENCE_MODE, UnexplainableError
-from rnnx_lightning.explain.storage import geometry, memory_of
+from rnnx_lightning.explain.storage import layout_of, memory_of
 from rnnx_lightning.explain.tape import Tape
 
 T = TypeVar("T")
@@ -236,7 +236,7 @@ class Replay:
         if memory not in self._memory:
             first = self._before[memory] if memory in self._before else self._first[memory]
             self._memory[memory] = first if memory in self._before else self._new[id(first)][1]
-            self._geometry[memory] = geometry(first)
+            self._geometry[memory] = layout_of(first)
             if first.dim() != self._memory[memory].dim():  # of the logged run only the last shape is known
                 raise UnexplainableError(
                     "A tensor is overwritten, and then its shape changes in place (squeeze_, unsqueeze_, as in "
@@ -248,14 +248,14 @@ class Replay:
         """Shape, strides and offset of a tensor within its memory."""
         if whole.dtype != tensor.dtype:
             raise UnexplainableError(f"A tensor of type {whole.dtype} is overwritten as {tensor.dtype}. {WITHOUT}")
-        shape, stride, offset = geometry(tensor)
+        shape, stride, offset = layout_of(tensor)
         return shape, stride, offset - self._geometry[memory_of(tensor)][2] + whole.storage_offset()
 
     def _write(self, tensor: Tensor, value: Tensor) -> None:
         """Write a new value to a tensor, and so to all tensors that share its memory."""
         memory = memory_of(tensor)
         whole = self._whole(memory)
-        whole_memory = geometry(tensor) == self._geometry[memory]
+        whole_memory = layout_of(tensor) == self._geometry[memory]
         self._memory[memory] = (
             value if whole_memory else written(self._tape, whole, value, *self._inside(whole, tensor))
         )

@@ -31,6 +31,6 @@ class ByMemory(dict[int, T]):
             torch.UntypedStorage._free_weak_ref(key)
 
 
-def geometry(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], int | torch.SymInt]:
+def layout_of(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], int]:
     """Shape, strides and offset of a tensor within its memory."""
-    return tensor.shape, tensor.stride(), tensor.storage_offset()
+    return tensor.shape, tensor.stride(), int(tensor.storage_offset())
